@@ -1,0 +1,41 @@
+"""Upgrade an embedding model without re-embedding the gallery.
+
+The public names load what they need when they are first used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nobackfill.config import RunConfig as RunConfig
+    from nobackfill.config import load_config as load_config
+    from nobackfill.errors import NobackfillError as NobackfillError
+    from nobackfill.evaluation import RetrievalMetrics as RetrievalMetrics
+    from nobackfill.evaluation import retrieval_metrics as retrieval_metrics
+    from nobackfill.models import EmbeddingSpec as EmbeddingSpec
+    from nobackfill.models import Encoder as Encoder
+    from nobackfill.models import load as load
+    from nobackfill.training import train as train
+
+__version__ = "0.1.0"
+
+_ROOMS = {
+    "EmbeddingSpec": "models",
+    "Encoder": "models",
+    "NobackfillError": "errors",
+    "RetrievalMetrics": "evaluation",
+    "RunConfig": "config",
+    "load": "models",
+    "load_config": "config",
+    "retrieval_metrics": "evaluation",
+    "train": "training",
+}
+__all__ = ["__version__", *sorted(_ROOMS)]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'nobackfill' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"nobackfill.{_ROOMS[name]}"), name)

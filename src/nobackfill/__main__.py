@@ -1,0 +1,5 @@
+"""`python -m nobackfill`."""
+
+from nobackfill.cli.app import main
+
+main()

@@ -1,0 +1,70 @@
+"""The `nobackfill` command: its verbs, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from nobackfill import __version__
+from nobackfill.cli.demo import demo
+from nobackfill.cli.embed import embed
+from nobackfill.cli.evaluate import evaluate
+from nobackfill.cli.train import train
+from nobackfill.errors import NobackfillError
+
+app = typer.Typer(
+    name="nobackfill",
+    help="Upgrade an embedding model without re-embedding the gallery.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for verb in (demo, train, evaluate, embed):
+    app.command()(verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nobackfill {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line. Whatever a user can cause ends in one line on stderr and exit code 2."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code: 0 done, 2 wrong input, 130 interrupted."""
+    try:
+        code = app(arguments, prog_name="nobackfill", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except NobackfillError as error:
+        return _fail(str(error))
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except OSError as error:
+        return _fail(f"{error.filename or 'file system'}: {(error.strerror or str(error)).lower()}")
+    except Exception as error:
+        # A mistyped option or a missing argument: the parser's own exceptions know how to say it.
+        if not hasattr(error, "format_message"):
+            raise
+        return _fail(f"{error.format_message()}; see nobackfill --help")
+
+
+def _fail(message: str, code: int = 2) -> int:
+    line = " ".join(message.split())
+    print(f"nobackfill: {line}", file=sys.stderr)
+    return code

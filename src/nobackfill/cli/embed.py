@@ -1,0 +1,38 @@
+"""`nobackfill embed`: vectors of a data set into a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nobackfill.cli.source import DataOption, SplitOption, open_data
+
+
+def embed(
+    run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
+    data: DataOption,
+    out: Annotated[Path, typer.Option(help="File to write, .npy or .parquet.", show_default=False)],
+    split: SplitOption = "test",
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
+) -> None:
+    """Embed a data set, in its own order.
+
+    A .npy file holds float32 [n, dim]. A .parquet file has a row an image: id (file or position), label, class name,
+    vector; the generation that made the vectors stands in its metadata.
+
+    Example: `nobackfill embed runs/digits/bt2 --data digits --out vectors.parquet`
+    """
+    from nobackfill.errors import ConfigError
+    from nobackfill.models import load
+    from nobackfill.reports.vectors import WRITERS, write_vectors
+
+    if out.suffix not in WRITERS:
+        raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
+    encoder = load(run)
+    images = open_data(data, split)
+    vectors = encoder.encode(images.images, batch_size=batch_size, workers=workers)
+    write_vectors(out, vectors, images, encoder.spec)
+    typer.echo(f"{out}: {len(vectors)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

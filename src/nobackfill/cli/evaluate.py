@@ -1,0 +1,52 @@
+"""`nobackfill evaluate`: one run's queries against another run's gallery."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nobackfill.cli.source import DataOption, SplitOption, open_data
+
+
+def evaluate(
+    query: Annotated[Path, typer.Option(help="Run folder of the query model.", show_default=False)],
+    gallery: Annotated[Path, typer.Option(help="Run folder of the gallery model.", show_default=False)],
+    data: DataOption,
+    split: SplitOption = "test",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
+) -> None:
+    """Search a gallery embedded by one model with queries embedded by another.
+
+    Every image is a query and a gallery item, and never finds itself. Where the models differ, the status quo
+    (gallery model on both sides) and the full backfill (query model on both sides) stand beside it.
+
+    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits`
+    """
+    from nobackfill.evaluation import retrieval_metrics
+    from nobackfill.files import write_text
+    from nobackfill.models import load
+    from nobackfill.reports.figures import row, to_json
+    from nobackfill.reports.tables import print_rows
+
+    encoders = {"query": load(query), "gallery": load(gallery)}
+    images = open_data(data, split)
+    same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint
+    vectors = {"query": encoders["query"].encode(images.images, workers=workers)}
+    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode(images.images, workers=workers)
+    pairs = [("query", "query")] if same else [("gallery", "gallery"), ("query", "gallery"), ("query", "query")]
+    names = {"query": query, "gallery": gallery}
+    rows = []
+    for searched_with, searched in pairs:
+        metrics = retrieval_metrics(
+            vectors[searched_with], vectors[searched], images.labels, images.labels, exclude_self=True
+        )
+        rows.append(row(metrics, query=str(names[searched_with]), gallery=str(names[searched])))
+    if json_file:
+        write_text(json_file, to_json(rows))
+    titles = ["self-test"] if same else ["status quo", "nothing backfilled", "all backfilled"]
+    print_rows(rows, titles)
+    if not encoders["query"].spec.answers(encoders["gallery"].spec):
+        typer.echo("The query model was not trained against this gallery model: expect chance where they meet.")

@@ -1,0 +1,41 @@
+"""`nobackfill train`: one run from one config."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, dotted; repeatable.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder to write. Default: runs/<config's folder>/<config's name>.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run of this folder.")] = False,
+) -> None:
+    """Train one model and write its run folder.
+
+    Example: `nobackfill train configs/digits/bt2.yaml --set seed=1 --set old=runs/digits/old --out runs/digits/bt2`
+    """
+    from nobackfill.config import load_config
+
+    settings = load_config(config, set_)
+    from nobackfill.reports.figures import SCORES
+    from nobackfill.training import train as train_run
+
+    run = train_run(settings, out or Path("runs", config.resolve().parent.name, config.stem), resume=resume)
+    metrics = json.loads((run / "metrics.json").read_text())
+    typer.echo(f"{run}: trained in {metrics['seconds']:.0f} s on {metrics['device']}, {metrics['precision']}")
+    for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
+        if name in metrics:
+            label = title if "cross_test" in metrics else "self-test"
+            scores = "  ".join(f"{heading} {metrics[name][score]:6.1%}" for score, heading in SCORES.items())
+            typer.echo(f"  {label:9}  {scores}")
+    if "not_tested" in metrics:
+        typer.echo(f"  not tested: {metrics['not_tested']}")

@@ -1,0 +1,188 @@
+"""What a training run is made of, as one checked YAML file.
+
+`load_config` reads a file and dotted overrides; an unknown key, a wrong type or a value out of range ends in a
+`ConfigError` that names the key. Relative paths are relative to the working directory.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from nobackfill.errors import ConfigError, nearest
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of all sections: typos are refused, values cannot be changed after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AugmentConfig(Section):
+    """The random view of a training image; every draw depends on (seed, epoch, index) alone."""
+
+    flip: bool = False
+    """Mirror left-right with probability one half."""
+    crop: Literal["none", "padded", "resized"] = "none"
+    """`padded`: a window of the image padded by `padding`; `resized`: 8–100 % of the area, stretched to full size."""
+    padding: Positive = 4
+
+
+class DataConfig(Section):
+    """A labelled set of images. `classes` restricts *training* only: evaluation always sees every class."""
+
+    name: Literal["digits", "cifar100", "folder"]
+    root: Path | None = None
+    classes: Positive | Literal["first-half"] | list[Annotated[int, Field(ge=0)]] | None = None
+    """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
+    train_limit: Positive | None = None
+    """Use at most this many training images (a fixed random choice)."""
+    image_size: Positive = 32
+    """Side of the square the network sees, in pixels."""
+    resize: Positive | None = None
+    """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
+    augment: AugmentConfig = AugmentConfig()
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode image files; sets that fit in memory need none."""
+
+
+class ModelConfig(Section):
+    """Backbone and embedding. What a method does not use must be left out."""
+
+    backbone: str = "smallnet32"
+    """`smallnetW` (a small residual net of width W) or any timm model name."""
+    embedding_dim: Positive = 128
+    """Size d of the self-trained embedding."""
+    old_dim: Positive | None = None
+    """Size of the old embedding; checked against the old run when given."""
+    extra_dim: Annotated[int, Field(ge=0)] | None = None
+    """BT²: the k dimensions added beside the embedding."""
+    scale: Annotated[float, Field(gt=0)] | None = None
+    """BT²: the constant C."""
+    pretrained: bool = False
+    """Start the timm backbone from its published weights (needs them on this machine)."""
+
+
+class OptimizerConfig(Section):
+    """Adam, AdamW, or SGD with momentum 0.9."""
+
+    name: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ScheduleConfig(Section):
+    """Learning rate per epoch: linear warm-up lr·(epoch+1)/warm-up, then cosine to zero or constant."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+
+
+class RunConfig(Section):
+    """One training run. `nobackfill.training.train` takes it, the run folder keeps it fully resolved."""
+
+    method: str
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    old: Path | None = None
+    """Run folder of the old model."""
+    independent: Path | None = None
+    """Run folder of the independently trained new model."""
+    loss: dict[str, float] = {}
+    """Weights and constants of the method's loss; a key the method does not know is refused."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    epochs: Positive = 100
+    batch_size: Positive = 128
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a YAML config and apply dotted overrides.
+
+    Args:
+        path: a YAML file with the keys of `RunConfig`.
+        overrides: strings `key.sub=value`; the value is read as YAML.
+
+    Raises:
+        ConfigError: naming the file, the key and what was expected.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot read this config: {_first_line(error)}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path}: expected a mapping of keys such as 'method' and 'data', found {type(tree).__name__}"
+        )
+    for override in overrides or []:
+        _apply(tree, override)
+    return parse_config(tree, origin=str(path))
+
+
+def parse_config(tree: dict[str, Any], origin: str = "config") -> RunConfig:
+    """Check a mapping as a `RunConfig`; raises `ConfigError` with `origin` and the key at fault."""
+    try:
+        return RunConfig.model_validate(tree)
+    except pydantic.ValidationError as error:
+        raise ConfigError(f"{origin}: {explain(error, RunConfig)}") from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as YAML text that `load_config` reads back equal."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
+    """The first fault of a validation error in one line, with the dotted key and, for a typo, the nearest key."""
+    # A value that fits no member of a union is reported once for each member: the first that names the field will do.
+    fault = error.errors()[0]
+    keys = [str(part) for part in fault["loc"]]
+    dotted = ".".join(key for key in keys if not key.startswith(("constrained-", "literal[", "list[", "function-")))
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {dotted!r}: {nearest(keys[-1], _fields_at(model, keys[:-1]))}"
+    if fault["type"] == "missing":
+        return f"missing key {dotted!r}"
+    return f"key {dotted!r}: {fault['msg'].lower()}, found {fault['input']!r}"
+
+
+def _fields_at(model: type[BaseModel], keys: list[str]) -> list[str]:
+    for key in keys:
+        annotation = model.model_fields[key].annotation
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return list(model.model_fields)
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"--set {override!r}: expected key=value, for example optimizer.lr=0.001")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {_first_line(error)}") from error
+    *parents, last = key.split(".")
+    for parent in parents:
+        child = tree.setdefault(parent, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override!r}: {parent!r} is a value, not a section")
+        tree = child
+    tree[last] = value
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return " ".join(str(error).split())

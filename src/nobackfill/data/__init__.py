@@ -1,0 +1,37 @@
+"""Labelled images in, (index, view, label) out: digits, CIFAR-100 in four layouts, image folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from nobackfill.config import DataConfig
+from nobackfill.data.cifar100 import load_cifar100
+from nobackfill.data.digits import load_digits
+from nobackfill.data.folder import load_folder
+from nobackfill.data.imageset import ImageSet, choose_classes
+from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.errors import DataError
+
+Split = Literal["train", "test"]
+
+DATASETS: dict[str, Callable[[Path, Split], ImageSet]] = {
+    "digits": load_digits,
+    "cifar100": load_cifar100,
+    "folder": load_folder,
+}
+
+
+def load_split(data: DataConfig, split: Split) -> ImageSet:
+    """All images of one split, every class; labels are class numbers 0 … classes−1.
+
+    Raises:
+        DataError: naming the folder or file that is missing or unusable.
+    """
+    if data.root is None and data.name != "digits":
+        raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
+    return DATASETS[data.name](data.root or Path(), split)
+
+
+__all__ = ["DATASETS", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]

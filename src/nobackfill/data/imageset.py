@@ -1,0 +1,72 @@
+"""The one form in which every data set arrives: images, labels, names of the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from nobackfill.config import DataConfig
+from nobackfill.errors import DataError
+
+Images = NDArray[np.uint8] | Sequence[str | Path | Image.Image]
+"""uint8 [n, height, width, 3], or image files (or opened images) of any size."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images.
+
+    Attributes:
+        images: uint8 array [n, height, width, 3], or a sequence of n image files.
+        labels: int64 [n], each a position in `class_names`.
+        class_names: names of all classes.
+        origin: what the set was read from, for messages.
+    """
+
+    images: Images
+    labels: NDArray[np.int64]
+    class_names: tuple[str, ...]
+    origin: str
+
+    def __post_init__(self) -> None:
+        if len(self.images) != len(self.labels):
+            raise DataError(f"{self.origin}: {len(self.images)} images but {len(self.labels)} labels")
+        if not len(self.labels):
+            raise DataError(f"{self.origin}: no images in it")
+        outside = np.flatnonzero((self.labels < 0) | (self.labels >= len(self.class_names)))
+        if len(outside):
+            raise DataError(
+                f"{self.origin}: label {self.labels[outside[0]]} of image {outside[0]} is outside the range "
+                f"0…{len(self.class_names) - 1} of its {len(self.class_names)} classes"
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: NDArray[np.int64]) -> ImageSet:
+        """The images at these positions, in this order."""
+        images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
+        return ImageSet(images, self.labels[index], self.class_names, self.origin)
+
+
+def choose_classes(data: DataConfig, class_names: Sequence[str]) -> NDArray[np.int64]:
+    """Class numbers that training may see, ascending (int64).
+
+    Raises:
+        DataError: if `data.classes` asks for classes the data set does not have.
+    """
+    count = len(class_names)
+    wanted = data.classes
+    if wanted is None:
+        return np.arange(count)
+    if wanted == "first-half":
+        return np.arange(count // 2)
+    chosen = np.arange(wanted) if isinstance(wanted, int) else np.unique(np.asarray(wanted, dtype=np.int64))
+    if not len(chosen) or chosen[-1] >= count:
+        raise DataError(f"data.classes: {wanted!r} asks for classes outside the range 0…{count - 1} of {data.name!r}")
+    return chosen

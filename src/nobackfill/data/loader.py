@@ -1,0 +1,90 @@
+"""Batches of views from an `ImageSet`: arrays stay on the device, files are decoded by worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nobackfill.config import AugmentConfig
+from nobackfill.data.augment import random_view
+from nobackfill.data.imageset import Images
+from nobackfill.data.preprocessing import Preprocessing, read_image
+
+
+class Loader:
+    """Serves float32 views [b, 3, s, s] on `device`.
+
+    Args:
+        images: uint8 [n, h, w, 3] (copied to the device once) or image files.
+        preprocessing: the encoder's view.
+        device: where batches are wanted.
+        workers: processes that decode files; 0 decodes in this one.
+    """
+
+    def __init__(self, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int = 0) -> None:
+        self.images = images
+        self.preprocessing = preprocessing
+        self.device = device
+        self.workers = workers
+        self.pixels = _to_device(images, device) if isinstance(images, np.ndarray) else None
+
+    def batches(
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        augment: AugmentConfig | None = None,
+        numbers: Tensor | None = None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (positions int64 [b] on the CPU, views float32 [b, 3, s, s] on the device), in `order`.
+
+        With `augment` the views are random, as `numbers` [n, 5] (`augment.draws`) has them for each position.
+        """
+        chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        if self.pixels is None:
+            for positions, views in self._decoded(chunks, augment, numbers):
+                yield positions, self.preprocessing.normalize(views.to(self.device, non_blocking=True))
+            return
+        for chunk in chunks:
+            positions = torch.from_numpy(chunk)
+            raw = self.pixels[positions.to(self.device)].permute(0, 3, 1, 2)
+            if augment is None or numbers is None:
+                views = self.preprocessing.fit(raw)
+            else:
+                views = random_view(raw, numbers[positions].to(self.device), augment, self.preprocessing)
+            yield positions, self.preprocessing.normalize(views)
+
+    def _decoded(
+        self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        dataset = _Files(self.images, self.preprocessing, augment, numbers)
+        workers = min(self.workers, len(chunks))
+        yield from torch.utils.data.DataLoader(
+            dataset,
+            batch_sampler=[chunk.tolist() for chunk in chunks],
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+        )
+
+
+def _to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
+    if not images.flags.writeable:  # torch has no read-only tensors and would warn
+        images = images.copy()
+    return torch.from_numpy(images).to(device)
+
+
+class _Files(torch.utils.data.Dataset[tuple[int, Tensor]]):
+    def __init__(
+        self, images: Images, preprocessing: Preprocessing, augment: AugmentConfig | None, numbers: Tensor | None
+    ) -> None:
+        self.images, self.preprocessing, self.augment, self.numbers = images, preprocessing, augment, numbers
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor]:
+        pixels = torch.from_numpy(read_image(self.images[position]).copy()).permute(2, 0, 1)
+        if self.augment is None or self.numbers is None:
+            return position, self.preprocessing.fit(pixels)
+        view = random_view(pixels[None], self.numbers[position : position + 1], self.augment, self.preprocessing)
+        return position, view[0]

@@ -1,0 +1,82 @@
+"""From an image file to what the network sees. Part of the encoder: the run folder keeps these settings.
+
+One path for every source: decode to uint8 RGB, resize and crop as uint8 (torchvision, antialiased), then scale to
+float on the device. The same image gives the same values whether it comes as a file, an array or a data set.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from nobackfill.errors import DataError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Preprocessing(BaseModel):
+    """Evaluation view of an image: to size, then to float with ImageNet's mean and deviation.
+
+    Attributes:
+        image_size: side of the square the network sees, in pixels.
+        resize: shorter side before the centre crop; None stretches the whole image to the square.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    image_size: int = Field(gt=0, le=4096)
+    resize: int | None = Field(default=None, gt=0, le=8192)
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def fit(self, images: Tensor) -> Tensor:
+        """uint8 [..., 3, height, width] to uint8 [..., 3, image_size, image_size]."""
+        from torchvision.transforms.v2 import functional  # noqa: PLC0415
+
+        size = [self.image_size, self.image_size]
+        if self.resize is not None:
+            images = functional.center_crop(functional.resize(images, [self.resize], antialias=True), size)
+        elif list(images.shape[-2:]) != size:
+            images = functional.resize(images, size, antialias=True)
+        return images
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """uint8 [n, 3, s, s] to float32 of the same shape, channels last in memory."""
+        mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
+        std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
+        scaled = images.to(torch.float32).div_(255).sub_(mean).div_(std)
+        return scaled.contiguous(memory_format=torch.channels_last)
+
+
+def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+    """An opened image as uint8 [height, width, 3], upright by its EXIF tag, 16-bit grey scaled to 8, alpha dropped."""
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it to white
+        return (np.asarray(image).astype(np.int64).clip(0, 65535) >> 8).astype(np.uint8)[..., None].repeat(3, axis=-1)
+    if image.mode == "P":  # its transparency may be a byte string, which only RGBA takes
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
+
+
+def read_image(source: str | Path | Image.Image) -> NDArray[np.uint8]:
+    """An image file (or opened image) as uint8 [height, width, 3].
+
+    Raises:
+        DataError: naming the file, if it does not decode.
+    """
+    if isinstance(source, Image.Image):
+        return to_rgb(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(source) as image:
+                return to_rgb(image)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{source}: does not decode as an image: {error}") from error

@@ -1,0 +1,79 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nobackfill.errors import RunError
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`, with its ending; flushed and renamed to `path` when the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        temporary.chmod(0o666 & ~_umask())
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def require_new(out: Path) -> None:
+    """Raises `RunError` unless `out` is absent or an empty folder."""
+    if out.is_dir() and any(out.iterdir()):
+        raise RunError(f"{out}: this output folder exists and is not empty; choose another --out or remove it")
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: expected a folder to write to, found a file")
+
+
+def publish_folder(working: Path, out: Path) -> None:
+    """Rename a finished working folder to its final place; `out` may be an empty folder."""
+    for file in working.iterdir():
+        _flush(file)
+    working.rename(out)
+    _flush(out.parent)
+
+
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`, renamed to `out` when the block succeeds, else removed."""
+    require_new(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        yield working
+        working.chmod(0o777 & ~_umask())
+        publish_folder(working, out)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

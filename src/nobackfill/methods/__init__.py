@@ -1,0 +1,26 @@
+"""Training methods by name. To add one: a file beside these, and its line in `METHODS`."""
+
+from __future__ import annotations
+
+from nobackfill.errors import ConfigError, nearest
+from nobackfill.methods.base import Batch, Method
+from nobackfill.methods.bct import BCT
+from nobackfill.methods.bt2 import BT2
+from nobackfill.methods.independent import Independent
+
+METHODS: dict[str, type[Method]] = {
+    "independent": Independent,
+    "bct": BCT,
+    "bt2": BT2,
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The method of this name; raises `ConfigError` with the nearest known one."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise ConfigError(f"method: unknown method {name!r}; {nearest(name, METHODS)}") from None
+
+
+__all__ = ["METHODS", "Batch", "Method", "method_class"]

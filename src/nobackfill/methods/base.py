@@ -1,0 +1,93 @@
+"""What a method is: the teachers it needs, its head, its loss. No loops, no files, no devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeVar
+
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, cross_entropy
+
+from nobackfill.config import ModelConfig
+from nobackfill.errors import ConfigError, nearest
+from nobackfill.models.heads import Head
+
+Value = TypeVar("Value")
+Teacher = Literal["old", "independent", "prototypes"]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a loss may look at beside the network's output; a teacher the method does not name is None.
+
+    Attributes:
+        labels: int64 [n], class among those trained on.
+        old: float32 [n, d_o], unit vectors of the old model for these images.
+        independent: float32 [n, d], unit vectors of the independent new model.
+        prototypes: float32 [classes, d_o], mean old vector of each class over the training images; not renormalised.
+    """
+
+    labels: Tensor
+    old: Tensor | None = None
+    independent: Tensor | None = None
+    prototypes: Tensor | None = None
+
+
+class Method:
+    """Base of methods.
+
+    Attributes:
+        teachers: which of "old", "independent", "prototypes" the loss looks at.
+        loss_defaults: the keys of the config's `loss` and their default values, the published ones.
+        model_defaults: the optional keys of the config's `model` that this method uses, with their defaults.
+        constants: the weights and constants in force.
+    """
+
+    teachers: ClassVar[frozenset[Teacher]] = frozenset()
+    loss_defaults: ClassVar[Mapping[str, float]] = {}
+    model_defaults: ClassVar[Mapping[str, int | float]] = {}
+
+    def __init__(self, loss: Mapping[str, float]) -> None:
+        for key, value in loss.items():
+            if key not in self.loss_defaults:
+                raise ConfigError(f"unknown key 'loss.{key}': {nearest(key, self.loss_defaults)}")
+            if value < 0:
+                raise ConfigError(f"key 'loss.{key}': expected a value of at least 0, found {value}")
+        self.constants: dict[str, float] = {**self.loss_defaults, **loss}
+
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
+        """The head for this model section; `old_dim` is 0 where there is no old model."""
+        raise NotImplementedError("a method defines head")
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Named scalar parts, each already weighted; training minimises their sum.
+
+        Args:
+            output: the head's parts (`nobackfill.models.heads`).
+            batch: labels and teachers of the same images.
+        """
+        raise NotImplementedError("a method defines loss")
+
+
+def required(value: Value | None) -> Value:
+    """A teacher's values, or a model setting, that the method has named in `teachers` or `model_defaults`."""
+    if value is None:
+        raise ConfigError("this method needs a teacher or setting that it does not name in teachers or model_defaults")
+    return value
+
+
+def one_minus_cosine(vectors: Tensor, targets: Tensor) -> Tensor:
+    """1 − mean cosine of matching rows; [n, d] and [n, d] to a scalar."""
+    return 1 - cosine_similarity(vectors, targets, dim=1).mean()
+
+
+def prototype_loss(
+    vectors: Tensor, prototypes: Tensor, labels: Tensor, *, scale: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """Cross entropy of scale·(v·Wᵒᵀ): the old model's class means as a fixed classifier (arXiv 2003.11942, eq. 3).
+
+    With unit vectors and scale 1 (published) the logits stay within [−1, 1], so this term is nearly flat; 16 sharpens
+    it.
+    """
+    return cross_entropy(scale * vectors @ prototypes.T, labels, label_smoothing=label_smoothing)

@@ -1,0 +1,47 @@
+"""BT², backward-compatible training with basis transformation (arXiv 2211.03989)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from nobackfill.config import ModelConfig
+from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
+from nobackfill.models.heads import BasisTransformHead, Head
+
+
+class BT2(Method):
+    """L = CE(W f, y) + λ1·(1 − cos(f, φ'_new)) + λ2·CE(s·normalize(b)·Wᵒᵀ, y) + λ3·(1 − cos(b, φ_old)).
+
+    λ1, λ2, λ3, s = `independent`, `prototypes`, `old`, `prototype_scale`; label smoothing acts on the first term.
+    """
+
+    teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "independent", "prototypes"})
+    loss_defaults: ClassVar[Mapping[str, float]] = {
+        "independent": 1.0,
+        "prototypes": 10.0,
+        "old": 5.0,
+        "prototype_scale": 1.0,
+        "label_smoothing": 0.0,
+    }
+    model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0}
+
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+        extra_dim, scale = required(model.extra_dim), required(model.scale)
+        return BasisTransformHead(model.embedding_dim, extra_dim, old_dim, scale, classes)
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        weight = self.constants
+        compatible = output["compatible"]
+        old_classifier = prototype_loss(
+            normalize(compatible), required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
+        )
+        return {
+            "labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"]),
+            "independent": weight["independent"] * one_minus_cosine(output["self"], required(batch.independent)),
+            "prototypes": weight["prototypes"] * old_classifier,
+            "old": weight["old"] * one_minus_cosine(compatible, required(batch.old)),
+        }

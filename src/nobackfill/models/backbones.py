@@ -1,0 +1,88 @@
+"""Backbones by name. Each maps float32 images [n, 3, s, s] to features [n, out_features] by its last layer."""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor, nn
+
+from nobackfill.errors import ConfigError, nearest
+
+
+def build_backbone(name: str, out_features: int, *, pretrained: bool = False) -> nn.Module:
+    """A network with `out_features` outputs.
+
+    Args:
+        name: `smallnetW` for a small residual net of width W (8–512), or a timm model name such as `resnet18`.
+        out_features: size of the output.
+        pretrained: timm only: start from the published weights, which must be on this machine already.
+
+    Raises:
+        ConfigError: for an unknown name, or weights that cannot be had.
+    """
+    small = re.fullmatch(r"smallnet(\d{1,3})", name)
+    if small and 8 <= int(small[1]) <= 512:
+        if pretrained:
+            raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
+        return SmallNet(int(small[1]), out_features)
+    return _timm(name, out_features, pretrained)
+
+
+def _timm(name: str, out_features: int, pretrained: bool) -> nn.Module:
+    import timm  # noqa: PLC0415
+
+    # timm takes addresses as names too (hub, local folders): a run folder must not make it fetch or unpickle.
+    if ":" in name or "/" in name or not timm.is_model(name):
+        raise ConfigError(
+            f"model.backbone: unknown name {name!r}; {nearest(name, ['smallnet32', *timm.list_models()])}"
+        )
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=out_features)
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"model.backbone: cannot build {name!r} (pretrained: {pretrained}): {reason}") from error
+    return model
+
+
+class SmallNet(nn.Module):
+    """A residual net for small images that trains quickly on a CPU.
+
+    A 3×3 stem with stride 2, then three stages of one residual block each, of width W, 2W and 4W, the later two with
+    stride 2; average pool; a linear layer. Made for sides of 8 to 64 pixels; 0.34 M parameters at W = 32.
+    """
+
+    def __init__(self, width: int, out_features: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(*_convolution(3, width, 3, stride=2), nn.ReLU(inplace=True))
+        self.stages = nn.Sequential(
+            _Block(width, width, stride=1),
+            _Block(width, 2 * width, stride=2),
+            _Block(2 * width, 4 * width, stride=2),
+        )
+        self.project = nn.Linear(4 * width, out_features)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """[n, 3, s, s] to [n, out_features]."""
+        maps: Tensor = self.stages(self.stem(images))
+        features: Tensor = self.project(maps.mean((2, 3)))
+        return features
+
+
+class _Block(nn.Module):
+    def __init__(self, width_in: int, width_out: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_convolution(width_in, width_out, 3, stride),
+            nn.ReLU(inplace=True),
+            *_convolution(width_out, width_out, 3),
+        )
+        self.shortcut = nn.Sequential(*_convolution(width_in, width_out, 1, stride) if width_in != width_out else ())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        total: Tensor = self.residual(maps) + self.shortcut(maps)
+        return total.relu_()
+
+
+def _convolution(width_in: int, width_out: int, kernel: int, stride: int = 1) -> tuple[nn.Module, nn.Module]:
+    convolution = nn.Conv2d(width_in, width_out, kernel, stride, padding=kernel // 2, bias=False)
+    return convolution, nn.BatchNorm2d(width_out)

@@ -1,0 +1,162 @@
+"""Heads: from backbone features to the embedding, the logits and the parts a loss needs.
+
+Every head maps features [n, in_features] (float32) to a dict with at least
+
+    embedding   [n, dim]       what is stored and searched
+    self        [n, d]         the part trained on the labels, unit norm
+    logits      [n, classes]   of the linear classifier W on `self`
+
+and one that is trained against an old model also gives `compatible` [n, d_o], the values compared with old vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize, relu
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import orthogonal
+
+from nobackfill.errors import ConfigError
+
+
+class Head(nn.Module):
+    """Base of heads: `in_features`, `dim`, `norm`, and the options it is rebuilt from.
+
+    Attributes:
+        kind: name in `HEADS`.
+        options: keyword arguments that build it again.
+        in_features: size of the features it takes.
+        dim: size of the embedding.
+        norm: the norm every embedding has.
+    """
+
+    kind: ClassVar[str]
+    options: dict[str, int | float]
+    in_features: int
+    dim: int
+    norm: float
+
+    def fold(self) -> None:
+        """Replace parametrizations by the plain weights they stand for, for storing and serving."""
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, in_features] to the parts named in the module's docstring."""
+        raise NotImplementedError("a head defines forward")
+
+
+class PlainHead(Head):
+    """f = normalize(h), classified by W without bias; the first `old_dim` values face the old model."""
+
+    kind = "plain"
+
+    def __init__(self, dim: int, classes: int, old_dim: int = 0) -> None:
+        super().__init__()
+        if old_dim > dim:
+            raise ConfigError(f"model.embedding_dim: {dim} is smaller than the old embedding of {old_dim}")
+        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim}
+        self.in_features = self.dim = dim
+        self.old_dim = old_dim
+        self.norm = 1.0
+        self.classifier = nn.Linear(dim, classes, bias=False)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, dim] to embedding = self [n, dim], logits, compatible [n, old_dim]."""
+        unit = normalize(features)
+        return {
+            "embedding": unit,
+            "self": unit,
+            "logits": self.classifier(unit),
+            "compatible": unit[:, : self.old_dim],
+        }
+
+
+class BasisTransform(nn.Module):
+    """The change of basis of BT² (arXiv 2211.03989, section 3): z = [o ; P·(C·f)], φ = [B·z[:d_o] ; z[d_o:]].
+
+    P [d, d] and B [d_o, d_o] are orthogonal, so for unit f and o every φ has norm √(1 + C²) (C where k = 0), and
+    <φ(x), φ(y)> = <o_x, o_y> + C²·<f_x, f_y>: nothing of f is lost.
+
+    Args:
+        dim: d, size of f.
+        extra_dim: k, size of o; d + k ≥ d_o.
+        old_dim: d_o, size of the old embedding.
+        scale: C > 0.
+    """
+
+    def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float) -> None:
+        super().__init__()
+        if dim + extra_dim < old_dim:
+            raise ConfigError(
+                f"model.extra_dim: embedding_dim + extra_dim = {dim} + {extra_dim} is smaller than the old "
+                f"embedding of {old_dim}; set extra_dim to at least {old_dim - dim}"
+            )
+        self.old_dim, self.scale = old_dim, scale
+        # Cayley: half the time of the default map (matrix exponential) and the same first order; both are orthogonal
+        # to rounding at every step, whatever the optimiser does.
+        self.P = orthogonal(nn.Linear(dim, dim, bias=False), orthogonal_map="cayley")
+        self.B = orthogonal(nn.Linear(old_dim, old_dim, bias=False), orthogonal_map="cayley")
+
+    def forward(self, f: Tensor, o: Tensor) -> Tensor:
+        """F [n, d] and o [n, k] to φ [n, k + d]."""
+        z = torch.cat([o, self.P(self.scale * f)], dim=1)
+        return torch.cat([self.B(z[:, : self.old_dim]), z[:, self.old_dim :]], dim=1)
+
+    def fold(self) -> None:
+        """Keep P and B as plain matrices."""
+        for layer in (self.P, self.B):
+            if parametrize.is_parametrized(layer, "weight"):
+                parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+class BasisTransformHead(Head):
+    """The BT² head on features h [n, d + d_o].
+
+    f = normalize(h[:d]); o = normalize(normalize(A·relu(h) + a)[:k]); φ = `BasisTransform`(f, o). With k = 0 there is
+    no o and no A, and φ has norm C.
+    """
+
+    kind = "bt2"
+
+    def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float, classes: int) -> None:
+        super().__init__()
+        if extra_dim > old_dim:
+            raise ConfigError(
+                f"model.extra_dim: {extra_dim} exceeds the old embedding of {old_dim}; BT² takes its extra dimensions "
+                "from a layer of that size"
+            )
+        self.options = {
+            "dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "classes": classes,
+        }  # fmt: skip
+        self.in_features = dim + old_dim
+        self.self_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
+        self.dim = dim + extra_dim
+        self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
+        self.extra = nn.Linear(self.in_features, old_dim) if extra_dim else None
+        self.classifier = nn.Linear(dim, classes, bias=False)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, d + d_o] to embedding [n, k + d], self [n, d], logits, compatible [n, d_o], extra [n, k]."""
+        f = normalize(features[:, : self.self_dim])
+        o = features[:, :0]
+        if self.extra is not None:
+            o = normalize(normalize(self.extra(relu(features)))[:, : self.extra_dim])
+        embedding = self.basis(f, o)
+        return {
+            "embedding": embedding,
+            "self": f,
+            "logits": self.classifier(f),
+            "compatible": embedding[:, : self.old_dim],
+            "extra": o,
+        }
+
+    def fold(self) -> None:
+        """Keep P and B as plain matrices."""
+        self.basis.fold()
+
+
+HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, BasisTransformHead)}

@@ -1,0 +1,56 @@
+"""Backbone + head as one module, and the description it is rebuilt from."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from nobackfill.errors import RunError, nearest
+from nobackfill.models.backbones import build_backbone
+from nobackfill.models.heads import HEADS, Head
+
+
+class Architecture(BaseModel):
+    """What a network is built from; part of `embedding.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    backbone: str
+    head: str
+    head_options: dict[str, int | float] = Field(default_factory=dict)
+
+
+class Network(nn.Module):
+    """Images to the dict of a head's parts.
+
+    The head always runs in float32: norms and inner products of the embedding hold to rounding also where the
+    backbone runs in bfloat16.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head, backbone_name: str) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.architecture = Architecture(backbone=backbone_name, head=head.kind, head_options=head.options)
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """Preprocessed images float32 [n, 3, s, s] to the parts that the head names."""
+        features = self.backbone(images)
+        with torch.autocast(images.device.type, enabled=False):
+            parts: dict[str, Tensor] = self.head(features.float())
+        return parts
+
+
+def build_network(architecture: Architecture) -> Network:
+    """An untrained network of this description, its head folded; raises `RunError` for a head it does not know."""
+    if architecture.head not in HEADS:
+        raise RunError(f"unknown head {architecture.head!r}; {nearest(architecture.head, HEADS)}")
+    # Loading a model must not move the caller's random numbers: a student starts the same whatever its teachers are.
+    with torch.random.fork_rng(devices=[]):
+        try:
+            head = HEADS[architecture.head](**architecture.head_options)
+        except TypeError as error:
+            raise RunError(f"head {architecture.head!r} does not take these options: {error}") from error
+        head.fold()
+        backbone = build_backbone(architecture.backbone, head.in_features)
+    return Network(backbone, head, architecture.backbone)

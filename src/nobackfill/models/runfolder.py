@@ -1,0 +1,76 @@
+"""Run folders: an encoder as `model.safetensors` + `embedding.json`. Reading one never runs code from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydantic
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from nobackfill.config import explain
+from nobackfill.errors import RunError
+from nobackfill.files import write_text
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.network import build_network
+from nobackfill.models.spec import EmbeddingSpec, fingerprint
+
+WEIGHTS, SPEC = "model.safetensors", "embedding.json"
+
+
+def save(encoder: Encoder, folder: Path) -> None:
+    """Write weights and spec into an existing folder."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.network.state_dict().items()}
+    save_file(weights, folder / WEIGHTS)
+    write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
+
+
+def load_spec(run: str | Path) -> EmbeddingSpec:
+    """Read `embedding.json` of a run folder; raises `RunError` naming what is missing or wrong."""
+    run = Path(run)
+    if not run.is_dir():
+        unfinished = Path(f"{run}.unfinished").is_dir()
+        hint = "it is unfinished; `nobackfill train … --resume` goes on with it" if unfinished else "train it first"
+        raise RunError(f"{run}: no such run folder; {hint}")
+    for name in (SPEC, WEIGHTS):
+        if not (run / name).is_file():
+            raise RunError(f"{run}: not a run folder, {name} is missing in it")
+    try:
+        return EmbeddingSpec.model_validate_json((run / SPEC).read_bytes())
+    except pydantic.ValidationError as error:
+        raise RunError(f"{run / SPEC}: damaged: {explain(error, EmbeddingSpec)}") from error
+
+
+def load(run: str | Path, device: str | torch.device = "cpu") -> Encoder:
+    """Load the encoder of a run folder.
+
+    Args:
+        run: folder written by `train`.
+        device: where to put it.
+
+    Raises:
+        RunError: if the folder is missing or not whole, a tensor is missing, surplus or misshapen, or the weights are
+            not those the spec was written for.
+    """
+    spec = load_spec(run)
+    path = Path(run) / WEIGHTS
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged, not readable as safetensors: {error}; train this run again") from error
+    network = build_network(spec.architecture)
+    expected = network.state_dict()
+    for name in sorted({*expected, *weights}):
+        if name not in weights:
+            raise RunError(f"{path}: tensor {name!r} is missing")
+        if name not in expected:
+            raise RunError(f"{path}: surplus tensor {name!r}")
+        if weights[name].shape != expected[name].shape:
+            raise RunError(
+                f"{path}: tensor {name!r} has shape {list(weights[name].shape)}, expected {list(expected[name].shape)}"
+            )
+    if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
+        raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
+    network.load_state_dict(weights)
+    return Encoder(network, spec).to(device)

@@ -1,0 +1,63 @@
+"""What an embedding is: its generation, size, norm, and the older spaces it contains as prefixes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.models.network import Architecture
+
+
+class Prefix(BaseModel):
+    """An older generation whose vectors the first `dim` values of an embedding answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    generation: str
+    dim: int = Field(gt=0)
+    fingerprint: str
+
+
+class EmbeddingSpec(BaseModel):
+    """Contents of `embedding.json`.
+
+    Attributes:
+        generation: id of the model that makes these vectors: its method and the start of its fingerprint.
+        dim: number of values.
+        norm: Euclidean norm of every vector.
+        prefixes: older generations, newest first.
+        fingerprint: SHA-256 of architecture, preprocessing and weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    generation: str
+    dim: int = Field(gt=0)
+    norm: float = Field(gt=0)
+    prefixes: tuple[Prefix, ...] = ()
+    fingerprint: str
+    architecture: Architecture
+    preprocessing: Preprocessing
+
+    def answers(self, other: EmbeddingSpec) -> bool:
+        """Whether vectors of `other` are comparable: the same generation, or one of the prefixes."""
+        return other.fingerprint in {self.fingerprint, *(prefix.fingerprint for prefix in self.prefixes)}
+
+    def as_prefixes(self) -> tuple[Prefix, ...]:
+        """The prefixes of a generation trained to be compatible with this one."""
+        return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
+
+
+def fingerprint(architecture: Architecture, preprocessing: Preprocessing, weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 over everything that decides what a vector means: two encoders agree on it only if they encode alike."""
+    digest = hashlib.sha256()
+    described = {"architecture": architecture.model_dump(), "preprocessing": preprocessing.model_dump()}
+    digest.update(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().numpy().tobytes())
+    return digest.hexdigest()

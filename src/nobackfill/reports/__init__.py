@@ -1,0 +1,1 @@
+"""Figures in, tables and pictures out."""

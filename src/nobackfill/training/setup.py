@@ -1,0 +1,117 @@
+"""From a config to everything the loop needs: checked settings, data, teachers, network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from nobackfill.config import RunConfig
+from nobackfill.data import ImageSet, Preprocessing, choose_classes, load_split
+from nobackfill.errors import ConfigError
+from nobackfill.methods import Method, method_class
+from nobackfill.models import EmbeddingSpec, Encoder, Network, build_backbone, load
+from nobackfill.training.teachers import Teachers, class_means, teacher_vectors
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config with the method's defaults filled in; refuses keys the method has no use for.
+
+    Raises:
+        ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
+    """
+    method = method_class(config.method)
+    method(config.loss)
+    for key in ("extra_dim", "scale"):
+        if getattr(config.model, key) is not None and key not in method.model_defaults:
+            raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
+    for key, needed in teacher_keys(config.method).items():
+        given = getattr(config, key) is not None
+        if needed and not given:
+            raise ConfigError(f"missing key {key!r}: method {config.method!r} needs the run folder of that model")
+        if given and not needed:
+            raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it; leave it out")
+    if config.model.old_dim is not None and not teacher_keys(config.method)["old"]:
+        raise ConfigError(f"key 'model.old_dim': method {config.method!r} has no use for it; leave it out")
+    if config.schedule.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} leaves nothing of {config.epochs} epochs"
+        )
+    model = {key: value for key, value in config.model.model_dump().items() if value is not None}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={**method.model_defaults, **model}),
+            "loss": {**method.loss_defaults, **config.loss},
+        }
+    )
+
+
+def teacher_keys(method: str) -> dict[str, bool]:
+    """Which of the config's teacher keys a method needs; the prototypes come from the old model."""
+    teachers = method_class(method).teachers
+    return {"old": bool(teachers & {"old", "prototypes"}), "independent": "independent" in teachers}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What training works on. `network` is untrained, on the CPU, and initialised from the global random state."""
+
+    config: RunConfig
+    method: Method
+    network: Network
+    preprocessing: Preprocessing
+    old: EmbeddingSpec | None
+    images: ImageSet
+    teachers: Teachers
+
+
+def prepare(config: RunConfig, device: torch.device) -> Setup:
+    """Load data and teachers, embed the training images with them, build the network.
+
+    Whatever can be checked before the data are read is checked before.
+    """
+    method = method_class(config.method)(config.loss)
+    old = load(config.old, device) if config.old else None
+    independent = load(config.independent, device) if config.independent else None
+    _check_dims(config, old, independent)
+    train_set = load_split(config.data, "train")
+    classes = choose_classes(config.data, train_set.class_names)
+    images, labels = _training_images(config, train_set, classes)
+    head = method.head(config.model, old.spec.dim if old else 0, len(classes))
+    backbone = build_backbone(config.model.backbone, head.in_features, pretrained=config.model.pretrained)
+    network = Network(backbone, head, config.model.backbone)
+    workers = config.data.workers
+    old_vectors = teacher_vectors(old, images, workers) if old else None
+    teachers = Teachers(
+        labels=labels,
+        old=old_vectors if "old" in method.teachers else None,
+        independent=teacher_vectors(independent, images, workers) if independent else None,
+        prototypes=class_means(old_vectors, labels, len(classes))
+        if old_vectors is not None and "prototypes" in method.teachers
+        else None,
+    )
+    preprocessing = Preprocessing(image_size=config.data.image_size, resize=config.data.resize)
+    return Setup(config, method, network, preprocessing, old.spec if old else None, images, teachers)
+
+
+def _training_images(config: RunConfig, train_set: ImageSet, classes: np.ndarray) -> tuple[ImageSet, torch.Tensor]:
+    chosen = np.arange(len(train_set))
+    if config.data.train_limit is not None:
+        # The same images for every run of an experiment, old or new, whatever its seed.
+        chosen = np.sort(np.random.default_rng(0).permutation(chosen)[: config.data.train_limit])
+    chosen = chosen[np.isin(train_set.labels[chosen], classes)]
+    images = train_set.take(chosen)
+    return images, torch.from_numpy(np.searchsorted(classes, images.labels))
+
+
+def _check_dims(config: RunConfig, old: Encoder | None, independent: Encoder | None) -> None:
+    for key, encoder, wanted_key, wanted in (
+        ("old", old, "model.old_dim", config.model.old_dim),
+        ("independent", independent, "model.embedding_dim", config.model.embedding_dim),
+    ):
+        if encoder is not None and wanted is not None and encoder.spec.dim != wanted:
+            raise ConfigError(
+                f"key {key!r}: {getattr(config, key)} has an embedding of {encoder.spec.dim}, "
+                f"but {wanted_key} says {wanted}"
+            )

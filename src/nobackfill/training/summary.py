@@ -1,0 +1,46 @@
+"""What `metrics.json` says of a finished run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.data import load_split
+from nobackfill.errors import DataError
+from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
+from nobackfill.models import Encoder, load
+from nobackfill.training.setup import Setup
+
+
+def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
+    """Sizes, and retrieval on the test split with every class: self-test, and cross-test where there is an old model.
+
+    A data set without a test split is no fault: then the reason stands where the figures would.
+    """
+    config = setup.config
+    summary: dict[str, Any] = {
+        "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
+        "training_images": len(setup.images),
+    }
+    try:
+        test = load_split(config.data, "test")
+        new = encoder.encode(test.images, workers=config.data.workers)
+
+        def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
+            return figures(retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True))
+
+        summary["self_test"] = searched(new, new)
+        if config.old:
+            old = load(config.old, next(encoder.parameters()).device).encode(test.images, workers=config.data.workers)
+            summary["cross_test"] = searched(new, old)
+            summary["status_quo"] = searched(old, old)
+    except DataError as error:
+        summary["not_tested"] = str(error)
+    return summary
+
+
+def figures(metrics: RetrievalMetrics) -> dict[str, float]:
+    """CMC@1, CMC@5 and mAP under the names used in every report."""
+    return {"top1": metrics.cmc[1], "top5": metrics.cmc[5], "mean_ap": metrics.mean_ap}

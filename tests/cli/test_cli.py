@@ -1,0 +1,219 @@
+"""The verbs end to end, as `nobackfill` runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+from tests.conftest import tiny_config
+
+import nobackfill
+from nobackfill.cli.app import run
+
+TINY = {
+    "data": {"name": "digits", "image_size": 8, "train_limit": 200},
+    "model": {"backbone": "smallnet8", "embedding_dim": 6},
+    "epochs": 1,
+    "precision": "fp32",
+}
+
+
+def write_config(folder: Path, name: str, **keys: object) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump({**TINY, **keys}))
+    return str(path)
+
+
+def write_folder_data(root: Path, sizes: tuple[int, int] = (9, 9)) -> Path:
+    generator = np.random.default_rng(0)
+    for split in ("training", "validation"):
+        for name in ("cat", "<b>dog</b>"):
+            (root / split / name.replace("/", "")).mkdir(parents=True)
+            for number in range(3):
+                pixels = generator.integers(0, 256, (*sizes, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(root / split / name.replace("/", "") / f"{number}.png")
+    return root
+
+
+def test_train_evaluate_embed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = write_config(Path("tiny"), "old", method="independent")
+    assert run(["train", old, "--set", "data.classes=first-half", "--set", "model.embedding_dim=4"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{Path('runs', 'tiny', 'old')}: trained in ")
+    assert "self-test" in printed.out
+    assert printed.err == ""  # no progress where there is no terminal
+    new = write_config(Path("tiny"), "new", method="bct", old="runs/tiny/old")
+    assert run(["train", new, "--out", "new"]) == 0
+    assert "new/old" in capsys.readouterr().out
+
+    evaluate = ["evaluate", "--query", "new", "--gallery", "runs/tiny/old", "--data", "digits", "--json", "a/b.json"]
+    assert run(evaluate) == 0
+    printed = capsys.readouterr()
+    assert all(words in printed.out for words in ("status quo", "nothing backfilled", "all backfilled"))
+    assert "expect chance" not in printed.out
+    report = json.loads(Path("a/b.json").read_text())
+    assert [(row["query"], row["gallery"]) for row in report["rows"]] == [
+        ("runs/tiny/old", "runs/tiny/old"), ("new", "runs/tiny/old"), ("new", "new"),
+    ]  # fmt: skip
+    metrics = json.loads(Path("new/metrics.json").read_text())
+    assert report["rows"][1]["mean_ap"] == metrics["cross_test"]["mean_ap"]
+    assert report["rows"][0]["top1"] == metrics["status_quo"]["top1"]
+
+    assert run(["evaluate", "--query", "runs/tiny/old", "--gallery", "new", "--data", new]) == 0
+    assert "expect chance" in capsys.readouterr().out
+    assert run(["evaluate", "--query", "new", "--gallery", "new", "--data", "digits"]) == 0
+    assert "self-test" in capsys.readouterr().out
+
+    assert run(["embed", "new", "--data", "digits", "--out", "v.npy"]) == 0
+    assert run(["embed", "new", "--data", "digits", "--out", "v.parquet"]) == 0
+    vectors, table = np.load("v.npy"), pq.read_table("v.parquet")
+    encoder = nobackfill.load("new")
+    assert vectors.shape == (599, 6)
+    np.testing.assert_array_equal(np.array(table["vector"].to_pylist(), np.float32), vectors)
+    assert table.column_names == ["id", "label", "class", "vector"]
+    assert json.loads(table.schema.metadata[b"nobackfill"])["fingerprint"] == encoder.spec.fingerprint
+
+
+def test_embed_of_image_files_keeps_their_names(tmp_path: Path, runs: dict[str, Path]) -> None:
+    root = write_folder_data(tmp_path / "data")
+    out = tmp_path / "v.parquet"
+    arguments = ["embed", str(runs["bt2"]), "--data", f"folder:{root}", "--out", str(out), "--workers", "0"]
+    assert run(arguments) == 0
+    table = pq.read_table(out)
+    assert [Path(name).name for name in table["id"].to_pylist()] == ["0.png", "1.png", "2.png"] * 2
+    assert table["class"].to_pylist() == ["<b>dog<b>"] * 3 + ["cat"] * 3
+    assert run([*arguments, "--split", "train"]) == 0
+
+
+def test_demo_writes_report_picture_and_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = Path("tiny")
+    write_config(configs, "old", method="independent")
+    write_config(configs, "new", method="independent")
+    write_config(configs, "bct", method="bct", old="x")
+    write_config(configs, "bt2", method="bt2", old="x", independent="y", model={**TINY["model"], "extra_dim": 2})  # type: ignore[dict-item]
+    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(words in printed.out for words in ("old/old", "new/old", "new/new", "±", "update gain", "bt2"))
+    report = json.loads(Path("demo/report.json").read_text())
+    cells = [(row["method"], row["seed"], row["query"], row["gallery"]) for row in report["rows"]]
+    expected = [("old", "old", "old")]
+    expected += [(method, "new", gallery) for method in ("independent", "bct", "bt2") for gallery in ("old", "new")]
+    assert cells == [(method, seed, query, gallery) for seed in (0, 1) for method, query, gallery in expected]
+    assert all(0 <= row[score] <= 1 for row in report["rows"] for score in ("top1", "top5", "mean_ap"))
+    assert report["seconds"] > 0
+    assert report["versions"]["nobackfill"] == nobackfill.__version__
+    with Image.open("demo/matrix.png") as picture:
+        assert picture.format == "PNG"
+    for seed in (0, 1):
+        assert {path.name for path in Path(f"demo/seed{seed}").iterdir()} == {"old", "new", "bct", "bt2"}
+
+    assert run(["demo", "--configs", "tiny", "--out", "demo"]) == 2
+    assert "demo: this output folder exists and is not empty" in capsys.readouterr().err
+    stamp = Path("demo/seed1/bt2/model.safetensors").stat().st_mtime_ns
+    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo", "--resume"]) == 0
+    assert Path("demo/seed1/bt2/model.safetensors").stat().st_mtime_ns == stamp  # reused
+    assert json.loads(Path("demo/report.json").read_text())["rows"] == report["rows"]
+    write_config(configs, "bct", method="bct", old="x", batch_size=32)
+    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo", "--resume"]) == 2
+    assert "holds a run of another config" in capsys.readouterr().err
+
+
+def test_the_demo_finds_its_configs() -> None:
+    from nobackfill.cli.demo import _digits
+    from nobackfill.training.comparison import read_configs
+
+    assert list(read_configs(_digits())) == ["old", "new", "bct", "bt2"]
+
+
+def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str], str]]:
+    good = write_config(root, "good", method="independent")
+    evaluate = ["evaluate", "--query", str(runs["new"]), "--gallery", str(runs["old"])]
+    embed = ["embed", str(runs["new"]), "--data", "digits", "--out"]
+    broken = write_folder_data(root / "broken")
+    (broken / "validation" / "cat" / "1.png").write_text("no image")
+    (root / "empty" / "validation").mkdir(parents=True)
+    return {
+        "unknown key": (["train", good, "--set", "model.backbon=x"], "unknown key 'model.backbon': did you mean"),
+        "no config": (["train", str(root / "none.yaml")], "none.yaml: cannot read this config: no such file"),
+        "no teacher": (["train", good, "--set", "method=bct", "--set", "old=gone"], "gone: no such run folder"),
+        "no run": ([*evaluate[:2], "gone", *evaluate[3:], "--data", "digits"], "gone: no such run folder"),
+        "data": ([*evaluate, "--data", "digit"], "expected NAME or NAME:ROOT; did you mean 'digits'?"),
+        "data root": ([*evaluate, "--data", "cifar100:gone"], "gone: no such folder or archive of CIFAR-100"),
+        "split": ([*evaluate, "--data", "digits", "--split", "tests"], "--split 'tests': expected train or test"),
+        "no classes": ([*evaluate, "--data", f"folder:{root / 'empty'}"], "no class folders in it"),
+        "no image": ([*evaluate, "--data", f"folder:{broken}"], "1.png: does not decode as an image"),
+        "ending": ([*embed, "v.csv"], "unknown ending '.csv', expected .npy"),
+        "option": (["train", good, "--sett", "a=1"], "No such option"),
+        "argument": (["train"], "Missing argument"),
+        "verb": (["trian"], "No such command 'trian'"),
+        "number": (["demo", "--seeds", "0"], "--seeds"),
+        "configs": (["demo", "--configs", str(root / "empty")], "old.yaml is missing"),
+        "not writable": ([*embed, "/proc/none/v.npy"], "/proc/none"),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "unknown key", "no config", "no teacher", "no run", "data", "data root", "split", "no classes", "no image",
+        "ending", "option", "argument", "verb", "number", "configs", "not writable",
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    runs: dict[str, Path],
+    name: str,
+) -> None:
+    command, message = bad_commands(tmp_path / "input", runs)[name]
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    assert run(command) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("nobackfill: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert list(Path().rglob("*")) == []  # nothing half-written
+
+
+def test_help_has_an_example_for_each_verb(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("demo", "train", "evaluate", "embed"):
+        assert run([verb, "--help"]) == 0
+        assert f"Example: nobackfill {verb}" in " ".join(capsys.readouterr().out.split())
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"nobackfill {nobackfill.__version__}\n"
+
+
+def test_as_a_module_in_a_process_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "nobackfill", "embed", "gone", "--data", "digits", "--out", "v.npy"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ}, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "nobackfill: gone: no such run folder; train it first\n"
+
+
+def test_python_and_command_line_take_the_same_config(tmp_path: Path) -> None:
+    from nobackfill.config import dump_config
+
+    config = tiny_config("independent")
+    (tmp_path / "a.yaml").write_text(dump_config(config))
+    assert run(["train", str(tmp_path / "a.yaml"), "--out", str(tmp_path / "cli")]) == 0
+    library = nobackfill.train(config, tmp_path / "python")
+    assert (tmp_path / "cli" / "model.safetensors").read_bytes() == (library / "model.safetensors").read_bytes()

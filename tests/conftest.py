@@ -1,0 +1,48 @@
+"""Runs shared by the tests: four tiny models on the digits, trained once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nobackfill.config import RunConfig, parse_config
+from nobackfill.training import train
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def tiny_config(method: str, **changes: Any) -> RunConfig:
+    """A run of seconds: digits at 8 px, a net of width 8, one epoch of 3 steps unless changed."""
+    tree: dict[str, Any] = {
+        "method": method,
+        "data": {"name": "digits", "image_size": 8, "train_limit": 200, "augment": {"crop": "padded", "padding": 1}},
+        "model": {"backbone": "smallnet8", "embedding_dim": 6},
+        "schedule": {"warmup_epochs": 0},
+        "epochs": 1,
+        "batch_size": 64,
+        "precision": "fp32",
+    }
+    for dotted, value in changes.items():
+        *parents, last = dotted.split("__")
+        section = tree
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    return parse_config(tree)
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Run folders of `old` (5 classes, 4 dims), `new`, `bct` and `bt2`."""
+    root = tmp_path_factory.mktemp("runs")
+    old, new = str(root / "old"), str(root / "new")
+    configs = {
+        "old": tiny_config("independent", data__classes="first-half", model__embedding_dim=4),
+        "new": tiny_config("independent"),
+        "bct": tiny_config("bct", old=old),
+        "bt2": tiny_config("bt2", old=old, independent=new, model__extra_dim=2),
+    }
+    return {name: train(config, root / name) for name, config in configs.items()}

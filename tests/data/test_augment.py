@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from nobackfill.config import AugmentConfig
+from nobackfill.data.augment import draws, random_view
+from nobackfill.data.loader import Loader
+from nobackfill.data.preprocessing import Preprocessing
+
+SIZE = 8
+PREPROCESSING = Preprocessing(image_size=SIZE)
+CROPS = ("none", "padded", "resized")
+
+
+def images(count: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(1, 256, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+
+
+@given(st.integers(0, 1000), st.integers(0, 100))
+@settings(max_examples=20, deadline=None)
+def test_draws_depend_on_seed_and_epoch_alone(seed: int, epoch: int) -> None:
+    first = draws(seed, epoch, 50)
+    assert torch.equal(first, draws(seed, epoch, 50))
+    assert not torch.equal(first, draws(seed + 1, epoch, 50))
+    assert not torch.equal(first, draws(seed, epoch + 1, 50))
+    assert first.min() >= 0
+    assert first.max() < 1
+
+
+@pytest.mark.parametrize("crop", CROPS)
+def test_a_view_does_not_depend_on_its_batch(crop: str) -> None:
+    augment = AugmentConfig.model_validate({"flip": True, "crop": crop})
+    batch, numbers = images(12), draws(0, 3, 12)
+    whole = random_view(batch, numbers, augment, PREPROCESSING)
+    single = [random_view(batch[i : i + 1], numbers[i : i + 1], augment, PREPROCESSING) for i in range(12)]
+    assert torch.equal(whole, torch.cat(single))
+    assert whole.dtype == torch.uint8
+    assert whole.shape == batch.shape
+
+
+@given(st.integers(0, 1000), st.integers(1, 4))
+@settings(max_examples=50, deadline=None)
+def test_a_padded_crop_is_a_window_of_the_padded_image(seed: int, padding: int) -> None:
+    augment = AugmentConfig(crop="padded", padding=padding)
+    image, numbers = images(1, seed), draws(seed, 0, 1)
+    view = random_view(image, numbers, augment, PREPROCESSING)[0]
+    padded = torch.zeros(3, SIZE + 2 * padding, SIZE + 2 * padding, dtype=torch.uint8)
+    padded[:, padding : padding + SIZE, padding : padding + SIZE] = image[0]
+    windows = [
+        padded[:, top : top + SIZE, left : left + SIZE]
+        for top in range(2 * padding + 1)
+        for left in range(2 * padding + 1)
+    ]
+    assert any(torch.equal(view, window) for window in windows)
+
+
+def test_padded_crops_reach_every_corner_and_half_of_the_images_flip() -> None:
+    numbers = draws(0, 0, 4000)
+    marked = torch.zeros(4000, 3, SIZE, SIZE, dtype=torch.uint8)
+    marked[:, :, 4, 2] = 255
+    views = random_view(marked, numbers, AugmentConfig(crop="padded", padding=1), PREPROCESSING)
+    places = {tuple(place) for place in views[:, 0].nonzero()[:, 1:].tolist()}
+    assert places == {(row, column) for row in (3, 4, 5) for column in (1, 2, 3)}
+    flipped = random_view(marked, numbers, AugmentConfig(flip=True), PREPROCESSING)[:, 0, 4, SIZE - 3] == 255
+    assert 0.45 < flipped.float().mean() < 0.55
+
+
+def test_no_augmentation_is_the_evaluation_view() -> None:
+    batch = images(3)
+    assert torch.equal(random_view(batch, draws(0, 0, 3), AugmentConfig(), PREPROCESSING), PREPROCESSING.fit(batch))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("crop", CROPS)
+def test_files_give_the_views_of_arrays(tmp_path: Path, crop: str, workers: int) -> None:
+    pixels = images(7).permute(0, 2, 3, 1).numpy()
+    paths = []
+    for number, image in enumerate(pixels):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    augment, numbers, order = (
+        AugmentConfig.model_validate({"flip": True, "crop": crop}),
+        draws(1, 2, 7),
+        np.arange(6, -1, -1),
+    )
+    device = torch.device("cpu")
+    of_arrays = Loader(pixels, PREPROCESSING, device).batches(order, 3, augment, numbers)
+    of_files = Loader(paths, PREPROCESSING, device, workers).batches(order, 3, augment, numbers)
+    for (positions, views), (other_positions, other_views) in zip(of_arrays, of_files, strict=True):
+        assert torch.equal(positions, other_positions)
+        assert torch.equal(views, other_views)

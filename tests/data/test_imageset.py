@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nobackfill.config import DataConfig
+from nobackfill.data import ImageSet, choose_classes, load_split
+from nobackfill.errors import DataError
+
+IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
+
+
+def labelled(*labels: int) -> ImageSet:
+    return ImageSet(IMAGES[: len(labels)], np.array(labels), ("a", "b"), "set")
+
+
+def test_labels_outside_the_range_are_named() -> None:
+    with pytest.raises(DataError, match=r"set: label 2 of image 1 is outside the range 0…1 of its 2 classes"):
+        labelled(0, 2, 1)
+    with pytest.raises(DataError, match=r"label -1 of image 0"):
+        labelled(-1)
+
+
+def test_sets_that_are_empty_or_of_unequal_lengths_are_refused() -> None:
+    with pytest.raises(DataError, match="no images"):
+        labelled()
+    with pytest.raises(DataError, match="3 images but 1 labels"):
+        ImageSet(IMAGES, np.array([0]), ("a",), "set")
+
+
+@pytest.mark.parametrize(
+    ("classes", "expected"),
+    [(None, [0, 1, 2, 3, 4]), ("first-half", [0, 1]), (3, [0, 1, 2]), ([4, 1, 1], [1, 4])],
+)
+def test_choose_classes(classes: Any, expected: list[int]) -> None:
+    assert choose_classes(DataConfig(name="digits", classes=classes), "abcde").tolist() == expected
+
+
+@pytest.mark.parametrize("classes", [6, [0, 5], []])
+def test_choose_classes__outside_the_range(classes: Any) -> None:
+    with pytest.raises(DataError, match=r"data.classes: .* outside the range 0…4"):
+        choose_classes(DataConfig(name="digits", classes=classes), "abcde")
+
+
+def test_digits() -> None:
+    config = DataConfig(name="digits")
+    train, test = load_split(config, "train"), load_split(config, "test")
+    assert (len(train), len(test)) == (1198, 599)
+    assert train.class_names == tuple("0123456789")
+    assert isinstance(train.images, np.ndarray)
+    assert isinstance(test.images, np.ndarray)
+    assert train.images.shape[1:] == (8, 8, 3)
+    assert (train.images.min(), train.images.max()) == (0, 255)
+    for labels in (train.labels, test.labels):
+        assert np.bincount(labels).min() >= len(labels) // 11
+    again = load_split(config, "test").images
+    assert isinstance(again, np.ndarray)
+    np.testing.assert_array_equal(test.images, again)
+
+
+def test_a_missing_root_is_named() -> None:
+    with pytest.raises(DataError, match="data.root is missing: 'cifar100'"):
+        load_split(DataConfig(name="cifar100"), "train")

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import nobackfill
+from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.errors import DataError, NobackfillError, RunError
+from nobackfill.models import BasisTransformHead, Encoder, Network, build_backbone, load, save
+from nobackfill.models.encoder import finished_encoder
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), dtype=np.uint8)
+PREPROCESSING = Preprocessing(image_size=8)
+
+
+def encoder(seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    head = BasisTransformHead(6, 2, 4, 2.0, 5)
+    return finished_encoder(
+        Network(build_backbone("smallnet8", head.in_features), head, "smallnet8"), "bt2", PREPROCESSING
+    )
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    save(encoder(), folder)
+    return folder
+
+
+def test_save_load_encode_is_identical(run: Path) -> None:
+    before, after = encoder(), nobackfill.load(run)
+    assert after.spec == before.spec
+    np.testing.assert_array_equal(after.encode(IMAGES), before.encode(IMAGES))
+    assert {path.name for path in run.iterdir()} == {"model.safetensors", "embedding.json"}
+    assert not any("parametrizations" in name for name in load_file(run / "model.safetensors"))
+
+
+def test_encode_is_float32_of_the_norm_in_the_spec(run: Path) -> None:
+    vectors = load(run).encode(IMAGES, batch_size=4)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (9, 8)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), np.sqrt(5), rtol=1e-5)
+    assert load(run).encode(IMAGES[:0]).shape == (0, 8)
+
+
+def test_encode_takes_arrays_files_and_opened_images(run: Path, tmp_path: Path) -> None:
+    loaded, paths = load(run), []
+    for number, image in enumerate(IMAGES):
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(image).save(paths[-1])
+    expected = loaded.encode(IMAGES)
+    np.testing.assert_array_equal(loaded.encode(paths), expected)
+    np.testing.assert_array_equal(loaded.encode([str(path) for path in paths]), expected)
+    np.testing.assert_array_equal(loaded.encode([Image.fromarray(image) for image in IMAGES]), expected)
+    grey = IMAGES[..., 0]
+    np.testing.assert_array_equal(loaded.encode(grey), loaded.encode(np.stack([grey] * 3, axis=-1)))
+
+
+def test_forward_gives_the_embedding_of_preprocessed_tensors(run: Path) -> None:
+    loaded = load(run)
+    batch = PREPROCESSING.normalize(PREPROCESSING.fit(torch.from_numpy(IMAGES).permute(0, 3, 1, 2)))
+    with torch.inference_mode():
+        np.testing.assert_array_equal(loaded(batch).numpy(), loaded.encode(IMAGES))
+
+
+@pytest.mark.parametrize("images", ["file.png", IMAGES.astype(np.float32), IMAGES[..., :2], 7])
+def test_encode__bad_input_is_named(run: Path, images: Any) -> None:
+    with pytest.raises(DataError, match="images: expected"):
+        load(run).encode(images)
+
+
+def test_the_fingerprint_follows_weights_and_preprocessing() -> None:
+    first = encoder()
+    assert encoder().spec.fingerprint == first.spec.fingerprint
+    assert encoder(1).spec.fingerprint != first.spec.fingerprint
+    other = finished_encoder(encoder().network, "bt2", Preprocessing(image_size=9))
+    assert other.spec.fingerprint != first.spec.fingerprint
+    assert first.spec.generation == f"bt2-{first.spec.fingerprint[:12]}"
+
+
+def change_weights(change: Callable[[dict[str, torch.Tensor]], None]) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        weights = load_file(run / "model.safetensors")
+        change(weights)
+        save_file(weights, run / "model.safetensors")
+
+    return damage
+
+
+def change_spec(**values: Any) -> Callable[[Path], None]:
+    def damage(run: Path) -> None:
+        tree = json.loads((run / "embedding.json").read_text())
+        (run / "embedding.json").write_text(json.dumps({**tree, **values}))
+
+    return damage
+
+
+def cut(run: Path) -> None:
+    whole = (run / "model.safetensors").read_bytes()
+    (run / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def flip_a_bit(run: Path) -> None:
+    data = bytearray((run / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (run / "model.safetensors").write_bytes(bytes(data))
+
+
+BIAS = "head.extra.bias"
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "absent": (shutil.rmtree, "no such run folder; train it first"),
+    "no weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing in it"),
+    "no spec": (lambda run: (run / "embedding.json").unlink(), "embedding.json is missing in it"),
+    "cut": (cut, "damaged, not readable as safetensors"),
+    "one bit": (flip_a_bit, "damaged: its weights or embedding.json changed"),
+    "missing tensor": (change_weights(lambda weights: weights.__delitem__(BIAS)), f"tensor '{BIAS}' is missing"),
+    "surplus tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "surplus tensor 'x'"),
+    "shape": (
+        change_weights(lambda weights: weights.update({BIAS: torch.zeros(9)})),
+        rf"tensor '{BIAS}' has shape \[9\], expected \[4\]",
+    ),
+    "json": (lambda run: (run / "embedding.json").write_text("{"), "embedding.json: damaged"),
+    "key": (change_spec(surprise=1), "damaged: unknown key 'surprise'"),
+    "dim": (change_spec(dim=-1), "damaged: key 'dim'"),
+    "head": (
+        change_spec(architecture={"backbone": "smallnet8", "head": "bt3"}),
+        "unknown head 'bt3'; did you mean 'bt2'",
+    ),
+    "options": (
+        change_spec(architecture={"backbone": "smallnet8", "head": "plain", "head_options": {"x": 1}}),
+        "head 'plain' does not take these options",
+    ),
+    "address": (
+        change_spec(architecture={"backbone": "hf-hub:a/b", "head": "plain", "head_options": {"dim": 2, "classes": 2}}),
+        "unknown name 'hf-hub:a/b'",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_damage_is_named(run: Path, name: str) -> None:
+    damage, message = DAMAGES[name]
+    damage(run)
+    with pytest.raises(NobackfillError, match=message):
+        load(run)
+
+
+def test_an_unfinished_run_is_said_to_be_one(tmp_path: Path) -> None:
+    (tmp_path / "run.unfinished").mkdir()
+    with pytest.raises(RunError, match="unfinished; `nobackfill train … --resume` goes on"):
+        load(tmp_path / "run")
+
+
+def test_the_lineage_is_in_the_spec(runs: dict[str, Path]) -> None:
+    specs = {name: load(run).spec for name, run in runs.items()}
+    assert specs["new"].prefixes == ()
+    for name in ("bct", "bt2"):
+        (prefix,) = specs[name].prefixes
+        assert (prefix.generation, prefix.dim) == (specs["old"].generation, 4)
+        assert specs[name].answers(specs["old"])
+        assert specs[name].answers(specs[name])
+        assert not specs[name].answers(specs["new"])
+    assert not specs["new"].answers(specs["old"])
+    third = specs["bt2"].as_prefixes()
+    assert [prefix.generation for prefix in third] == [specs["bt2"].generation, specs["old"].generation]

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nobackfill.config import dump_config, load_config, parse_config
+from nobackfill.errors import ConfigError
+
+MINIMAL = {"method": "bt2", "data": {"name": "digits"}}
+CONFIGS = Path(__file__).parents[1] / "configs"
+
+
+def write(folder: Path, tree: object) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+def test_reads_what_it_writes(tmp_path: Path) -> None:
+    config = parse_config(
+        {**MINIMAL, "old": "runs/old", "loss": {"old": 5}, "data": {"name": "digits", "classes": [1, 3]}}
+    )
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_config_of_the_project_is_valid(path: Path) -> None:
+    from nobackfill.training import resolve
+
+    assert resolve(load_config(path)).loss
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("optimizer.lr=1e-4", "optimizer.lr", 1e-4),
+        ("epochs=3", "epochs", 3),
+        ("data.classes=[1, 2]", "data.classes", [1, 2]),
+        ("data.classes=first-half", "data.classes", "first-half"),
+        ("old=runs/a", "old", Path("runs/a")),
+        ("loss.old=0", "loss.old", 0),
+        ("old=null", "old", None),
+    ],
+)
+def test_overrides(tmp_path: Path, override: str, key: str, value: object) -> None:
+    found: object = load_config(write(tmp_path, MINIMAL), [override])
+    for part in key.split("."):
+        found = found[part] if isinstance(found, dict) else getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.embeding_dim=3", r"unknown key 'model.embeding_dim': did you mean 'embedding_dim'\?"),
+        ("methode=bct", r"unknown key 'methode': did you mean 'method'\?"),
+        ("data.augment.flop=true", r"unknown key 'data.augment.flop': did you mean 'flip'\?"),
+        ("model.xyz=3", "unknown key 'model.xyz': known: backbone, embedding_dim"),
+        ("epochs=0", r"key 'epochs': .*greater than 0, found 0"),
+        ("epochs=many", r"key 'epochs': .*integer.*found 'many'"),
+        ("data.classes=all", r"key 'data.classes': .*found 'all'"),
+        ("data.classes=[-1]", r"key 'data.classes"),
+        ("optimizer.lr=.nan", "key 'optimizer.lr': .*finite"),
+        ("schedule.name=step", r"key 'schedule.name': .*'cosine' or 'constant', found 'step'"),
+        ("epochs", "expected key=value"),
+        (".a=1", "expected key=value"),
+        ("method.x=1", "'method' is a value, not a section"),
+        ("epochs={", "not valid YAML"),
+    ],
+)
+def test_a_bad_override_is_named(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(write(tmp_path, MINIMAL), [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"run.yaml: missing key 'data'"):
+        load_config(write(tmp_path, {"method": "bt2"}))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1\n- 2", "", "\x00", "!!python/object/apply:os.system [echo]"])
+def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match="run.yaml: ") as caught:
+        load_config(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read this config: no such file"):
+        load_config(tmp_path / "none.yaml")
