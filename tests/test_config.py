@@ -60,6 +60,7 @@ def test_overrides(tmp_path: Path, override: str, key: str, value: object) -> No
         ("methode=bct", r"unknown key 'methode': did you mean 'method'\?"),
         ("data.augment.flop=true", r"unknown key 'data.augment.flop': did you mean 'flip'\?"),
         ("model.xyz=3", "unknown key 'model.xyz': known: backbone, embedding_dim"),
+        ("model.embedding_dim=1000000000", "key 'model.embedding_dim': .*less than or equal to 65536"),
         ("epochs=0", r"key 'epochs': .*greater than 0, found 0"),
         ("epochs=many", r"key 'epochs': .*integer.*found 'many'"),
         ("data.classes=all", r"key 'data.classes': .*found 'all'"),

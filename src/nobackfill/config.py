@@ -57,11 +57,11 @@ class ModelConfig(Section):
 
     backbone: str = "smallnet32"
     """`smallnetW` (a small residual net of width W) or any timm model name."""
-    embedding_dim: Positive = 128
+    embedding_dim: Annotated[int, Field(gt=0, le=65536)] = 128
     """Size d of the self-trained embedding."""
     old_dim: Positive | None = None
     """Size of the old embedding; checked against the old run when given."""
-    extra_dim: Annotated[int, Field(ge=0)] | None = None
+    extra_dim: Annotated[int, Field(ge=0, le=65536)] | None = None
     """BT²: the k dimensions added beside the embedding."""
     scale: Annotated[float, Field(gt=0)] | None = None
     """BT²: the constant C."""

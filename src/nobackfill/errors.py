@@ -27,7 +27,8 @@ class TrainingError(NobackfillError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint for a mistyped name: the nearest known one, or else all of them."""
+    """A hint for a mistyped name: the nearest known one, or else the first dozen of them."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    more = ", …" if len(known) > 12 else ""
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:12])}{more}"

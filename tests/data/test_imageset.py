@@ -60,6 +60,8 @@ def test_digits() -> None:
     np.testing.assert_array_equal(test.images, again)
 
 
-def test_a_missing_root_is_named() -> None:
+def test_a_missing_or_superfluous_root_is_named() -> None:
+    with pytest.raises(DataError, match="data.root: x: 'digits' comes with scikit-learn"):
+        load_split(DataConfig.model_validate({"name": "digits", "root": "x"}), "train")
     with pytest.raises(DataError, match="data.root is missing: 'cifar100'"):
         load_split(DataConfig(name="cifar100"), "train")

@@ -128,7 +128,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "surplus tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "surplus tensor 'x'"),
     "shape": (
         change_weights(lambda weights: weights.update({BIAS: torch.zeros(9)})),
-        rf"tensor '{BIAS}' has shape \[9\], expected \[4\]",
+        rf"tensor '{BIAS}' is torch.float32 \[9\], expected torch.float32 \[4\]",
+    ),
+    "type": (
+        change_weights(lambda weights: weights.update({BIAS: torch.zeros(4, dtype=torch.bfloat16)})),
+        rf"tensor '{BIAS}' is torch.bfloat16 \[4\], expected torch.float32 \[4\]",
     ),
     "json": (lambda run: (run / "embedding.json").write_text("{"), "embedding.json: damaged"),
     "key": (change_spec(surprise=1), "damaged: unknown key 'surprise'"),

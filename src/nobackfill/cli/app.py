@@ -61,7 +61,8 @@ def run(arguments: list[str]) -> int:
         # A mistyped option or a missing argument: the parser's own exceptions know how to say it.
         if not hasattr(error, "format_message"):
             raise
-        return _fail(f"{error.format_message()}; see nobackfill --help")
+        message = error.format_message().rstrip(".")
+        return _fail(f"{message}; see nobackfill --help") if message else 2  # empty: the help was printed instead
 
 
 def _fail(message: str, code: int = 2) -> int:

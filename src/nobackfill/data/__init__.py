@@ -31,6 +31,8 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
     """
     if data.root is None and data.name != "digits":
         raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
+    if data.root is not None and data.name == "digits":
+        raise DataError(f"data.root: {data.root}: 'digits' comes with scikit-learn and takes no folder; leave it out")
     return DATASETS[data.name](data.root or Path(), split)
 
 

@@ -19,18 +19,27 @@ class Loader:
     """Serves float32 views [b, 3, s, s] on `device`.
 
     Args:
-        images: uint8 [n, h, w, 3] (copied to the device once) or image files.
+        images: uint8 [n, h, w, 3], possibly memory-mapped, or image files.
         preprocessing: the encoder's view.
         device: where batches are wanted.
         workers: processes that decode files; 0 decodes in this one.
+        resident: copy an array to the device once, for many passes; else it goes there batch by batch.
     """
 
-    def __init__(self, images: Images, preprocessing: Preprocessing, device: torch.device, workers: int = 0) -> None:
+    def __init__(
+        self,
+        images: Images,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        workers: int = 0,
+        *,
+        resident: bool = False,
+    ) -> None:
         self.images = images
         self.preprocessing = preprocessing
         self.device = device
         self.workers = workers
-        self.pixels = _to_device(images, device) if isinstance(images, np.ndarray) else None
+        self.pixels = torch.from_numpy(images).to(device) if resident and isinstance(images, np.ndarray) else None
 
     def batches(
         self,
@@ -44,13 +53,16 @@ class Loader:
         With `augment` the views are random, as `numbers` [n, 5] (`augment.draws`) has them for each position.
         """
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        if self.pixels is None:
+        if not isinstance(self.images, np.ndarray):
             for positions, views in self._decoded(chunks, augment, numbers):
                 yield positions, self.preprocessing.normalize(views.to(self.device, non_blocking=True))
             return
         for chunk in chunks:
             positions = torch.from_numpy(chunk)
-            raw = self.pixels[positions.to(self.device)].permute(0, 3, 1, 2)
+            if self.pixels is None:
+                raw = torch.from_numpy(self.images[chunk]).to(self.device).permute(0, 3, 1, 2)
+            else:
+                raw = self.pixels[positions.to(self.device)].permute(0, 3, 1, 2)
             if augment is None or numbers is None:
                 views = self.preprocessing.fit(raw)
             else:
@@ -68,12 +80,6 @@ class Loader:
             num_workers=workers,
             pin_memory=self.device.type == "cuda",
         )
-
-
-def _to_device(images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    if not images.flags.writeable:  # torch has no read-only tensors and would warn
-        images = images.copy()
-    return torch.from_numpy(images).to(device)
 
 
 class _Files(torch.utils.data.Dataset[tuple[int, Tensor]]):

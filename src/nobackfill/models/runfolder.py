@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pydantic
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from nobackfill.config import explain
 from nobackfill.errors import RunError
@@ -22,7 +24,7 @@ WEIGHTS, SPEC = "model.safetensors", "embedding.json"
 def save(encoder: Encoder, folder: Path) -> None:
     """Write weights and spec into an existing folder."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.network.state_dict().items()}
-    save_file(weights, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, weights)
     write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
 
 
@@ -42,12 +44,12 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
         raise RunError(f"{run / SPEC}: damaged: {explain(error, EmbeddingSpec)}") from error
 
 
-def load(run: str | Path, device: str | torch.device = "cpu") -> Encoder:
+def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     """Load the encoder of a run folder.
 
     Args:
         run: folder written by `train`.
-        device: where to put it.
+        device: where to put it; None takes the accelerator if there is one, else the CPU.
 
     Raises:
         RunError: if the folder is missing or not whole, a tensor is missing, surplus or misshapen, or the weights are
@@ -66,11 +68,18 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Encoder:
             raise RunError(f"{path}: tensor {name!r} is missing")
         if name not in expected:
             raise RunError(f"{path}: surplus tensor {name!r}")
-        if weights[name].shape != expected[name].shape:
-            raise RunError(
-                f"{path}: tensor {name!r} has shape {list(weights[name].shape)}, expected {list(expected[name].shape)}"
-            )
+        found, wanted = (f"{each[name].dtype} {list(each[name].shape)}" for each in (weights, expected))
+        if found != wanted:
+            raise RunError(f"{path}: tensor {name!r} is {found}, expected {wanted}")
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
     network.load_state_dict(weights)
-    return Encoder(network, spec).to(device)
+    return Encoder(network, spec).to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors as safetensors; raises `RunError` where the disk does not take them."""
+    try:
+        save_file(dict(tensors), path)
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: cannot be written: {error}") from error

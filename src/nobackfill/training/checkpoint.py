@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nobackfill.errors import RunError
 from nobackfill.files import whole_folder, write_text
+from nobackfill.models.runfolder import write_tensors
 
 KEPT = 2
 
@@ -21,13 +22,13 @@ KEPT = 2
 def save_checkpoint(folder: Path, epoch: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the state after `epoch` finished epochs and drop all but the newest two."""
     with whole_folder(folder / f"epoch-{epoch:05d}") as working:
-        save_file(
+        write_tensors(
+            working / "state.safetensors",
             {
                 **_copied("network", network.state_dict()),
                 **_optimizer_tensors(optimizer),
                 **{f"random.{device}": state for device, state in _random_states().items()},
             },
-            working / "state.safetensors",
         )
         write_text(working / "state.json", json.dumps({"epoch": epoch}))
     for old in _whole(folder)[:-KEPT]:

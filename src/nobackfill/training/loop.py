@@ -97,7 +97,7 @@ def _epochs(
 ) -> None:
     """Every epoch from number `done` on: batches, loss, step; a line of history each; a checkpoint now and then."""
     config, device, checkpoints = setup.config, accelerator.device, working / "checkpoint"
-    loader = Loader(setup.images.images, setup.preprocessing, device, config.data.workers)
+    loader = Loader(setup.images.images, setup.preprocessing, device, config.data.workers, resident=True)
     started, saving_seconds = time.perf_counter(), 0.0
     for epoch in range(done, config.epochs):
         rate = learning_rate(config, epoch)
