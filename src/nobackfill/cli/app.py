@@ -11,6 +11,7 @@ from nobackfill import __version__
 from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
+from nobackfill.cli.import_reference import import_reference
 from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, evaluate, embed):
+for verb in (demo, train, evaluate, embed, import_reference):
     app.command()(verb)
 
 

@@ -7,13 +7,15 @@ import re
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest
+from nobackfill.models.reference import PREFIX, build_reference
 
 
 def build_backbone(name: str, out_features: int, *, pretrained: bool = False) -> nn.Module:
     """A network with `out_features` outputs.
 
     Args:
-        name: `smallnetW` for a small residual net of width W (8–512), or a timm model name such as `resnet18`.
+        name: `smallnetW` for a small residual net of width W (8–512); `reference/…` for an architecture of the BT²
+            paper; or a timm model name such as `resnet18`.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
 
@@ -25,6 +27,10 @@ def build_backbone(name: str, out_features: int, *, pretrained: bool = False) ->
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return SmallNet(int(small[1]), out_features)
+    if name.startswith(PREFIX):
+        if pretrained:
+            raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
+        return build_reference(name, out_features)
     return _timm(name, out_features, pretrained)
 
 

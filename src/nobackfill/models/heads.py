@@ -35,7 +35,7 @@ class Head(nn.Module):
     """
 
     kind: ClassVar[str]
-    options: dict[str, int | float]
+    options: dict[str, bool | int | float]
     in_features: int
     dim: int
     norm: float
@@ -49,19 +49,19 @@ class Head(nn.Module):
 
 
 class PlainHead(Head):
-    """f = normalize(h), classified by W without bias; the first `old_dim` values face the old model."""
+    """f = normalize(h), classified by W (no bias unless asked for); the first `old_dim` values face the old model."""
 
     kind = "plain"
 
-    def __init__(self, dim: int, classes: int, old_dim: int = 0) -> None:
+    def __init__(self, dim: int, classes: int, old_dim: int = 0, *, classifier_bias: bool = False) -> None:
         super().__init__()
         if old_dim > dim:
             raise ConfigError(f"model.embedding_dim: {dim} is smaller than the old embedding of {old_dim}")
-        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim}
+        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, "classifier_bias": classifier_bias}
         self.in_features = self.dim = dim
         self.old_dim = old_dim
         self.norm = 1.0
-        self.classifier = nn.Linear(dim, classes, bias=False)
+        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, dim] to embedding = self [n, dim], logits, compatible [n, old_dim]."""
@@ -89,6 +89,8 @@ class BasisTransform(nn.Module):
 
     def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float) -> None:
         super().__init__()
+        if scale <= 0:
+            raise ConfigError(f"model.scale: expected a value above 0, found {scale}")
         if dim + extra_dim < old_dim:
             raise ConfigError(
                 f"model.extra_dim: embedding_dim + extra_dim = {dim} + {extra_dim} is smaller than the old "
@@ -116,12 +118,22 @@ class BasisTransformHead(Head):
     """The BT² head on features h [n, d + d_o].
 
     f = normalize(h[:d]); o = normalize(normalize(A·relu(h) + a)[:k]); φ = `BasisTransform`(f, o). With k = 0 there is
-    no o and no A, and φ has norm C.
+    no o and no A, and φ has norm C. The paper's ViT variant leaves out the relu (`rectify`) and has a bias in W.
     """
 
     kind = "bt2"
 
-    def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float, classes: int) -> None:
+    def __init__(
+        self,
+        dim: int,
+        extra_dim: int,
+        old_dim: int,
+        scale: float,
+        classes: int,
+        *,
+        rectify: bool = True,
+        classifier_bias: bool = False,
+    ) -> None:
         super().__init__()
         if extra_dim > old_dim:
             raise ConfigError(
@@ -130,6 +142,7 @@ class BasisTransformHead(Head):
             )
         self.options = {
             "dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "classes": classes,
+            "rectify": rectify, "classifier_bias": classifier_bias,
         }  # fmt: skip
         self.in_features = dim + old_dim
         self.self_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
@@ -137,14 +150,16 @@ class BasisTransformHead(Head):
         self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
         self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
         self.extra = nn.Linear(self.in_features, old_dim) if extra_dim else None
-        self.classifier = nn.Linear(dim, classes, bias=False)
+        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
+        self.rectify = rectify
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d + d_o] to embedding [n, k + d], self [n, d], logits, compatible [n, d_o], extra [n, k]."""
         f = normalize(features[:, : self.self_dim])
         o = features[:, :0]
         if self.extra is not None:
-            o = normalize(normalize(self.extra(relu(features)))[:, : self.extra_dim])
+            a = self.extra(relu(features) if self.rectify else features)
+            o = normalize(normalize(a)[:, : self.extra_dim])
         embedding = self.basis(f, o)
         return {
             "embedding": embedding,

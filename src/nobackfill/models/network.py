@@ -17,7 +17,7 @@ class Architecture(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     backbone: str
     head: str
-    head_options: dict[str, int | float] = Field(default_factory=dict)
+    head_options: dict[str, bool | int | float] = Field(default_factory=dict)
 
 
 class Network(nn.Module):

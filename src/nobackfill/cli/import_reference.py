@@ -1,0 +1,57 @@
+"""`nobackfill import-reference`: a checkpoint of the BT² research code as a run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def import_reference(
+    checkpoint: Annotated[Path, typer.Argument(help="Its .checkpoint or TorchScript .pt file.", show_default=False)],
+    arch: Annotated[str, typer.Option(help="resnet50, alexnet, vgg13_bn, vit_b16, …", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    embedding_dim: Annotated[int, typer.Option(min=1, help="Size d of the embedding.")] = 128,
+    method: Annotated[str, typer.Option(help="How it was trained: independent, bct or bt2.")] = "independent",
+    old_dim: Annotated[int, typer.Option(min=1, help="BT²: size of the old embedding.")] = 128,
+    extra_dim: Annotated[int, typer.Option(min=0, help="BT²: the added dimensions k.")] = 32,
+    scale: Annotated[float, typer.Option(min=0, help="BT²: the constant C.")] = 2.0,
+    old: Annotated[Path | None, typer.Option(help="Run folder of the old model it answers, to record it.")] = None,
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the network's square in pixels.")] = 224,
+    resize: Annotated[
+        int | None, typer.Option(min=1, help="Shorter side before the centre crop (ImageNet: 256). Default: stretch.")
+    ] = None,
+) -> None:
+    """Turn a checkpoint of the BT² research code into a run folder with the same embeddings.
+
+    Only tensors are read, also of TorchScript files: no code in the file is compiled or run.
+
+    Example: `nobackfill import-reference new.pt.checkpoint --arch resnet50 --method bt2 --out runs/published-bt2`
+    """
+    import json
+
+    from nobackfill.data import Preprocessing
+    from nobackfill.errors import ConfigError, nearest
+    from nobackfill.files import require_new, whole_folder, write_text
+    from nobackfill.models import runfolder
+    from nobackfill.models.import_reference import METHODS, ReferenceModel
+    from nobackfill.models.import_reference import import_reference as read
+
+    if method not in METHODS:
+        raise ConfigError(f"--method: unknown method {method!r}; {nearest(method, METHODS)}")
+    require_new(out)
+    preprocessing = Preprocessing(image_size=image_size, resize=resize)
+    prefixes = runfolder.load_spec(old).as_prefixes() if old else ()
+    if prefixes and method == "independent":
+        raise ConfigError("--old: an independent model answers no old one; leave it out, or say --method bct or bt2")
+    if prefixes and prefixes[0].dim != (old_dim if method == "bt2" else min(embedding_dim, prefixes[0].dim)):
+        wanted = f"--old-dim says {old_dim}" if method == "bt2" else f"--embedding-dim says {embedding_dim}"
+        raise ConfigError(f"--old: {old} has an embedding of {prefixes[0].dim}, but {wanted}")
+    model = ReferenceModel(arch, METHODS[method], embedding_dim, old_dim, extra_dim, scale)
+    encoder = read(checkpoint, model, preprocessing, prefixes)
+    with whole_folder(out) as working:
+        runfolder.save(encoder, working)
+        source = {"imported_from": checkpoint.name, "arch": arch, "method": method}
+        write_text(working / "metrics.json", json.dumps(source, indent=2) + "\n")
+    typer.echo(f"{out}: {arch}, {encoder.spec.dim} values, generation {encoder.spec.generation}")
