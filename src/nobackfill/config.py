@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic
 import yaml
@@ -37,7 +37,7 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """A labelled set of images. `classes` restricts *training* only: evaluation always sees every class."""
 
-    name: Literal["digits", "cifar100", "folder"]
+    name: Literal["digits", "cifar100", "imagenet", "folder"]
     root: Path | None = None
     classes: Positive | Literal["first-half"] | list[Annotated[int, Field(ge=0)]] | None = None
     """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
@@ -65,8 +65,14 @@ class ModelConfig(Section):
     """BT²: the k dimensions added beside the embedding."""
     scale: Annotated[float, Field(gt=0)] | None = None
     """BT²: the constant C."""
+    rectify: bool | None = None
+    """BT²: relu before the layer of the extra dimensions; the paper's ViT does without."""
+    classifier_bias: bool = False
+    """Whether the classifier W has a bias; the paper's ViT has one."""
     pretrained: bool = False
     """Start the timm backbone from its published weights (needs them on this machine)."""
+    weights: Path | None = None
+    """`reference/vit_b16`: folder of a pre-trained ViT to start from (config.json and model.safetensors)."""
 
 
 class OptimizerConfig(Section):
@@ -104,6 +110,17 @@ class RunConfig(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+class EvaluationConfig(Section):
+    """One evaluation: the test split as queries of one run and gallery of another (by default the same)."""
+
+    query: Path
+    gallery: Path | None = None
+    data: DataConfig
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Section)
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML config and apply dotted overrides.
 
@@ -114,6 +131,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     Raises:
         ConfigError: naming the file, the key and what was expected.
     """
+    return parse_config(read_tree(path, overrides), origin=str(path))
+
+
+def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The mapping in a YAML file with overrides applied, its keys not yet checked."""
     path = Path(path)
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -127,15 +149,20 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         )
     for override in overrides or []:
         _apply(tree, override)
-    return parse_config(tree, origin=str(path))
+    return tree
 
 
 def parse_config(tree: dict[str, Any], origin: str = "config") -> RunConfig:
     """Check a mapping as a `RunConfig`; raises `ConfigError` with `origin` and the key at fault."""
+    return parse_as(RunConfig, tree, origin)
+
+
+def parse_as(kind: type[AnyConfig], tree: dict[str, Any], origin: str) -> AnyConfig:
+    """Check a mapping as this kind of config; raises `ConfigError` with `origin` and the key at fault."""
     try:
-        return RunConfig.model_validate(tree)
+        return kind.model_validate(tree)
     except pydantic.ValidationError as error:
-        raise ConfigError(f"{origin}: {explain(error, RunConfig)}") from error
+        raise ConfigError(f"{origin}: {explain(error, kind)}") from error
 
 
 def dump_config(config: RunConfig) -> str:

@@ -76,6 +76,11 @@ def test_train_evaluate_embed(
     assert run(["evaluate", "--query", "new", "--gallery", "new", "--data", "digits"]) == 0
     assert "self-test" in capsys.readouterr().out
 
+    Path("eval.yaml").write_text("query: new\ngallery: runs/tiny/old\ndata: {name: digits}\n")
+    assert run(["evaluate", "eval.yaml", "--json", "config.json"]) == 0
+    assert json.loads(Path("config.json").read_text())["rows"] == report["rows"]
+    capsys.readouterr()
+
     assert run(["embed", "new", "--data", "digits", "--out", "v.npy"]) == 0
     assert run(["embed", "new", "--data", "digits", "--out", "v.parquet"]) == 0
     vectors, table = np.load("v.npy"), pq.read_table("v.parquet")
@@ -148,6 +153,8 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
     broken = write_folder_data(root / "broken")
     (broken / "validation" / "cat" / "1.png").write_text("no image")
     (root / "empty" / "validation").mkdir(parents=True)
+    no_data = root / "no_data.yaml"
+    no_data.write_text("method: bct\n")
     return {
         "unknown key": (["train", good, "--set", "model.backbon=x"], "unknown key 'model.backbon': did you mean"),
         "no config": (["train", str(root / "none.yaml")], "none.yaml: cannot read this config: no such file"),
@@ -155,6 +162,8 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
         "no run": ([*evaluate[:2], "gone", *evaluate[3:], "--data", "digits"], "gone: no such run folder"),
         "data": ([*evaluate, "--data", "digit"], "expected NAME or NAME:ROOT; did you mean 'digits'?"),
         "data root": ([*evaluate, "--data", "cifar100:gone"], "gone: no such folder or archive of CIFAR-100"),
+        "neither": (["evaluate", "--data", "digits"], "expected --query and --data, or a config file"),
+        "no data": ([*evaluate, "--data", str(no_data)], "expected a config with a section 'data'"),
         "split": ([*evaluate, "--data", "digits", "--split", "tests"], "--split 'tests': expected train or test"),
         "no classes": ([*evaluate, "--data", f"folder:{root / 'empty'}"], "no class folders in it"),
         "no image": ([*evaluate, "--data", f"folder:{broken}"], "1.png: does not decode as an image"),
@@ -168,12 +177,29 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "unknown key", "no config", "no teacher", "no run", "data", "data root", "split", "no classes", "no image",
-        "ending", "option", "argument", "verb", "number", "configs", "not writable",
-    ],
+BAD = (
+    "unknown key",
+    "no config",
+    "no teacher",
+    "no run",
+    "data",
+    "data root",
+    "neither",
+    "no data",
+    "split",
+    "no classes",
+    "no image",
+    "ending",
+    "option",
+    "argument",
+    "verb",
+    "number",
+    "configs",
+    "not writable",
+)
+
+
+@pytest.mark.parametrize("name", BAD)
 )  # fmt: skip
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     tmp_path: Path,
@@ -182,7 +208,9 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     runs: dict[str, Path],
     name: str,
 ) -> None:
-    command, message = bad_commands(tmp_path / "input", runs)[name]
+    commands = bad_commands(tmp_path / "input", runs)
+    assert set(commands) == set(BAD)
+    command, message = commands[name]
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert run(command) == 2
@@ -195,7 +223,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
 
 
 def test_help_has_an_example_for_each_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("demo", "train", "evaluate", "embed"):
+    for verb in ("demo", "train", "evaluate", "embed", "check", "import-reference"):
         assert run([verb, "--help"]) == 0
         assert f"Example: nobackfill {verb}" in " ".join(capsys.readouterr().out.split())
     assert run(["--version"]) == 0

@@ -35,13 +35,13 @@ def test_sets_that_are_empty_or_of_unequal_lengths_are_refused() -> None:
     [(None, [0, 1, 2, 3, 4]), ("first-half", [0, 1]), (3, [0, 1, 2]), ([4, 1, 1], [1, 4])],
 )
 def test_choose_classes(classes: Any, expected: list[int]) -> None:
-    assert choose_classes(DataConfig(name="digits", classes=classes), "abcde").tolist() == expected
+    assert choose_classes(DataConfig(name="digits", classes=classes), 5).tolist() == expected
 
 
 @pytest.mark.parametrize("classes", [6, [0, 5], []])
 def test_choose_classes__outside_the_range(classes: Any) -> None:
     with pytest.raises(DataError, match=r"data.classes: .* outside the range 0…4"):
-        choose_classes(DataConfig(name="digits", classes=classes), "abcde")
+        choose_classes(DataConfig(name="digits", classes=classes), 5)
 
 
 def test_digits() -> None:

@@ -75,7 +75,7 @@ def bt2(parametrized: bool) -> tuple[State, Tensor]:
         for name, layer in (("ortholinear_p", p), ("ortholinear_old2", b)):
             tensors: State = layer.state_dict()
             if not parametrized:
-                tensors = {"weight": layer(torch.eye(layer.in_features)).T}
+                tensors = {"weight": layer(torch.eye(D if name == "ortholinear_p" else OLD)).T}
             full |= {f"{name}.{key}": value for key, value in tensors.items()}
     return {name: value.detach() for name, value in full.items()}, expected
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nobackfill import __version__
+from nobackfill.cli.check import check
 from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
@@ -23,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, evaluate, embed, import_reference):
+for verb in (demo, train, evaluate, embed, check, import_reference):
     app.command()(verb)
 
 

@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import DataOption, SplitOption, open_data
+from nobackfill.cli.source import DATA_HELP, SplitOption, open_data
 
 
 def evaluate(
-    query: Annotated[Path, typer.Option(help="Run folder of the query model.", show_default=False)],
-    gallery: Annotated[Path, typer.Option(help="Run folder of the gallery model.", show_default=False)],
-    data: DataOption,
+    config: Annotated[
+        Path | None, typer.Argument(help="YAML file with query, gallery and data, instead of the options.")
+    ] = None,
+    query: Annotated[Path | None, typer.Option(help="Run folder of the query model.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="Run folder of the gallery model. Default: the query's.")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     split: SplitOption = "test",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
@@ -25,12 +28,21 @@ def evaluate(
 
     Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits`
     """
+    from nobackfill.config import EvaluationConfig, parse_as, read_tree
+    from nobackfill.errors import ConfigError
     from nobackfill.evaluation import retrieval_metrics
     from nobackfill.files import write_text
     from nobackfill.models import load
     from nobackfill.reports.figures import row, to_json
     from nobackfill.reports.tables import print_rows
 
+    if config is not None:
+        settings = parse_as(EvaluationConfig, read_tree(config), str(config))
+        query, gallery = query or settings.query, gallery or settings.gallery
+        data = data or str(config)
+    if query is None or data is None:
+        raise ConfigError("evaluate: expected --query and --data, or a config file; see nobackfill evaluate --help")
+    gallery = gallery or query
     encoders = {"query": load(query), "gallery": load(gallery)}
     images = open_data(data, split)
     same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,18 +16,22 @@ SplitOption = Annotated[str, typer.Option("--split", help="test (every class) or
 
 def open_data(data: str, split: str) -> ImageSet:
     """The images named by `--data` and `--split`; raises `ConfigError` for anything else."""
-    from nobackfill.config import DataConfig, load_config
+    from nobackfill.config import DataConfig, parse_as, read_tree
     from nobackfill.data import DATASETS, load_split
     from nobackfill.errors import ConfigError, nearest
 
     if split not in ("train", "test"):
         raise ConfigError(f"--split {split!r}: expected train or test")
     if data.endswith((".yaml", ".yml")):
-        return load_split(load_config(data).data, _split(split))
+        section = read_tree(data).get("data")
+        if not isinstance(section, dict):
+            raise ConfigError(f"--data {data}: expected a config with a section 'data'")
+        return load_split(parse_as(DataConfig, section, f"{data}: data"), _split(split))
     name, _, root = data.partition(":")
     if name not in DATASETS:
         raise ConfigError(f"--data {data!r}: expected NAME or NAME:ROOT; {nearest(name, DATASETS)}")
-    return load_split(DataConfig(name=name, root=Path(root) if root else None), _split(split))  # type: ignore[arg-type]
+    section = {"name": name, "root": root or None}
+    return load_split(parse_as(DataConfig, section, f"--data {data!r}"), _split(split))
 
 
 def _split(name: str) -> Split:

@@ -19,8 +19,12 @@ Split = Literal["train", "test"]
 DATASETS: dict[str, Callable[[Path, Split], ImageSet]] = {
     "digits": load_digits,
     "cifar100": load_cifar100,
+    "imagenet": load_folder,
     "folder": load_folder,
 }
+
+# Training images and classes where they are known without reading anything, for estimates.
+SIZES: dict[str, tuple[int, int]] = {"digits": (1198, 10), "cifar100": (50_000, 100), "imagenet": (1_281_167, 1000)}
 
 
 def load_split(data: DataConfig, split: Split) -> ImageSet:
@@ -36,4 +40,4 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
     return DATASETS[data.name](data.root or Path(), split)
 
 
-__all__ = ["DATASETS", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]
+__all__ = ["DATASETS", "SIZES", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]

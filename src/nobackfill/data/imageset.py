@@ -54,13 +54,12 @@ class ImageSet:
         return ImageSet(images, self.labels[index], self.class_names, self.origin)
 
 
-def choose_classes(data: DataConfig, class_names: Sequence[str]) -> NDArray[np.int64]:
-    """Class numbers that training may see, ascending (int64).
+def choose_classes(data: DataConfig, count: int) -> NDArray[np.int64]:
+    """Class numbers that training may see, ascending (int64), of a data set with `count` classes.
 
     Raises:
         DataError: if `data.classes` asks for classes the data set does not have.
     """
-    count = len(class_names)
     wanted = data.classes
     if wanted is None:
         return np.arange(count)

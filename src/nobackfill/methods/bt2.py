@@ -27,11 +27,18 @@ class BT2(Method):
         "prototype_scale": 1.0,
         "label_smoothing": 0.0,
     }
-    model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0}
+    model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0, "rectify": True}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
-        extra_dim, scale = required(model.extra_dim), required(model.scale)
-        return BasisTransformHead(model.embedding_dim, extra_dim, old_dim, scale, classes)
+        return BasisTransformHead(
+            model.embedding_dim,
+            required(model.extra_dim),
+            old_dim,
+            required(model.scale),
+            classes,
+            rectify=required(model.rectify),
+            classifier_bias=model.classifier_bias,
+        )
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         weight = self.constants

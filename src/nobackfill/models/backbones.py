@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -10,7 +11,7 @@ from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.reference import PREFIX, build_reference
 
 
-def build_backbone(name: str, out_features: int, *, pretrained: bool = False) -> nn.Module:
+def build_backbone(name: str, out_features: int, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
     """A network with `out_features` outputs.
 
     Args:
@@ -18,19 +19,22 @@ def build_backbone(name: str, out_features: int, *, pretrained: bool = False) ->
             paper; or a timm model name such as `resnet18`.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
+        weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
 
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
     small = re.fullmatch(r"smallnet(\d{1,3})", name)
-    if small and 8 <= int(small[1]) <= 512:
+    if small and 8 <= int(small[1]) <= 512 and not weights:
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return SmallNet(int(small[1]), out_features)
     if name.startswith(PREFIX):
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
-        return build_reference(name, out_features)
+        return build_reference(name, out_features, weights)
+    if weights:
+        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
     return _timm(name, out_features, pretrained)
 
 

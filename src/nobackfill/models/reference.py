@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,15 +18,24 @@ from torch import Tensor, nn
 from nobackfill.errors import ConfigError, nearest
 
 PREFIX = "reference/"
+WIDTH = 768  # of ViT-B
 
 
-def build_reference(name: str, out_features: int) -> nn.Module:
-    """A backbone by its full name, such as `reference/resnet50`; raises `ConfigError` for an unknown one."""
+def build_reference(name: str, out_features: int, weights: Path | None = None) -> nn.Module:
+    """A backbone by its full name, such as `reference/resnet50`; raises `ConfigError` for an unknown one.
+
+    `weights` names the folder of a pre-trained transformer (transformers' config.json and model.safetensors), for the
+    ViT alone.
+    """
     try:
         build = REFERENCE[name]
     except KeyError:
         raise ConfigError(f"model.backbone: unknown name {name!r}; {nearest(name, REFERENCE)}") from None
-    return build(out_features)
+    if weights is None:
+        return build(out_features)
+    if build is not _vit_b16:
+        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
+    return _vit_b16(out_features, weights)
 
 
 def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = True, width: int = 64) -> nn.Module:
@@ -59,21 +69,31 @@ def _torchvision(out_features: int, *, name: str) -> nn.Module:
     return net
 
 
-def _vit_b16(out_features: int) -> nn.Module:
+def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
     try:
         from transformers import ViTConfig, ViTModel  # noqa: PLC0415
     except ImportError as error:
         raise ConfigError(
             "model.backbone: 'reference/vit_b16' needs the extra 'text': pip install 'nobackfill[text]'"
         ) from error
-    return _PooledViT(ViTModel(ViTConfig()), out_features)
+    if weights is None:
+        return _PooledViT(ViTModel(ViTConfig()), out_features)
+    try:
+        # Never a hub's name, never a pickle: a folder with safetensors, or nothing.
+        found = ViTModel.from_pretrained(str(weights.resolve(strict=True)), local_files_only=True, use_safetensors=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"model.weights: {weights}: no pre-trained ViT as safetensors there: {reason}") from error
+    if found.config.hidden_size != WIDTH:
+        raise ConfigError(f"model.weights: {weights}: width {found.config.hidden_size}, expected {WIDTH} (ViT-B)")
+    return _PooledViT(found, out_features)
 
 
 class _PooledViT(nn.Module):
     def __init__(self, transformer: nn.Module, out_features: int) -> None:
         super().__init__()
         self.transformer = transformer
-        self.embedding_fc = nn.Linear(768, out_features)
+        self.embedding_fc = nn.Linear(WIDTH, out_features)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.embedding_fc(self.transformer(images).pooler_output)

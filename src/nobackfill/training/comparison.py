@@ -69,7 +69,7 @@ def compare_methods(
 def train_or_reuse(config: RunConfig, out: Path) -> None:
     """Train unless `out` already holds this very run; a run of another config is refused, a broken one resumed."""
     if (out / "config.yaml").is_file():
-        if load_config(out / "config.yaml") == resolve(config):
+        if resolve(load_config(out / "config.yaml")) == resolve(config):
             return
         raise ConfigError(f"{out}: holds a run of another config; choose another --out or remove it")
     unfinished = Path(f"{out}.unfinished")

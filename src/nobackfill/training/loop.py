@@ -188,7 +188,7 @@ def _check_unfinished(working: Path, config: RunConfig, resume: bool) -> None:
     if not resume:
         raise RunError(f"{working}: an unfinished run is there; go on with it by --resume, or remove it")
     if (working / "config.yaml").is_file():
-        before = load_config(working / "config.yaml").model_dump()
+        before = resolve(load_config(working / "config.yaml")).model_dump()
         changed = [key for key, value in config.model_dump().items() if before[key] != value]
         if changed:
             raise RunError(

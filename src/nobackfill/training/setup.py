@@ -23,7 +23,7 @@ def resolve(config: RunConfig) -> RunConfig:
     """
     method = method_class(config.method)
     method(config.loss)
-    for key in ("extra_dim", "scale"):
+    for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
     for key, needed in teacher_keys(config.method).items():
@@ -76,10 +76,12 @@ def prepare(config: RunConfig, device: torch.device) -> Setup:
     independent = load(config.independent, device) if config.independent else None
     _check_dims(config, old, independent)
     train_set = load_split(config.data, "train")
-    classes = choose_classes(config.data, train_set.class_names)
+    classes = choose_classes(config.data, len(train_set.class_names))
     images, labels = _training_images(config, train_set, classes)
     head = method.head(config.model, old.spec.dim if old else 0, len(classes))
-    backbone = build_backbone(config.model.backbone, head.in_features, pretrained=config.model.pretrained)
+    backbone = build_backbone(
+        config.model.backbone, head.in_features, pretrained=config.model.pretrained, weights=config.model.weights
+    )
     network = Network(backbone, head, config.model.backbone)
     workers = config.data.workers
     old_vectors = teacher_vectors(old, images, workers) if old else None

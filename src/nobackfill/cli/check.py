@@ -1,0 +1,41 @@
+"""`nobackfill check`: configs tried without their data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def check(
+    configs: Annotated[list[Path], typer.Argument(help="YAML files of runs or evaluations.", show_default=False)],
+) -> None:
+    """Build each config's model, run one random step, and print what a run would cost.
+
+    Needs neither data nor teachers: a teacher's size comes from `model.old_dim`. The hours are those of this machine's
+    CPU in float32, from a single step: an order of magnitude. Evaluation configs are checked for their keys.
+
+    Example: `nobackfill check configs/reference/*.yaml`
+    """
+    from nobackfill.config import EvaluationConfig, parse_as, parse_config, read_tree
+    from nobackfill.errors import NobackfillError
+    from nobackfill.training.check import check_config
+
+    for path in configs:
+        tree = read_tree(path)
+        if "query" in tree:
+            parse_as(EvaluationConfig, tree, str(path))
+            typer.echo(f"{path}: evaluation, fine")
+            continue
+        config = parse_config(tree, str(path))
+        try:
+            found = check_config(config)
+        except NobackfillError as error:
+            raise type(error)(f"{path}: {error}") from error
+        steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
+        hours = "" if found.hours is None else f", about {found.hours:,.1f} h here"
+        typer.echo(
+            f"{path}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC an image, "
+            f"{found.dim} values, {steps} of {found.batch_size}{hours}"
+        )

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.conftest import tiny_config
+
+from nobackfill.cli.app import run
+from nobackfill.config import load_config
+from nobackfill.errors import NobackfillError
+from nobackfill.training.check import check_config
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+REFERENCE = sorted((CONFIGS / "reference").glob("*.yaml"))
+# A folder of weights is not needed to check, but transformers is.
+VIT_NEEDS_TRANSFORMERS = "vit"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if VIT_NEEDS_TRANSFORMERS in path.stem:
+        pytest.importorskip("transformers", reason="the extra 'text' is not installed")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="transformers|huggingface_hub")  # of its own imports
+        code = run(["check", str(path)])
+    printed = capsys.readouterr()
+    assert (code, printed.err) == (0, "")
+    assert "evaluation, fine" in printed.out or "M parameters" in printed.out
+
+
+def test_the_configs_of_the_repository_are_all_there() -> None:
+    names = ["backbone_old", "backbone_new", "transfer", "BCT", "eval_old_old", "eval_old_new", "eval_new_new"]
+    for data in ("cifar100", "imagenet"):
+        for name in [*names, "bct_fair", "vit_new", "vit_transfer"]:
+            assert CONFIGS / "reference" / f"{data}_{name}.yaml" in REFERENCE
+
+
+# Learning rate, weight decay, batch, epochs, warm-up epochs, schedule.
+PUBLISHED: dict[str, tuple[float, float, int, int, int, str]] = {
+    "cifar100_transfer": (1e-3, 2**-15, 128, 100, 5, "cosine"),
+    "cifar100_BCT": (1e-3, 2**-15, 128, 100, 0, "constant"),
+    "cifar100_bct_fair": (1e-3, 2**-15, 128, 100, 5, "cosine"),
+    "imagenet_transfer": (1e-3, 0, 256, 100, 20, "cosine"),
+    "cifar100_vit_transfer": (1e-2, 0, 64, 30, 2, "cosine"),
+    "imagenet_vit_transfer": (1e-2, 0, 256, 25, 2, "cosine"),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_settings(name: str) -> None:
+    config = load_config(CONFIGS / "reference" / f"{name}.yaml")
+    optimizer, schedule = config.optimizer, config.schedule
+    found = (optimizer.lr, optimizer.weight_decay, config.batch_size, config.epochs)
+    assert PUBLISHED[name] == (*found, schedule.warmup_epochs, schedule.name)
+
+
+def test_a_sequence_grows_and_each_step_holds_the_one_before() -> None:
+    dims = [128]
+    for step, name in ((2, "vgg13_bn"), (3, "resnet50"), (4, "vit_b16")):
+        model = load_config(CONFIGS / "reference" / f"sequence_{step}_{name}_bt2.yaml").model
+        assert model.old_dim == dims[-1]
+        assert model.extra_dim is not None
+        dims.append(model.embedding_dim + model.extra_dim)
+    assert dims == [128, 160, 192, 224]
+
+
+def test_check_counts() -> None:
+    found = check_config(tiny_config("bt2", old="gone", independent="gone", model__old_dim=4, model__extra_dim=2))
+    assert found.dim == 8
+    assert found.steps == 200 // 64
+    assert set(found.loss) == {"labels", "independent", "prototypes", "old"}
+    # smallnet8 at 8 px: stem 4×4, stages 4×4, 2×2, 1×1; the last layer gives 6 + 4 features.
+    stem = 16 * 8 * 3 * 9
+    first = 2 * 16 * 8 * 8 * 9
+    second = 4 * (16 * 8 * 9 + 16 * 16 * 9 + 16 * 8)
+    third = 32 * 16 * 9 + 32 * 32 * 9 + 32 * 16
+    assert found.macs == stem + first + second + third + 32 * 10
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("bct", {"old": "gone"}, "key 'model.old_dim': needed to check without the old run gone"),
+        ("independent", {"data__name": "folder", "data__root": "x"}, "key 'data.classes': without reading 'folder'"),
+        ("independent", {"data__classes": 11}, r"data.classes: 11 asks for classes outside the range 0…9"),
+    ],
+)
+def test_what_cannot_be_checked_is_said(method: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NobackfillError, match=message):
+        check_config(tiny_config(method, **changes))
+
+
+def test_the_size_of_the_old_embedding_comes_from_its_run(runs: dict[str, Path]) -> None:
+    config = tiny_config("bt2", old=str(runs["old"]), independent="gone", model__extra_dim=2)
+    assert check_config(config).dim == 8
+    folder = tiny_config("independent", data__name="folder", data__root="gone", data__classes=7, data__train_limit=None)
+    assert check_config(folder).hours is None
