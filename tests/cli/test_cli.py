@@ -200,7 +200,6 @@ BAD = (
 
 
 @pytest.mark.parametrize("name", BAD)
-)  # fmt: skip
 def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
