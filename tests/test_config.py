@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nobackfill.config import dump_config, load_config, parse_config
+from nobackfill.config import dump_config, load_config, load_scenario, parse_config, read_tree
 from nobackfill.errors import ConfigError
 
 MINIMAL = {"method": "bt2", "data": {"name": "digits"}}
@@ -28,10 +28,14 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_every_config_of_the_project_is_valid(path: Path) -> None:
+def test_every_run_config_of_the_project_resolves_and_reads_back(path: Path, tmp_path: Path) -> None:
     from nobackfill.training import resolve
 
-    assert resolve(load_config(path)).loss
+    if not {"query", "generations"} & set(read_tree(path)):
+        config = resolve(load_config(path))
+        assert config.loss
+        (tmp_path / "again.yaml").write_text(dump_config(config))
+        assert resolve(load_config(tmp_path / "again.yaml")) == config
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ def test_overrides(tmp_path: Path, override: str, key: str, value: object) -> No
         ("model.embeding_dim=3", r"unknown key 'model.embeding_dim': did you mean 'embedding_dim'\?"),
         ("methode=bct", r"unknown key 'methode': did you mean 'method'\?"),
         ("data.augment.flop=true", r"unknown key 'data.augment.flop': did you mean 'flip'\?"),
-        ("model.xyz=3", "unknown key 'model.xyz': known: backbone, embedding_dim"),
+        ("model.xyz=3", "unknown key 'model.xyz': known: backbone, classifier_bias"),
         ("model.embedding_dim=1000000000", "key 'model.embedding_dim': .*less than or equal to 65536"),
         ("epochs=0", r"key 'epochs': .*greater than 0, found 0"),
         ("epochs=many", r"key 'epochs': .*integer.*found 'many'"),
@@ -96,3 +100,34 @@ def test_a_file_that_is_no_config(tmp_path: Path, text: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot read this config: no such file"):
         load_config(tmp_path / "none.yaml")
+
+
+def scenario(folder: Path, generations: object) -> Path:
+    return write(folder, {"generations": generations})
+
+
+def test_a_scenario_reads_its_paths_from_its_own_folder_independent_first(tmp_path: Path) -> None:
+    later = {"bct": "bct.yaml", "independent": "new.yaml"}
+    found = load_scenario(scenario(tmp_path, {"a": {"independent": "old.yaml"}, "b": later}), ["seeds=2"])
+    assert found.seeds == 2
+    expected = [("independent", tmp_path / "new.yaml"), ("bct", tmp_path / "bct.yaml")]
+    assert list(found.generations["b"].items()) == expected
+
+
+@pytest.mark.parametrize(
+    ("generations", "message"),
+    [
+        ({"a": {"independent": "x"}}, "run.yaml: expected at least two generations"),
+        ({"a": {"bct": "x"}, "b": {"independent": "x"}}, "the first generation has one model, 'independent'"),
+        ({"a": {"independent": "x"}, "b": {"bct": "x"}}, "generation 'b': expected 'independent'"),
+        (
+            {"a": {"independent": "x"}, "b": {"independent": "x", "bct": "x"}, "c": {"independent": "x"}},
+            "generation 'c': expected 'independent' and the methods of the others",
+        ),
+        ({"../a": {"independent": "x"}, "b": {"independent": "x"}}, "key 'generations.../a.*"),
+        ([], "key 'generations'"),
+    ],
+)
+def test_a_scenario_that_cannot_run_is_named(tmp_path: Path, generations: object, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_scenario(scenario(tmp_path, generations))

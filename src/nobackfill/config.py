@@ -118,6 +118,30 @@ class EvaluationConfig(Section):
     data: DataConfig
 
 
+INDEPENDENT = "independent"
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # a folder's name too
+
+
+class ScenarioConfig(Section):
+    """A lineage: for each generation, oldest first, a run config by method. Made by `load_scenario`."""
+
+    generations: dict[Name, dict[Name, Path]]
+    """Each has `independent`; the first has nothing else; all later ones have the same methods."""
+    seeds: Positive = 3
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ScenarioConfig:
+        first, *later = self.generations.values() or [{}]
+        if not later:
+            raise ValueError("expected at least two generations")
+        if set(first) != {INDEPENDENT}:
+            raise ValueError(f"the first generation has one model, {INDEPENDENT!r}")
+        for name, methods in list(self.generations.items())[1:]:
+            if INDEPENDENT not in methods or set(methods) != set(later[0]):
+                raise ValueError(f"generation {name!r}: expected {INDEPENDENT!r} and the methods of the others")
+        return self
+
+
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 
 
@@ -132,6 +156,18 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         ConfigError: naming the file, the key and what was expected.
     """
     return parse_config(read_tree(path, overrides), origin=str(path))
+
+
+def load_scenario(path: str | Path, overrides: list[str] | None = None) -> ScenarioConfig:
+    """Read a scenario; the paths of its run configs are relative to its own folder. Raises `ConfigError`."""
+    scenario = parse_as(ScenarioConfig, read_tree(path, overrides), str(path))
+    folder = Path(path).parent
+    generations = {
+        # The independent model first: it is the upper bound, and a teacher of others.
+        name: {method: folder / methods[method] for method in sorted(methods, key=lambda method: method != INDEPENDENT)}
+        for name, methods in scenario.generations.items()
+    }
+    return scenario.model_copy(update={"generations": generations})
 
 
 def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -180,6 +216,8 @@ def explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
         return f"unknown key {dotted!r}: {nearest(keys[-1], _fields_at(model, keys[:-1]))}"
     if fault["type"] == "missing":
         return f"missing key {dotted!r}"
+    if fault["type"] == "value_error":
+        return str(fault["msg"]).removeprefix("Value error, ")
     return f"key {dotted!r}: {fault['msg'].lower()}, found {fault['input']!r}"
 
 

@@ -102,48 +102,96 @@ def test_embed_of_image_files_keeps_their_names(tmp_path: Path, runs: dict[str, 
     assert run([*arguments, "--split", "train"]) == 0
 
 
-def test_demo_writes_report_picture_and_runs(
+def write_scenario(folder: Path, generations: int) -> str:
+    """Generations g0, g1, … of independent, BCT and BT² models, each a little larger."""
+    lineage: dict[str, dict[str, str]] = {}
+    for number in range(generations):
+        methods = ["independent"] if number == 0 else ["independent", "bct", "bt2"]
+        for method in methods:
+            model: dict[str, object] = {"backbone": "smallnet8", "embedding_dim": 6 + number}
+            if method == "bt2":
+                model["extra_dim"] = 6 + number - 1
+            write_config(folder, f"{method}{number}", method=method, model=model)
+        lineage[f"g{number}"] = {method: f"{method}{number}.yaml" for method in methods}
+    (folder / "scenario.yaml").write_text(yaml.safe_dump({"generations": lineage, "seeds": 2}, sort_keys=False))
+    return str(folder / "scenario.yaml")
+
+
+def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    configs = Path("tiny")
-    write_config(configs, "old", method="independent")
-    write_config(configs, "new", method="independent")
-    write_config(configs, "bct", method="bct", old="x")
-    write_config(configs, "bt2", method="bt2", old="x", independent="y", model={**TINY["model"], "extra_dim": 2})  # type: ignore[dict-item]
-    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo"]) == 0
+    scenario = write_scenario(Path("tiny"), generations=3)
+    assert run(["run", scenario, "--out", "out"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert all(words in printed.out for words in ("old/old", "new/old", "new/new", "±", "update gain", "bt2"))
-    report = json.loads(Path("demo/report.json").read_text())
-    cells = [(row["method"], row["seed"], row["query"], row["gallery"]) for row in report["rows"]]
-    expected = [("old", "old", "old")]
-    expected += [(method, "new", gallery) for method in ("independent", "bct", "bt2") for gallery in ("old", "new")]
-    assert cells == [(method, seed, query, gallery) for seed in (0, 1) for method, query, gallery in expected]
+    assert all(words in printed.out for words in ("status quo", "g2/g0", "±", "update gain", "AC (top-1)", "bt2"))
+    report = json.loads(Path("out/report.json").read_text())
+    cells = [(row["seed"], row["query"], row["method"], row["gallery"]) for row in report["rows"]]
+    expected = [("g0", "independent", "g0")]
+    for query, galleries in (("g1", ["g0", "g1"]), ("g2", ["g0", "g1", "g2"])):
+        expected += [(query, method, gallery) for method in ("independent", "bct", "bt2") for gallery in galleries]
+    assert cells == [(seed, *cell) for seed in (0, 1) for cell in expected]
     assert all(0 <= row[score] <= 1 for row in report["rows"] for score in ("top1", "top5", "mean_ap"))
     assert report["seconds"] > 0
     assert report["versions"]["nobackfill"] == nobackfill.__version__
-    with Image.open("demo/matrix.png") as picture:
+    with Image.open("out/matrix.png") as picture:
         assert picture.format == "PNG"
-    for seed in (0, 1):
-        assert {path.name for path in Path(f"demo/seed{seed}").iterdir()} == {"old", "new", "bct", "bt2"}
 
-    assert run(["demo", "--configs", "tiny", "--out", "demo"]) == 2
-    assert "demo: this output folder exists and is not empty" in capsys.readouterr().err
-    stamp = Path("demo/seed1/bt2/model.safetensors").stat().st_mtime_ns
-    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo", "--resume"]) == 0
-    assert Path("demo/seed1/bt2/model.safetensors").stat().st_mtime_ns == stamp  # reused
-    assert json.loads(Path("demo/report.json").read_text())["rows"] == report["rows"]
-    write_config(configs, "bct", method="bct", old="x", batch_size=32)
-    assert run(["demo", "--configs", "tiny", "--seeds", "2", "--out", "demo", "--resume"]) == 2
-    assert "holds a run of another config" in capsys.readouterr().err
+    for method, dims in (("bct", [8, 7, 6]), ("bt2", [15, 13, 6])):
+        third, first = nobackfill.load(f"out/seed1/g2/{method}"), nobackfill.load("out/seed1/g0/independent")
+        assert [third.spec.dim, *(prefix.dim for prefix in third.spec.prefixes)] == dims
+        for older in (f"out/seed1/g1/{method}", "out/seed1/g0/independent"):
+            assert third.spec.answers(nobackfill.load(older).spec)
+        # The first values of the third generation answer the first one's gallery, padded with zeros or not.
+        images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+        queries, items = third.encode(images), first.encode(images)
+        padded = np.pad(items, ((0, 0), (0, queries.shape[1] - 6)))
+        np.testing.assert_allclose(queries @ padded.T, queries[:, :6] @ items.T, atol=1e-6)
+
+    stamp = Path("out/seed1/g2/bt2/model.safetensors").stat().st_mtime_ns
+    assert run(["run", scenario, "--out", "out"]) == 0
+    assert Path("out/seed1/g2/bt2/model.safetensors").stat().st_mtime_ns == stamp
+    assert json.loads(Path("out/report.json").read_text())["rows"] == report["rows"]
+    capsys.readouterr()
+    write_config(Path("tiny"), "bct1", method="bct", model={"backbone": "smallnet8", "embedding_dim": 9})
+    assert run(["run", scenario, "--out", "out"]) == 2
+    assert "g1/bct: holds a run of another config" in capsys.readouterr().err
 
 
-def test_the_demo_finds_its_configs() -> None:
-    from nobackfill.cli.demo import _digits
-    from nobackfill.training.comparison import read_configs
+def test_run_goes_on_with_a_broken_run_and_refuses_before_hours_pass(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scenario = write_scenario(Path("tiny"), generations=2)
+    Path("out/seed0/g1/bct.unfinished").mkdir(parents=True)  # killed before it wrote anything
+    assert run(["run", scenario, "--seeds", "1", "--out", "out"]) == 0
+    assert Path("out/seed0/g1/bct/model.safetensors").is_file()
+    assert "AC (top-1)" not in capsys.readouterr().out
+    write_config(Path("tiny"), "bt21", method="bt2", loss={"olt": 1})
+    assert run(["run", scenario, "--seeds", "1", "--out", "new"]) == 2
+    assert "unknown key 'loss.olt': did you mean 'old'" in capsys.readouterr().err
+    assert not Path("new").exists()
 
-    assert list(read_configs(_digits())) == ["old", "new", "bct", "bt2"]
+
+def test_demo_is_the_digits_scenario(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nobackfill.cli import demo
+    from nobackfill.config import load_scenario
+
+    digits = load_scenario(demo._scenario())
+    assert {name: list(methods) for name, methods in digits.generations.items()} == {
+        "old": ["independent"], "new": ["independent", "bct", "bt2"],
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    tiny = Path(write_scenario(Path("tiny"), generations=2))
+    monkeypatch.setattr(demo, "_scenario", lambda: tiny)
+    assert run(["demo", "--seeds", "1"]) == 0
+    assert {path.name for path in Path("nobackfill-demo").iterdir()} == {"report.json", "matrix.png", "seed0"}
+    capsys.readouterr()
+    assert run(["demo", "--seeds", "1"]) == 2
+    assert "nobackfill-demo: this output folder exists and is not empty" in capsys.readouterr().err
 
 
 def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str], str]]:
@@ -153,6 +201,8 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
     broken = write_folder_data(root / "broken")
     (broken / "validation" / "cat" / "1.png").write_text("no image")
     (root / "empty" / "validation").mkdir(parents=True)
+    scenario = root / "scenario.yaml"
+    scenario.write_text("generations: {a: {independent: none.yaml}, b: {independent: none.yaml}}")
     no_data = root / "no_data.yaml"
     no_data.write_text("method: bct\n")
     return {
@@ -172,7 +222,8 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
         "argument": (["train"], "Missing argument"),
         "verb": (["trian"], "No such command 'trian'"),
         "number": (["demo", "--seeds", "0"], "--seeds"),
-        "configs": (["demo", "--configs", str(root / "empty")], "old.yaml is missing"),
+        "scenario": (["run", str(scenario), "--out", "out"], "none.yaml: cannot read this config"),
+        "no scenario": (["run", good, "--out", "out"], "missing key 'generations'"),
         "not writable": ([*embed, "/proc/none/v.npy"], "/proc/none"),
     }  # fmt: skip
 
@@ -194,7 +245,8 @@ BAD = (
     "argument",
     "verb",
     "number",
-    "configs",
+    "scenario",
+    "no scenario",
     "not writable",
 )
 
@@ -222,7 +274,7 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
 
 
 def test_help_has_an_example_for_each_verb(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("demo", "train", "evaluate", "embed", "check", "import-reference"):
+    for verb in ("demo", "run", "train", "evaluate", "embed", "check", "import-reference"):
         assert run([verb, "--help"]) == 0
         assert f"Example: nobackfill {verb}" in " ".join(capsys.readouterr().out.split())
     assert run(["--version"]) == 0

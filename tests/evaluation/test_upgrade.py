@@ -4,7 +4,14 @@ import math
 
 import pytest
 
-from nobackfill.evaluation import Spread, is_compatible, self_accuracy_loss, update_gain
+from nobackfill.evaluation import (
+    Spread,
+    average_compatibility,
+    average_score,
+    is_compatible,
+    self_accuracy_loss,
+    update_gain,
+)
 
 
 def test_update_gain__published_bt2_on_cifar100() -> None:
@@ -31,3 +38,12 @@ def test_spread() -> None:
     assert spread.text(100) == "20.0 ± 10.0"
     assert Spread.of([0.5]).text(digits=2, sign="+") == "+0.50"
     assert Spread.of([math.nan, 0.5]).text() == "–"
+
+
+def test_ac_and_am__published_sequences() -> None:
+    # Top-1, AlexNet → VGG → ResNet → ViT: with BT² every cross-test beats its gallery's own model.
+    matrix = [[46.6], [56.5, 61.0], [56.7, 61.5, 66.6], [57.9, 62.5, 72.0, 75.6]]
+    assert average_compatibility(matrix) == 1
+    assert average_score(matrix) == pytest.approx(sum(map(sum, matrix)) / 10)
+    bct = [[46.6], [54.4, 58.4], [46.0, 48.9, 64.3], [54.9, 57.5, 70.3, 73.9]]
+    assert average_compatibility(bct) == pytest.approx(3 / 6)  # not res/alex, res/vgg, vit/vgg

@@ -13,6 +13,7 @@ from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
 from nobackfill.cli.import_reference import import_reference
+from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError
 
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 for verb in (demo, train, evaluate, embed, check, import_reference):
     app.command()(verb)
+app.command("run")(run_verb)
 
 
 def _version(wanted: bool) -> None:

@@ -18,8 +18,8 @@ def check(
 
     Example: `nobackfill check configs/reference/*.yaml`
     """
-    from nobackfill.config import EvaluationConfig, parse_as, parse_config, read_tree
-    from nobackfill.errors import NobackfillError
+    from nobackfill.config import EvaluationConfig, load_scenario, parse_as, parse_config, read_tree
+    from nobackfill.errors import ConfigError, NobackfillError
     from nobackfill.training.check import check_config
 
     for path in configs:
@@ -27,6 +27,14 @@ def check(
         if "query" in tree:
             parse_as(EvaluationConfig, tree, str(path))
             typer.echo(f"{path}: evaluation, fine")
+            continue
+        if "generations" in tree:
+            missing = [
+                run for runs in load_scenario(path).generations.values() for run in runs.values() if not run.is_file()
+            ]
+            if missing:
+                raise ConfigError(f"{path}: no such run config: {missing[0]}")
+            typer.echo(f"{path}: scenario, fine")
             continue
         config = parse_config(tree, str(path))
         try:

@@ -2,11 +2,19 @@
 
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 from nobackfill.evaluation.spread import Spread
-from nobackfill.evaluation.upgrade import is_compatible, self_accuracy_loss, update_gain
+from nobackfill.evaluation.upgrade import (
+    average_compatibility,
+    average_score,
+    is_compatible,
+    self_accuracy_loss,
+    update_gain,
+)
 
 __all__ = [
     "RetrievalMetrics",
     "Spread",
+    "average_compatibility",
+    "average_score",
     "is_compatible",
     "retrieval_metrics",
     "self_accuracy_loss",

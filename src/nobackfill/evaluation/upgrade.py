@@ -1,8 +1,12 @@
-"""What an upgrade gains and costs, from retrieval scores M(query/gallery) of the old and the new model."""
+"""What an upgrade gains and costs, from retrieval scores M(query/gallery) of the models in a lineage."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+Triangle = Sequence[Sequence[float]]
+"""Row i holds M(i/0) … M(i/i) of generation i, oldest first."""
 
 
 def update_gain(new_old: float, old_old: float, upper_bound: float) -> float:
@@ -22,3 +26,15 @@ def self_accuracy_loss(new_new: float, upper_bound: float) -> float:
 def is_compatible(new_old: float, old_old: float) -> bool:
     """Empirical compatibility: M(new/old) > M(old/old)."""
     return new_old > old_old
+
+
+def average_compatibility(matrix: Triangle) -> float:
+    """AC: share of the pairs i > j with M(i/j) > M(j/j)."""
+    pairs = [is_compatible(row[j], matrix[j][j]) for i, row in enumerate(matrix) for j in range(i)]
+    return sum(pairs) / len(pairs)
+
+
+def average_score(matrix: Triangle) -> float:
+    """AM: mean of the lower triangle with its diagonal."""
+    values = [value for row in matrix for value in row]
+    return sum(values) / len(values)

@@ -1,0 +1,55 @@
+"""`nobackfill run`: a lineage of generations by every method, over seeds; and its report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from nobackfill.config import ScenarioConfig
+
+
+def run(
+    scenario: Annotated[Path, typer.Argument(help="YAML file with the generations and their configs.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report and the run folders.", show_default=False)],
+    seeds: Annotated[int | None, typer.Option(min=1, help="Instead of the scenario's number of seeds.")] = None,
+) -> None:
+    """Train a lineage of generations by each method, and report every generation's search in every older gallery.
+
+    Runs that are in --out already are kept if their config is the same; one that was stopped is gone on with. A run
+    config's own `old`, `independent` and `seed` are set by the scenario.
+
+    Example: `nobackfill run configs/cifar100/scenario.yaml --seeds 1 --out runs/cifar100`
+    """
+    from nobackfill.config import load_scenario
+
+    report(load_scenario(scenario, [f"seeds={seeds}"] if seeds else None), out)
+
+
+def report(scenario: ScenarioConfig, out: Path) -> None:
+    """Run a scenario, print its tables, write `report.json` and `matrix.png` to `out`."""
+    import time
+
+    from nobackfill.files import write_text
+    from nobackfill.reports.figures import row, to_json
+    from nobackfill.reports.lineage import draw_matrices, lineage_table, long_table, summary
+    from nobackfill.reports.tables import print_table
+    from nobackfill.training.scenario import run_scenario
+
+    started = time.perf_counter()
+    names = list(scenario.generations)
+    rows = [row(metrics, **which) for which, metrics in run_scenario(scenario, out)]
+    seconds = round(time.perf_counter() - started, 1)
+    write_text(out / "report.json", to_json(rows, summary=summary(rows, names), generations=names, seconds=seconds))
+    draw_matrices(rows, names, out / "matrix.png")
+    print_table(lineage_table(rows, names))
+    if len(names) > 2:
+        print_table(long_table(rows, names))
+    spread = f"mean ± standard deviation over {scenario.seeds} seeds" if scenario.seeds > 1 else "one seed"
+    typer.echo(
+        f"Scores: {spread}. Update gain: 0 is doing nothing, 1 a full backfill;\n"
+        "self-accuracy loss: points below the independent model. Both on top-1."
+    )
+    typer.echo(f"{out}: report.json, matrix.png and the run folders, after {seconds:.0f} s")

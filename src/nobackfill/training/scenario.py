@@ -1,0 +1,76 @@
+"""A lineage of generations, by every method and over several seeds: train what is missing, fill each lower triangle."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from nobackfill.config import INDEPENDENT, RunConfig, ScenarioConfig, load_config
+from nobackfill.data import load_split
+from nobackfill.errors import ConfigError
+from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
+from nobackfill.models import load
+from nobackfill.progress import bar
+from nobackfill.training.loop import train
+from nobackfill.training.setup import resolve, teacher_keys
+
+
+def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str, Any], RetrievalMetrics]]:
+    """Train every run under `out/seed<n>/<generation>/<method>` and search each older gallery with each newer model.
+
+    The first generation is the independent model of its config, shared by all methods; the old model of a later one is
+    the generation before it by the same method. A run folder that is there already is reused if its config is the
+    same, an unfinished one is gone on with. Galleries and queries are the test split of the newest generation's data.
+
+    Yields:
+        ({"method", "seed", "query", "gallery"}, metrics) for every method and pair of generations, newest query last;
+        pairs of the first generation with itself come once, as "independent".
+    """
+    configs = {
+        generation: {method: load_config(path) for method, path in methods.items()}
+        for generation, methods in scenario.generations.items()
+    }
+    for methods in configs.values():
+        for config in methods.values():
+            resolve(_with_teachers(config, Path("old"), Path("independent"), 0))  # whatever is wrong, before hours pass
+    names = list(configs)
+    data = configs[names[-1]][INDEPENDENT].data
+    test = load_split(data, "test")
+    vectors: dict[tuple[str, str], Any] = {}
+    with bar("scenario", scenario.seeds * sum(map(len, configs.values()))) as step:
+        for seed in range(scenario.seeds):
+            for position, generation in enumerate(names):
+                for method, config in configs[generation].items():
+                    before = names[position - 1]
+                    root = out / f"seed{seed}"
+                    old = root / before / (INDEPENDENT if position == 1 else method)
+                    run = root / generation / method
+                    train_or_reuse(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run)
+                    vectors[generation, method] = load(run).encode(test.images, workers=data.workers)
+                    for gallery in names[: position + 1]:
+                        items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
+                        metrics = retrieval_metrics(
+                            vectors[generation, method], items, test.labels, test.labels, exclude_self=True
+                        )
+                        yield {"method": method, "seed": seed, "query": generation, "gallery": gallery}, metrics
+                    step(f"seed {seed}: {generation}/{method} done")
+
+
+def train_or_reuse(config: RunConfig, out: Path) -> None:
+    """Train unless `out` already holds this very run; a run of another config is refused, a broken one resumed."""
+    if (out / "config.yaml").is_file():
+        if resolve(load_config(out / "config.yaml")) == resolve(config):
+            return
+        raise ConfigError(f"{out}: holds a run of another config; choose another --out or remove it")
+    unfinished = Path(f"{out}.unfinished")
+    if unfinished.is_dir() and not (unfinished / "config.yaml").is_file():
+        shutil.rmtree(unfinished)  # stopped before it began
+    train(config, out, resume=True)
+
+
+def _with_teachers(config: RunConfig, old: Path, independent: Path, seed: int) -> RunConfig:
+    places = {"old": old, INDEPENDENT: independent}
+    needed = {key: places[key] for key, needed in teacher_keys(config.method).items() if needed}
+    return config.model_copy(update={"seed": seed, **needed})
