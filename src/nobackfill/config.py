@@ -48,6 +48,8 @@ class DataConfig(Section):
     resize: Positive | None = None
     """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
     augment: AugmentConfig = AugmentConfig()
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """What to do with image files that do not decode; `skip` reads all files once before, and lists those left out."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that decode image files; sets that fit in memory need none."""
 

@@ -9,6 +9,7 @@ import typer
 
 from nobackfill import __version__
 from nobackfill.cli.check import check
+from nobackfill.cli.data import data
 from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
@@ -28,6 +29,7 @@ app = typer.Typer(
 for verb in (demo, train, evaluate, embed, check, import_reference):
     app.command()(verb)
 app.command("run")(run_verb)
+app.add_typer(data, name="data")
 
 
 def _version(wanted: bool) -> None:

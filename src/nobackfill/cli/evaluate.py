@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import DATA_HELP, SplitOption, open_data
+from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, open_data
 
 
 def evaluate(
@@ -18,6 +18,7 @@ def evaluate(
     gallery: Annotated[Path | None, typer.Option(help="Run folder of the gallery model. Default: the query's.")] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     split: SplitOption = "test",
+    on_bad_image: BadImageOption = "fail",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
 ) -> None:
@@ -44,7 +45,7 @@ def evaluate(
         raise ConfigError("evaluate: expected --query and --data, or a config file; see nobackfill evaluate --help")
     gallery = gallery or query
     encoders = {"query": load(query), "gallery": load(gallery)}
-    images = open_data(data, split)
+    images = open_data(data, split, on_bad_image, workers)
     same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint
     vectors = {"query": encoders["query"].encode(images.images, workers=workers)}
     vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode(images.images, workers=workers)

@@ -7,15 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nobackfill.data import ImageSet, Split
+    from nobackfill.data import ImageSet
 
 DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file whose data section is taken."
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 SplitOption = Annotated[str, typer.Option("--split", help="test (every class) or train.")]
 
 
-def open_data(data: str, split: str) -> ImageSet:
-    """The images named by `--data` and `--split`; raises `ConfigError` for anything else."""
+BadImageOption = Annotated[
+    str, typer.Option("--on-bad-image", help="fail, or skip: leave out files that do not decode, and list them.")
+]
+
+
+def open_data(data: str, split: str, on_bad_image: str, workers: int) -> ImageSet:
+    """The images named by `--data` and `--split`; raises `ConfigError` for anything else. Lists what was skipped."""
     from nobackfill.config import DataConfig, parse_as, read_tree
     from nobackfill.data import DATASETS, load_split
     from nobackfill.errors import ConfigError, nearest
@@ -26,13 +31,17 @@ def open_data(data: str, split: str) -> ImageSet:
         section = read_tree(data).get("data")
         if not isinstance(section, dict):
             raise ConfigError(f"--data {data}: expected a config with a section 'data'")
-        return load_split(parse_as(DataConfig, section, f"{data}: data"), _split(split))
-    name, _, root = data.partition(":")
-    if name not in DATASETS:
-        raise ConfigError(f"--data {data!r}: expected NAME or NAME:ROOT; {nearest(name, DATASETS)}")
-    section = {"name": name, "root": root or None}
-    return load_split(parse_as(DataConfig, section, f"--data {data!r}"), _split(split))
-
-
-def _split(name: str) -> Split:
-    return "train" if name == "train" else "test"
+    else:
+        name, _, root = data.partition(":")
+        if name not in DATASETS:
+            raise ConfigError(f"--data {data!r}: expected NAME or NAME:ROOT; {nearest(name, DATASETS)}")
+        section = {"name": name, "root": root or None}
+    if on_bad_image != "fail":
+        section = {**section, "on_bad_image": on_bad_image}
+    settings = parse_as(DataConfig, {**section, "workers": workers}, f"--data {data!r}")
+    images = load_split(settings, "train" if split == "train" else "test")
+    for line in images.skipped:
+        typer.echo(f"skipped {line}", err=True)
+    if images.skipped:
+        typer.echo(f"{len(images.skipped)} images skipped, {len(images)} left", err=True)
+    return images

@@ -12,6 +12,7 @@ from nobackfill.data.digits import load_digits
 from nobackfill.data.folder import load_folder
 from nobackfill.data.imageset import ImageSet, choose_classes
 from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.screening import leave_out_unreadable
 from nobackfill.errors import DataError
 
 Split = Literal["train", "test"]
@@ -30,6 +31,8 @@ SIZES: dict[str, tuple[int, int]] = {"digits": (1198, 10), "cifar100": (50_000, 
 def load_split(data: DataConfig, split: Split) -> ImageSet:
     """All images of one split, every class; labels are class numbers 0 … classes−1.
 
+    With `data.on_bad_image: skip`, files that do not decode are left out and listed in `skipped`.
+
     Raises:
         DataError: naming the folder or file that is missing or unusable.
     """
@@ -37,7 +40,8 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
         raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
     if data.root is not None and data.name == "digits":
         raise DataError(f"data.root: {data.root}: 'digits' comes with scikit-learn and takes no folder; leave it out")
-    return DATASETS[data.name](data.root or Path(), split)
+    images = DATASETS[data.name](data.root or Path(), split)
+    return leave_out_unreadable(images, data.workers) if data.on_bad_image == "skip" else images
 
 
 __all__ = ["DATASETS", "SIZES", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]

@@ -26,12 +26,14 @@ class ImageSet:
         labels: int64 [n], each a position in `class_names`.
         class_names: names of all classes.
         origin: what the set was read from, for messages.
+        skipped: a line for each image that was left out because it does not decode.
     """
 
     images: Images
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     origin: str
+    skipped: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -51,7 +53,7 @@ class ImageSet:
     def take(self, index: NDArray[np.int64]) -> ImageSet:
         """The images at these positions, in this order."""
         images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
-        return ImageSet(images, self.labels[index], self.class_names, self.origin)
+        return ImageSet(images, self.labels[index], self.class_names, self.origin, self.skipped)
 
 
 def choose_classes(data: DataConfig, count: int) -> NDArray[np.int64]:

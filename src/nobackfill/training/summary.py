@@ -24,8 +24,12 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "training_images": len(setup.images),
     }
+    if setup.images.skipped:
+        summary["skipped_training_images"] = list(setup.images.skipped)
     try:
         test = load_split(config.data, "test")
+        if test.skipped:
+            summary["skipped_test_images"] = list(test.skipped)
         new = encoder.encode(test.images, workers=config.data.workers)
 
         def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:

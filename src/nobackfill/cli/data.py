@@ -1,0 +1,35 @@
+"""`nobackfill data`: data sets made ready."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+data = typer.Typer(help="Make data sets ready.", no_args_is_help=True, rich_markup_mode="markdown")
+
+
+@data.callback()
+def _root() -> None:
+    pass
+
+
+@data.command()
+def prepare(
+    name: Annotated[str, typer.Argument(help="cifar100", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="The official archive, or a folder that holds the data set.")],
+    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    md5: Annotated[str | None, typer.Option(help="Expected MD5 of the archive instead of the published one.")] = None,
+) -> None:
+    """Write a data set as class folders, training/CLASS/*.png and validation/CLASS/*.png.
+
+    Example: `nobackfill data prepare cifar100 cifar-100-python.tar.gz --out data_store/cifar-100-python`
+    """
+    from nobackfill.data.prepare import prepare_cifar100
+    from nobackfill.errors import ConfigError
+
+    if name != "cifar100":
+        raise ConfigError(f"data prepare: unknown data set {name!r}; known: cifar100")
+    counts = prepare_cifar100(source, out, md5)
+    typer.echo(f"{out}: {' and '.join(f'{count} {split}' for split, count in counts.items())} images")
