@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from nobackfill.errors import ConfigError, nearest
 
 Positive = Annotated[int, Field(gt=0)]
+ClassCount = Annotated[int, Field(gt=0, le=10_000_000)]
+ClassNumber = Annotated[int, Field(ge=0, lt=10_000_000)]
 
 
 class Section(BaseModel):
@@ -31,7 +33,7 @@ class AugmentConfig(Section):
     """Mirror left-right with probability one half."""
     crop: Literal["none", "padded", "resized"] = "none"
     """`padded`: a window of the image padded by `padding`; `resized`: 8–100 % of the area, stretched to full size."""
-    padding: Positive = 4
+    padding: Annotated[int, Field(gt=0, le=1024)] = 4
 
 
 class DataConfig(Section):
@@ -39,13 +41,13 @@ class DataConfig(Section):
 
     name: Literal["digits", "cifar100", "imagenet", "folder"]
     root: Path | None = None
-    classes: Positive | Literal["first-half"] | list[Annotated[int, Field(ge=0)]] | None = None
+    classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
     """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
     train_limit: Positive | None = None
     """Use at most this many training images (a fixed random choice)."""
-    image_size: Positive = 32
+    image_size: Annotated[int, Field(gt=0, le=4096)] = 32
     """Side of the square the network sees, in pixels."""
-    resize: Positive | None = None
+    resize: Annotated[int, Field(gt=0, le=8192)] | None = None
     """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
     augment: AugmentConfig = AugmentConfig()
     on_bad_image: Literal["fail", "skip"] = "fail"
@@ -107,9 +109,9 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     epochs: Positive = 100
-    batch_size: Positive = 128
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # batch norm needs two
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class EvaluationConfig(Section):

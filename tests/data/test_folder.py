@@ -26,6 +26,8 @@ def test_both_names_of_the_splits(tmp_path: Path, train: str, test: str) -> None
         write_image(tmp_path / train / name, format="PNG")
     write_image(tmp_path / test / "dog/9.png")
     (tmp_path / train / "cat" / "notes.txt").write_text("no image")
+    write_image(tmp_path / train / "cat" / "._1.png")
+    write_image(tmp_path / train / ".ipynb_checkpoints" / "1.png")
     images = load_folder(tmp_path, "train")
     assert [Path(str(path)).name for path in images.images] == ["1.png", "2.JPG", "1.jpeg"]
     assert images.labels.tolist() == [0, 0, 1]
@@ -74,6 +76,17 @@ def test_read_image__names_what_does_not_decode(tmp_path: Path) -> None:
     for name in ("text.png", "cut.jpg", "empty.png", "none.png"):
         with pytest.raises(DataError, match=rf"{name}: does not decode as an image"):
             read_image(tmp_path / name)
+
+
+def test_read_image__never_starts_another_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gs").write_text("#!/bin/sh\ntouch started\nexit 1\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "eps.png").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\n%%EOF\n")
+    with pytest.raises(DataError, match="does not decode"):
+        read_image(tmp_path / "eps.png")
+    assert not (tmp_path / "started").exists()
 
 
 def test_read_image__a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -135,6 +135,10 @@ def test_scale_of_a_vector_changes_nothing_and_prefix_is_what_counts() -> None:
     padded = np.concatenate([vectors, np.full((60, 4), 7, np.float32)], axis=1)
     expected = retrieval_metrics(vectors, vectors, labels, labels).mean_ap
     assert retrieval_metrics(scaled, vectors, labels, labels).mean_ap == pytest.approx(expected)
+    for extreme in (1e20, 1e-25):
+        assert retrieval_metrics(vectors * np.float32(extreme), vectors, labels, labels).mean_ap == pytest.approx(
+            expected
+        )
     assert retrieval_metrics(padded, vectors, labels, labels).mean_ap == pytest.approx(expected)
 
 

@@ -86,6 +86,16 @@ def test_bt2__equals_a_loop(dtype: torch.dtype, scale: float) -> None:
     assert {name: float(value) for name, value in parts.items()} == pytest.approx(expected, rel=1e-5)
 
 
+def test_bt2__each_weight_multiplies_its_own_part_and_smoothing_the_first() -> None:
+    output, batch = sample(4, torch.float64)
+    plain = BT2({"prototypes": 1, "old": 1}).loss(output, batch)
+    weighed = BT2({"independent": 0.3, "prototypes": 2, "old": 7, "label_smoothing": 0.2}).loss(output, batch)
+    for name, weight in (("independent", 0.3), ("prototypes", 2), ("old", 7)):
+        assert float(weighed[name]) == pytest.approx(weight * float(plain[name]))
+    expected = sum(cross_entropy_of_one(output["logits"][i], int(batch.labels[i]), 0.2) for i in range(N)) / N
+    assert float(weighed["labels"]) == pytest.approx(expected)
+
+
 def test_published_weights_are_the_defaults() -> None:
     assert BT2.loss_defaults == {
         "independent": 1, "prototypes": 10, "old": 5, "prototype_scale": 1, "label_smoothing": 0,

@@ -194,6 +194,10 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "shape": (changed(fc3__bias=torch.zeros(3)), r"tensor for 'head.extra.bias' has shape \[3\], expected \[12\]"),
     "classifier": (changed(fc_out__weight=None), r"no classifier in it \(fc_out.weight\)"),
     "not finite": (changed(fc3__bias=torch.full((OLD,), torch.nan)), "holds values that are not finite"),
+    "not orthogonal": (
+        lambda path: torch.save({**bt2(parametrized=False)[0], "ortholinear_old2.weight": 2 * torch.eye(OLD)}, path),
+        "'head.basis.B.weight' is not an orthogonal matrix",
+    ),
     "parametrization": (changed(**{f"{P}0__base": None}), "'ortholinear_p' is not an orthogonal parametrization"),
     "wrong method": (lambda path: torch.save(plain()[0], path), r"no classifier in it"),
 }  # fmt: skip
@@ -228,7 +232,7 @@ def test_the_verb_writes_a_run_folder(
         (["--out", "x", "--old", "old"], f"old has an embedding of {D}, but --old-dim says {OLD}"),
         (["--out", "x", "--old", "gone"], "gone: no such run folder"),
         (["--out", "x", "--method", "btt"], "unknown method 'btt'; did you mean"),
-        (["--out", "x", "--scale", "0"], "model.scale: expected a value above 0"),
+        (["--out", "x", "--scale", "0"], "model.scale: expected a finite value above 0"),
     ):
         assert run(["import-reference", "new.checkpoint", *size, *dims, *more]) == 2
         assert message in capsys.readouterr().err

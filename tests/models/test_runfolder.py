@@ -74,9 +74,12 @@ def test_forward_gives_the_embedding_of_preprocessed_tensors(run: Path) -> None:
         np.testing.assert_array_equal(loaded(batch).numpy(), loaded.encode(IMAGES))
 
 
-@pytest.mark.parametrize("images", ["file.png", IMAGES.astype(np.float32), IMAGES[..., :2], 7])
+@pytest.mark.parametrize(
+    "images",
+    ["file.png", b"x", IMAGES.astype(np.float32), IMAGES[..., :2], IMAGES[0], IMAGES[:, :0], 7, [None], [IMAGES[0]]],
+)
 def test_encode__bad_input_is_named(run: Path, images: Any) -> None:
-    with pytest.raises(DataError, match="images: expected"):
+    with pytest.raises(DataError, match="images: "):
         load(run).encode(images)
 
 
@@ -137,6 +140,15 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "json": (lambda run: (run / "embedding.json").write_text("{"), "embedding.json: damaged"),
     "key": (change_spec(surprise=1), "damaged: unknown key 'surprise'"),
     "dim": (change_spec(dim=-1), "damaged: key 'dim'"),
+    "other dim": (change_spec(dim=9), "damaged: dim, norm or generation do not belong to its architecture"),
+    "norm": (change_spec(norm=99.0), "damaged: dim, norm or generation do not belong"),
+    "generation": (change_spec(generation="bt2-000000000000"), "damaged: dim, norm or generation do not belong"),
+    "huge": (
+        change_spec(
+            architecture={"backbone": "smallnet8", "head": "plain", "head_options": {"dim": 10**13, "classes": 2}}
+        ),
+        "head 'plain' does not take these options",
+    ),
     "head": (
         change_spec(architecture={"backbone": "smallnet8", "head": "bt3"}),
         "unknown head 'bt3'; did you mean 'bt2'",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nobackfill.methods import METHODS
 from nobackfill.methods.independent import Independent
 from nobackfill.training import checkpoint, loop, resolve, train
 
-FILES = {"config.yaml", "model.safetensors", "embedding.json", "history.jsonl", "metrics.json"}
+FILES = {"config.yaml", "teachers.json", "model.safetensors", "embedding.json", "history.jsonl", "metrics.json"}
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -142,6 +143,64 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_checkpoin
     assert not (tmp_path / "run").exists()
 
 
+def test_weights_ruined_by_the_last_step_are_not_published(tmp_path: Path) -> None:
+    config = tiny_config("independent", optimizer__lr=1e38, batch_size=1000)
+    with pytest.raises(TrainingError, match="the weights became NaN or infinite at the end of epoch 1"):
+        train(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []  # without a checkpoint there is nothing to go on from
+
+
+def test_the_schedule_reaches_the_optimiser_and_batch_norm_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = []
+    real = loop._Losses.line
+
+    def spy(losses: Any) -> Any:
+        rates.append(optimizers[-1].param_groups[0]["lr"])
+        return real(losses)
+
+    optimizers: list[Any] = []
+    make = loop._optimizer
+
+    def keep(*arguments: Any) -> Any:
+        optimizers.append(make(*arguments))
+        return optimizers[-1]
+
+    monkeypatch.setattr(loop, "_optimizer", keep)
+    monkeypatch.setattr(loop._Losses, "line", spy)
+    config = tiny_config("independent", epochs=4, schedule__warmup_epochs=2)
+    run = train(config, tmp_path / "run")
+    assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
+    assert weights(run)["backbone.stem.1.running_mean"].abs().max() > 0
+    bf16 = train(config.model_copy(update={"precision": "bf16"}), tmp_path / "bf16")
+    assert not torch.equal(weights(bf16)["backbone.project.weight"], weights(run)["backbone.project.weight"])
+
+
+def test_the_launchers_environment_changes_nothing(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("MIXED_PRECISION", "bf16"), ("GRADIENT_ACCUMULATION_STEPS", "4"), ("DYNAMO_BACKEND", "EAGER")):
+        monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    assert_same_weights(train(tiny_config("independent"), tmp_path / "run"), runs["new"])
+
+
+def test_a_run_does_not_go_on_against_another_teacher(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs["old"], tmp_path / "old")
+    config = tiny_config("bct", old=str(tmp_path / "old"))
+    monkeypatch.setattr(loop, "run_summary", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "old")
+    train_old = tiny_config("independent", data__classes="first-half", model__embedding_dim=4, seed=7)
+    monkeypatch.undo()
+    train(train_old, tmp_path / "old")
+    with pytest.raises(RunError, match="was begun with other teachers than those that are there now"):
+        train(config, tmp_path / "run", resume=True)
+
+
 BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "method": ("bt3", {}, "unknown method 'bt3'; did you mean 'bt2'"),
     "no old": ("bct", {}, "missing key 'old': method 'bct' needs"),
@@ -173,6 +232,12 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         r"'schedule.warmup_epochs': 1 leaves nothing of 1 epochs",
     ),
     "root": ("independent", {"data__name": "folder"}, r"data.root is missing"),
+    "image size": (
+        "independent",
+        {"model__backbone": "reference/alexnet"},
+        "key 'model.backbone': 'reference/alexnet' does not take images of 8×8",
+    ),
+    "smoothing": ("independent", {"loss__label_smoothing": 2}, "'loss.label_smoothing': expected a value of at most 1"),
     "backbone": ("independent", {"model__backbone": "smallnet3"}, "unknown name 'smallnet3'"),
 }
 

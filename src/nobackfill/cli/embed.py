@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import BadImageOption, DataOption, SplitOption, open_data
+from nobackfill.cli.source import BadImageOption, DataOption, SplitOption, WorkersOption, open_data
 
 
 def embed(
@@ -17,7 +17,7 @@ def embed(
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
+    workers: WorkersOption = None,
 ) -> None:
     """Embed a data set, in its own order.
 
@@ -33,7 +33,7 @@ def embed(
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
     encoder = load(run)
-    images = open_data(data, split, on_bad_image, workers)
-    vectors = encoder.encode(images.images, batch_size=batch_size, workers=workers)
+    images, processes = open_data(data, split, on_bad_image, workers)
+    vectors = encoder.encode(images.images, batch_size=batch_size, workers=processes)
     write_vectors(out, vectors, images, encoder.spec)
     typer.echo(f"{out}: {len(vectors)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, open_data
+from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption, open_data
 
 
 def evaluate(
@@ -20,7 +20,7 @@ def evaluate(
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that decode image files.")] = 2,
+    workers: WorkersOption = None,
 ) -> None:
     """Search a gallery embedded by one model with queries embedded by another.
 
@@ -45,10 +45,10 @@ def evaluate(
         raise ConfigError("evaluate: expected --query and --data, or a config file; see nobackfill evaluate --help")
     gallery = gallery or query
     encoders = {"query": load(query), "gallery": load(gallery)}
-    images = open_data(data, split, on_bad_image, workers)
+    images, processes = open_data(data, split, on_bad_image, workers)
     same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint
-    vectors = {"query": encoders["query"].encode(images.images, workers=workers)}
-    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode(images.images, workers=workers)
+    vectors = {"query": encoders["query"].encode(images.images, workers=processes)}
+    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode(images.images, workers=processes)
     pairs = [("query", "query")] if same else [("gallery", "gallery"), ("query", "gallery"), ("query", "query")]
     names = {"query": query, "gallery": gallery}
     rows = []

@@ -32,12 +32,15 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     """Run a scenario, print its tables, write `report.json` and `matrix.png` to `out`."""
     import time
 
+    from nobackfill.errors import RunError
     from nobackfill.files import write_text
     from nobackfill.reports.figures import row, to_json
     from nobackfill.reports.lineage import draw_matrices, lineage_table, long_table, summary
     from nobackfill.reports.tables import print_table
     from nobackfill.training.scenario import run_scenario
 
+    if out.is_dir() and any(out.iterdir()) and not any(out.glob("seed*")):
+        raise RunError(f"{out}: is not empty and holds no runs of a scenario; choose another --out")
     started = time.perf_counter()
     names = list(scenario.generations)
     rows = [row(metrics, **which) for which, metrics in run_scenario(scenario, out)]

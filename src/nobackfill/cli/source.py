@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from nobackfill.data import ImageSet
 
 DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file whose data section is taken."
+WorkersOption = Annotated[
+    int | None, typer.Option(min=0, help="Processes that decode image files. Default: the config's, or 2.")
+]
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 SplitOption = Annotated[str, typer.Option("--split", help="test (every class) or train.")]
 
@@ -19,8 +22,12 @@ BadImageOption = Annotated[
 ]
 
 
-def open_data(data: str, split: str, on_bad_image: str, workers: int) -> ImageSet:
-    """The images named by `--data` and `--split`; raises `ConfigError` for anything else. Lists what was skipped."""
+def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> tuple[ImageSet, int]:
+    """The images named by `--data` and `--split`, and the processes to decode them with; lists what was skipped.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     from nobackfill.config import DataConfig, parse_as, read_tree
     from nobackfill.data import DATASETS, load_split
     from nobackfill.errors import ConfigError, nearest
@@ -38,10 +45,12 @@ def open_data(data: str, split: str, on_bad_image: str, workers: int) -> ImageSe
         section = {"name": name, "root": root or None}
     if on_bad_image != "fail":
         section = {**section, "on_bad_image": on_bad_image}
-    settings = parse_as(DataConfig, {**section, "workers": workers}, f"--data {data!r}")
+    if workers is not None:
+        section = {**section, "workers": workers}
+    settings = parse_as(DataConfig, section, f"--data {data!r}")
     images = load_split(settings, "train" if split == "train" else "test")
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
     if images.skipped:
         typer.echo(f"{len(images.skipped)} images skipped, {len(images)} left", err=True)
-    return images
+    return images, settings.workers

@@ -10,17 +10,17 @@ import io
 import json
 import pickle
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
 from nobackfill.data.imageset import ImageSet
-from nobackfill.data.preprocessing import to_rgb
+from nobackfill.data.preprocessing import open_image, to_rgb
 from nobackfill.errors import DataError
 
 CLASSES = 100
@@ -68,7 +68,9 @@ def _from_parquet(parts: list[Path]) -> ImageSet:
             names = names or _names_in_schema(table.schema.metadata)
             encoded = [image["bytes"] for image in table.column("img").to_pylist()]
             labels.append(table.column("fine_label").to_numpy())
-        except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+            if labels[-1].dtype.kind not in "iu" or not encoded:
+                raise ValueError(f"fine_label holds {labels[-1].dtype}, {len(encoded)} rows")
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{part}: not a CIFAR-100 parquet file with img.bytes and fine_label: {error}") from error
         for row, data in enumerate(encoded):
             images.append(_decode(data, f"{part}: row {row}"))
@@ -89,8 +91,8 @@ def _names_in_schema(metadata: dict[bytes, bytes] | None) -> tuple[str, ...] | N
 
 def _decode(data: bytes, origin: str) -> NDArray[np.uint8]:
     try:
-        pixels = to_rgb(Image.open(io.BytesIO(data)))
-    except (OSError, TypeError, ValueError, Image.DecompressionBombError) as error:
+        pixels = to_rgb(open_image(io.BytesIO(data)))
+    except Exception as error:  # a decoder fed with a stranger's bytes may raise anything
         raise DataError(f"{origin}: not a readable image: {error}") from error
     if pixels.shape != (32, 32, 3):
         raise DataError(f"{origin}: expected an image of 32×32, found {pixels.shape[1]}×{pixels.shape[0]}")
@@ -104,7 +106,7 @@ def _from_archive(archive: Path, split: str) -> ImageSet:
             for folder, read_layout in (("cifar-100-python", _from_python), ("cifar-100-binary", _from_binary)):
                 if any(name.startswith(f"{folder}/") for name in members):
                     return read_layout(_tar_reader(tar, folder, archive), split, f"{archive}:{folder}")
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{archive}: not a readable .tar.gz archive: {error}") from error
     raise DataError(f"{archive}: expected cifar-100-python/ or cifar-100-binary/ in it")
 
@@ -116,7 +118,9 @@ def _from_python(read: Read, split: str, origin: str) -> ImageSet:
         pixels = batch[b"data"].value
         labels = np.asarray(batch[b"fine_labels"]).astype(np.int64)
         names = tuple(name.decode() for name in meta[b"fine_label_names"])
-    except (pickle.UnpicklingError, EOFError, KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # an unpickler fed with a stranger's bytes may raise anything
         raise DataError(f"{origin}/{split}: not a CIFAR-100 python batch: {error}") from error
     return ImageSet(_planes_to_images(pixels, origin), labels, names, origin)
 

@@ -25,13 +25,23 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
     folder = folders[split]
     if folder is None:
         raise DataError(f"{root}: expected a folder named {' or '.join(SPLIT_FOLDERS[split])} in it")
-    classes = sorted({child.name for each in folders.values() if each for child in each.iterdir() if child.is_dir()})
+    classes = sorted(
+        {
+            child.name
+            for each in folders.values()
+            if each
+            for child in each.iterdir()
+            if child.is_dir() and child.name[0] != "."
+        }
+    )
     if not classes:
         raise DataError(f"{folder}: no class folders in it; expected {folder.name}/<class>/<image>")
     paths: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES)
+        files = sorted(
+            path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "."
+        )
         paths += files
         labels += [number] * len(files)
     if not paths:
@@ -41,3 +51,12 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
 
 def _split_folder(root: Path, split: str) -> Path | None:
     return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
+
+
+# Names that begin with a dot are what notebooks and file managers leave behind.
+def _class_folders(folder: Path) -> list[str]:
+    return [child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -13,6 +13,7 @@ from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import random_view
 from nobackfill.data.imageset import Images
 from nobackfill.data.preprocessing import Preprocessing, read_image
+from nobackfill.errors import DataError
 
 
 class Loader:
@@ -74,22 +75,38 @@ class Loader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         dataset = _Files(self.images, self.preprocessing, augment, numbers)
         workers = min(self.workers, len(chunks))
-        yield from torch.utils.data.DataLoader(
+        batches = torch.utils.data.DataLoader(
             dataset,
             batch_sampler=[chunk.tolist() for chunk in chunks],
             num_workers=workers,
+            collate_fn=_collate,
             pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # else it would draw from the caller's random numbers
         )
+        for batch in batches:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            yield batch
 
 
-class _Files(torch.utils.data.Dataset[tuple[int, Tensor]]):
+def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[Tensor, Tensor] | str:
+    """A batch, or the first fault: an exception would arrive from a worker with its traceback as the message."""
+    views = [view for _, view in items if isinstance(view, Tensor)]
+    faults = [view for _, view in items if isinstance(view, str)]
+    return faults[0] if faults else (torch.tensor([position for position, _ in items]), torch.stack(views))
+
+
+class _Files(torch.utils.data.Dataset[tuple[int, "Tensor | str"]]):
     def __init__(
         self, images: Images, preprocessing: Preprocessing, augment: AugmentConfig | None, numbers: Tensor | None
     ) -> None:
         self.images, self.preprocessing, self.augment, self.numbers = images, preprocessing, augment, numbers
 
-    def __getitem__(self, position: int) -> tuple[int, Tensor]:
-        pixels = torch.from_numpy(read_image(self.images[position]).copy()).permute(2, 0, 1)
+    def __getitem__(self, position: int) -> tuple[int, Tensor | str]:
+        try:
+            pixels = torch.from_numpy(read_image(self.images[position]).copy()).permute(2, 0, 1)
+        except DataError as error:
+            return position, str(error)
         if self.augment is None or self.numbers is None:
             return position, self.preprocessing.fit(pixels)
         view = random_view(pixels[None], self.numbers[position : position + 1], self.augment, self.preprocessing)

@@ -1,13 +1,14 @@
 """From an image file to what the network sees. Part of the encoder: the run folder keeps these settings.
 
 One path for every source: decode to uint8 RGB, resize and crop as uint8 (torchvision, antialiased), then scale to
-float on the device. The same image gives the same values whether it comes as a file, an array or a data set.
+float on the device. On a CPU the same image gives the same values whether it comes as a file, an array or a data set;
+on a GPU arrays are resized there, which may round a pixel by one.
 """
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from nobackfill.errors import DataError
 
+# Pillow knows more, and hands some of them (EPS) to other programs.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -65,18 +68,26 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(image.convert("RGB"))
 
 
+def open_image(source: str | Path | IO[bytes]) -> Image.Image:
+    """Open an image in one of the formats admitted; raises `ValueError` for one of too many pixels."""
+    image = Image.open(source, formats=FORMATS)
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit is not None and image.width * image.height > limit:
+        image.close()
+        raise ValueError(f"{image.width}×{image.height} pixels exceed the limit of {limit}: a decompression bomb?")
+    return image
+
+
 def read_image(source: str | Path | Image.Image) -> NDArray[np.uint8]:
     """An image file (or opened image) as uint8 [height, width, 3].
 
     Raises:
         DataError: naming the file, if it does not decode.
     """
-    if isinstance(source, Image.Image):
-        return to_rgb(source)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(source) as image:
-                return to_rgb(image)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        if isinstance(source, Image.Image):
+            return to_rgb(source)
+        with open_image(source) as image:
+            return to_rgb(image)
+    except Exception as error:  # a decoder fed with a stranger's bytes may raise anything
         raise DataError(f"{source}: does not decode as an image: {error}") from error

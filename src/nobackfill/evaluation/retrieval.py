@@ -136,8 +136,12 @@ def _unit_prefixes(query: ArrayLike, gallery: ArrayLike) -> tuple[Tensor, Tensor
 
 
 def _unit(array: NDArray[Any], name: str) -> Tensor:
-    vectors = array.astype(np.float32)
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    largest = np.abs(array).max(axis=1, keepdims=True).astype(np.float64)
+    # Scaled first: squares of float32 values leave its range long before the values do.
+    vectors = np.divide(array, largest, where=(largest > 0) & np.isfinite(largest), out=np.zeros(array.shape)).astype(
+        np.float32
+    )
+    norms = np.where(np.isfinite(largest), np.linalg.norm(vectors, axis=1, keepdims=True), np.nan)
     for fault, rows in (
         ("holds a value that is not finite", np.flatnonzero(~np.isfinite(norms[:, 0]))),
         (f"has norm zero on its first {array.shape[1]} values", np.flatnonzero(norms[:, 0] == 0)),

@@ -54,6 +54,8 @@ class Method:
                 raise ConfigError(f"unknown key 'loss.{key}': {nearest(key, self.loss_defaults)}")
             if value < 0:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at least 0, found {value}")
+            if key == "label_smoothing" and value > 1:
+                raise ConfigError(f"key 'loss.{key}': expected a value of at most 1, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:

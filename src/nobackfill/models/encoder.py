@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from nobackfill.data.imageset import Images
@@ -54,6 +56,8 @@ class Encoder(nn.Module):
             DataError: for arrays of another shape or type, and for files that do not decode (named).
         """
         images = _check(images)
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected at least 1, found {batch_size}")
         embeddings = np.empty((len(images), self.spec.dim), np.float32)
         if not len(images):
             return embeddings
@@ -86,12 +90,22 @@ def finished_encoder(
 
 def _check(images: Any) -> Images:
     if isinstance(images, np.ndarray):
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[-1] != 3):
+        grey = (
+            images.ndim == 3 and images.shape[-1] != 3
+        )  # [h, w, 3] would be one colour image, not a stack of grey ones
+        if (
+            images.dtype != np.uint8
+            or not (grey or (images.ndim == 4 and images.shape[-1] == 3))
+            or 0 in images.shape[1:]
+        ):
             raise DataError(
                 f"images: expected uint8 [n, height, width, 3] or [n, height, width], "
                 f"found {images.dtype} {list(images.shape)}"
             )
         return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
-    if isinstance(images, str) or not isinstance(images, Sequence):
+    if isinstance(images, str | bytes) or not isinstance(images, Sequence):
         raise DataError(f"images: expected an array or a list of image files, found {type(images).__name__}")
+    for position, item in enumerate(images):
+        if not isinstance(item, str | Path | Image.Image):
+            raise DataError(f"images: item {position} is {type(item).__name__}, expected an image file or PIL image")
     return images

@@ -89,8 +89,8 @@ class BasisTransform(nn.Module):
 
     def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ConfigError(f"model.scale: expected a value above 0, found {scale}")
+        if not 0 < scale < math.inf:
+            raise ConfigError(f"model.scale: expected a finite value above 0, found {scale}")
         if dim + extra_dim < old_dim:
             raise ConfigError(
                 f"model.extra_dim: embedding_dim + extra_dim = {dim} + {extra_dim} is smaller than the old "

@@ -8,6 +8,7 @@ ignores the archive's code, which is never compiled or run.
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -31,6 +32,7 @@ from nobackfill.models.spec import Prefix
 ReferenceMethod = Literal["independent", "bct", "bt2"]
 METHODS: dict[str, ReferenceMethod] = {"independent": "independent", "bct": "bct", "bt2": "bt2"}
 VIT = "vit_b16"
+MAX_TREE = 2**26  # bytes of the pickle that names the tensors of a TorchScript archive
 MAX_STORAGE = 2**32  # bytes of one tensor in a TorchScript archive
 
 
@@ -83,6 +85,8 @@ def import_reference(
             raise RunError(f"{path}: tensor for {name!r} has shape {found}, expected {wanted}; are the dims right?")
         if not renamed[name].isfinite().all():
             raise RunError(f"{path}: tensor for {name!r} holds values that are not finite")
+        if name.startswith("head.basis.") and not _is_orthogonal(renamed[name]):
+            raise RunError(f"{path}: tensor for {name!r} is not an orthogonal matrix")
     network.load_state_dict(renamed)
     return finished_encoder(network, model.method, preprocessing, prefixes)
 
@@ -95,7 +99,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if zipfile.is_zipfile(path) and _is_torchscript(path):
             return _read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError, TypeError) as error:
+    except Exception as error:  # a reader fed with a stranger's bytes may raise anything
         reason = " ".join(str(error).split())[:160]
         raise RunError(f"{path}: not a checkpoint of tensors alone: {reason}") from error
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
@@ -181,6 +185,10 @@ def _weight(layer: nn.Module) -> Tensor:
     return weight
 
 
+def _is_orthogonal(matrix: Tensor) -> bool:
+    return bool((matrix @ matrix.T - torch.eye(len(matrix))).abs().max() < 1e-3)
+
+
 def _is_torchscript(path: Path) -> bool:
     with zipfile.ZipFile(path) as archive:
         return any(name.partition("/")[2] == "constants.pkl" for name in archive.namelist())
@@ -215,7 +223,10 @@ class _ScriptTensors(pickle.Unpickler):
     """Rebuilds tensors and the tree of modules that holds them; refuses anything else."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
-        super().__init__(io.BytesIO(archive.read(f"{root}/data.pkl")))
+        tree = archive.getinfo(f"{root}/data.pkl")
+        if tree.file_size > MAX_TREE:
+            raise pickle.UnpicklingError(f"a tree of {tree.file_size} bytes is larger than is admitted")
+        super().__init__(io.BytesIO(archive.read(tree)))
         self.archive, self.root = archive, root
 
     def find_class(self, module: str, name: str) -> Any:
@@ -240,6 +251,8 @@ class _ScriptTensors(pickle.Unpickler):
 
 
 def _strided(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object) -> Tensor:
+    if math.prod(size) > storage.numel():  # strides of zero would let a small file fill the memory
+        raise pickle.UnpicklingError(f"a tensor of {list(size)} does not fit its {storage.numel()} stored values")
     return storage.as_strided(size, stride, offset).clone()
 
 

@@ -49,8 +49,9 @@ def build_network(architecture: Architecture) -> Network:
     with torch.random.fork_rng(devices=[]):
         try:
             head = HEADS[architecture.head](**architecture.head_options)
-        except TypeError as error:
-            raise RunError(f"head {architecture.head!r} does not take these options: {error}") from error
+        except (TypeError, RuntimeError, MemoryError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise RunError(f"head {architecture.head!r} does not take these options: {reason}") from error
         head.fold()
         backbone = build_backbone(architecture.backbone, head.in_features)
     return Network(backbone, head, architecture.backbone)

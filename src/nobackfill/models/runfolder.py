@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nobackfill.config import explain
 from nobackfill.errors import RunError
-from nobackfill.files import write_text
+from nobackfill.files import whole_file, write_text
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import build_network
 from nobackfill.models.spec import EmbeddingSpec, fingerprint
@@ -62,6 +62,13 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     except (SafetensorError, OSError, ValueError) as error:
         raise RunError(f"{path}: damaged, not readable as safetensors: {error}; train this run again") from error
     network = build_network(spec.architecture)
+    head = network.head
+    if (
+        spec.dim != head.dim
+        or abs(spec.norm - head.norm) > 1e-6
+        or spec.generation.split("-")[-1] != spec.fingerprint[:12]
+    ):
+        raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not belong to its architecture")
     expected = network.state_dict()
     for name in sorted({*expected, *weights}):
         if name not in weights:
@@ -80,6 +87,7 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors; raises `RunError` where the disk does not take them."""
     try:
-        save_file(dict(tensors), path)
+        with whole_file(path) as temporary:  # safetensors alone would let nobody else read the file
+            save_file(dict(tensors), temporary)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: cannot be written: {error}") from error

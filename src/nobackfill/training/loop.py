@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import GradientAccumulationPlugin
 from torch import Tensor
 
 from nobackfill.config import RunConfig, dump_config, load_config
 from nobackfill.data.augment import draws
 from nobackfill.data.loader import Loader
-from nobackfill.errors import RunError, TrainingError
+from nobackfill.errors import NobackfillError, RunError, TrainingError
 from nobackfill.files import publish_folder, require_new, write_text
 from nobackfill.models import Network, runfolder
 from nobackfill.models.encoder import finished_encoder
@@ -26,7 +27,7 @@ from nobackfill.progress import bar
 from nobackfill.training.checkpoint import newest, restore_checkpoint, save_checkpoint
 from nobackfill.training.precision import choose_precision
 from nobackfill.training.schedule import learning_rate
-from nobackfill.training.setup import Setup, prepare, resolve
+from nobackfill.training.setup import TEACHERS, Setup, prepare, resolve, teacher_fingerprints
 from nobackfill.training.summary import run_summary
 
 LOOK_EVERY = 50  # steps between two looks at the loss; a look waits for the device
@@ -37,7 +38,7 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False) -> Path:
     """Train one generation and write its run folder.
 
     While it runs everything is in `<out>.unfinished`, checkpoints included; at the end that folder is renamed to `out`.
-    The same config on the same machine and number of threads gives the same weights, bit for bit.
+    On a CPU, the same config and number of threads give the same weights, bit for bit.
 
     Args:
         config: the run; the method's defaults are filled in.
@@ -55,20 +56,30 @@ def train(config: RunConfig, out: str | Path, *, resume: bool = False) -> Path:
     require_new(out)
     working = Path(f"{out}.unfinished")
     _check_unfinished(working, config, resume)
-    accelerator = Accelerator()
+    # The config decides alone: the launcher's environment variables would change results behind its back.
+    accelerator = Accelerator(
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+    )
     if accelerator.num_processes > 1:
         raise TrainingError(f"started as {accelerator.num_processes} processes, expected 1: start without a launcher")
     device, started = accelerator.device, time.perf_counter()
     precision, why = choose_precision(config.precision, device)
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         setup = prepare(config, device)
         network: Network = setup.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         network, optimizer = accelerator.prepare(network, _optimizer(config, network))
-        done = _start(working, config, network, optimizer)
-        with bar(f"{config.method} → {out.name}", (config.epochs - done) * _steps(setup)) as advance:
-            _epochs(setup, accelerator, network, optimizer, precision, working, done, advance)
+        done = _start(working, setup, network, optimizer)
+        try:
+            with bar(f"{config.method} → {out.name}", (config.epochs - done) * _steps(setup)) as advance:
+                _epochs(setup, accelerator, network, optimizer, precision, working, done, advance)
+        except NobackfillError:
+            if newest(working / "checkpoint") is None:  # nothing in it to go on from
+                shutil.rmtree(working)
+            raise
         prefixes = setup.old.as_prefixes() if setup.old else ()
         encoder = finished_encoder(accelerator.unwrap_model(network), config.method, setup.preprocessing, prefixes)
 
@@ -98,13 +109,13 @@ def _epochs(
     """Every epoch from number `done` on: batches, loss, step; a line of history each; a checkpoint now and then."""
     config, device, checkpoints = setup.config, accelerator.device, working / "checkpoint"
     loader = Loader(setup.images.images, setup.preprocessing, device, config.data.workers, resident=True)
-    started, saving_seconds = time.perf_counter(), 0.0
+    started, saving_seconds, seen = time.perf_counter(), 0.0, math.nan
     for epoch in range(done, config.epochs):
         rate = learning_rate(config, epoch)
         for group in optimizer.param_groups:
             group["lr"] = rate
         network.train()
-        losses = _Losses(epoch, rate, device)
+        losses = _Losses(epoch, rate, device, seen)
         for positions, views in _batches(setup, loader, epoch):
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 output = network(views)
@@ -115,8 +126,11 @@ def _epochs(
             losses.add(parts, len(positions))
             if losses.steps % LOOK_EVERY == 0:
                 losses.check(newest(checkpoints))
-            advance(f"epoch {epoch + 1}/{config.epochs}  loss {losses.seen:.3f}")
+            loss = "" if math.isnan(losses.seen) else f"  loss {losses.seen:.3f}"
+            advance(f"epoch {epoch + 1}/{config.epochs}{loss}")
         losses.check(newest(checkpoints))
+        losses.check_weights(network, newest(checkpoints))
+        seen = losses.seen
         with (working / "history.jsonl").open("a", encoding="utf-8") as history:
             history.write(json.dumps(losses.line()) + "\n")
         now = time.perf_counter()
@@ -128,8 +142,8 @@ def _epochs(
 class _Losses:
     """One epoch's loss: summed on the device, looked at by the host only now and then."""
 
-    def __init__(self, epoch: int, rate: float, device: torch.device) -> None:
-        self.epoch, self.rate, self.steps, self.images, self.seen = epoch, rate, 0, 0, math.nan
+    def __init__(self, epoch: int, rate: float, device: torch.device, seen: float) -> None:
+        self.epoch, self.rate, self.steps, self.images, self.seen = epoch, rate, 0, 0, seen
         self.started = time.perf_counter()
         self.sums: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1, device=device)
@@ -145,12 +159,21 @@ class _Losses:
     def check(self, checkpoint: Path | None) -> None:
         self.seen = float(self.sums["loss"]) / self.steps
         if int(self.first_bad) >= 0:
-            kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was written yet"
-            raise TrainingError(
-                f"the loss became {'NaN' if math.isnan(self.seen) else 'infinite'} at step {int(self.first_bad) + 1} "
-                f"of epoch {self.epoch + 1}, learning rate {self.rate:g}; lower optimizer.lr or lengthen "
-                f"schedule.warmup_epochs; {kept}"
-            )
+            what = "NaN" if math.isnan(self.seen) else "infinite"
+            raise self._fault(f"the loss became {what} at step {int(self.first_bad) + 1}", checkpoint)
+
+    def check_weights(self, network: Network, checkpoint: Path | None) -> None:
+        """The last step of an epoch can ruin the weights after a loss that was still fine."""
+        values = [value for value in network.state_dict().values() if value.is_floating_point()]
+        if not bool(torch.stack([value.isfinite().all() for value in values]).all()):
+            raise self._fault("the weights became NaN or infinite at the end", checkpoint)
+
+    def _fault(self, what: str, checkpoint: Path | None) -> TrainingError:
+        kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "there was no checkpoint yet"
+        return TrainingError(
+            f"{what} of epoch {self.epoch + 1}, learning rate {self.rate:g}; lower optimizer.lr or lengthen "
+            f"schedule.warmup_epochs; {kept}"
+        )
 
     def line(self) -> dict[str, float]:
         """The epoch in `history.jsonl`: means of the parts and of their sum."""
@@ -196,10 +219,14 @@ def _check_unfinished(working: Path, config: RunConfig, resume: bool) -> None:
             )
 
 
-def _start(working: Path, config: RunConfig, network: Network, optimizer: torch.optim.Optimizer) -> int:
+def _start(working: Path, setup: Setup, network: Network, optimizer: torch.optim.Optimizer) -> int:
     """Make the working folder, or restore what is in it; returns the number of epochs already done."""
     working.mkdir(parents=True, exist_ok=True)
-    write_text(working / "config.yaml", dump_config(config))
+    teachers = teacher_fingerprints(setup.config)
+    if (working / TEACHERS).is_file() and json.loads((working / TEACHERS).read_text()) != teachers:
+        raise RunError(f"{working}: was begun with other teachers than those that are there now; remove it")
+    write_text(working / "config.yaml", dump_config(setup.config))
+    write_text(working / TEACHERS, json.dumps(teachers, indent=2) + "\n")
     checkpoint = newest(working / "checkpoint")
     done = restore_checkpoint(checkpoint, network, optimizer) if checkpoint else 0
     history = working / "history.jsonl"

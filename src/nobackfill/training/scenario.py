@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
-from nobackfill.training.setup import resolve, teacher_keys
+from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints, teacher_keys
 
 
 def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str, Any], RetrievalMetrics]]:
@@ -61,9 +62,11 @@ def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str
 def train_or_reuse(config: RunConfig, out: Path) -> None:
     """Train unless `out` already holds this very run; a run of another config is refused, a broken one resumed."""
     if (out / "config.yaml").is_file():
-        if resolve(load_config(out / "config.yaml")) == resolve(config):
-            return
-        raise ConfigError(f"{out}: holds a run of another config; choose another --out or remove it")
+        if resolve(load_config(out / "config.yaml")) != resolve(config):
+            raise ConfigError(f"{out}: holds a run of another config; choose another --out or remove it")
+        if json.loads((out / TEACHERS).read_text()) != teacher_fingerprints(config):
+            raise ConfigError(f"{out}: was trained against other teachers than those that are there now; remove it")
+        return
     unfinished = Path(f"{out}.unfinished")
     if unfinished.is_dir() and not (unfinished / "config.yaml").is_file():
         shutil.rmtree(unfinished)  # stopped before it began

@@ -12,6 +12,7 @@ from nobackfill.data import ImageSet, Preprocessing, choose_classes, load_split
 from nobackfill.errors import ConfigError
 from nobackfill.methods import Method, method_class
 from nobackfill.models import EmbeddingSpec, Encoder, Network, build_backbone, load
+from nobackfill.models.runfolder import load_spec
 from nobackfill.training.teachers import Teachers, class_means, teacher_vectors
 
 
@@ -53,6 +54,15 @@ def teacher_keys(method: str) -> dict[str, bool]:
     return {"old": bool(teachers & {"old", "prototypes"}), "independent": "independent" in teachers}
 
 
+TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it was trained against
+
+
+def teacher_fingerprints(config: RunConfig) -> dict[str, str]:
+    """The teachers' fingerprints as their run folders have them now: a path does not say which model was there."""
+    places = {key: getattr(config, key) for key, needed in teacher_keys(config.method).items() if needed}
+    return {key: load_spec(place).fingerprint for key, place in places.items()}
+
+
 @dataclass(frozen=True)
 class Setup:
     """What training works on. `network` is untrained, on the CPU, and initialised from the global random state."""
@@ -75,6 +85,7 @@ def prepare(config: RunConfig, device: torch.device) -> Setup:
     old = load(config.old, device) if config.old else None
     independent = load(config.independent, device) if config.independent else None
     _check_dims(config, old, independent)
+    _try_network(config, method, old.spec.dim if old else 0)
     train_set = load_split(config.data, "train")
     classes = choose_classes(config.data, len(train_set.class_names))
     images, labels = _training_images(config, train_set, classes)
@@ -105,6 +116,23 @@ def _training_images(config: RunConfig, train_set: ImageSet, classes: np.ndarray
     chosen = chosen[np.isin(train_set.labels[chosen], classes)]
     images = train_set.take(chosen)
     return images, torch.from_numpy(np.searchsorted(classes, images.labels))
+
+
+def _try_network(config: RunConfig, method: Method, old_dim: int) -> None:
+    """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
+    size = config.data.image_size
+    with torch.random.fork_rng(devices=[]), torch.inference_mode():
+        head = method.head(config.model, old_dim, classes=2)
+        backbone = build_backbone(config.model.backbone, head.in_features).eval()
+        try:
+            shape = list(backbone(torch.zeros(2, 3, size, size)).shape)
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise ConfigError(
+                f"key 'model.backbone': {config.model.backbone!r} does not take images of {size}×{size}: {reason}"
+            ) from error
+    if shape != [2, head.in_features]:
+        raise ConfigError(f"key 'model.backbone': {config.model.backbone!r} gives {shape}, not one vector an image")
 
 
 def _check_dims(config: RunConfig, old: Encoder | None, independent: Encoder | None) -> None:

@@ -28,20 +28,19 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
         summary["skipped_training_images"] = list(setup.images.skipped)
     try:
         test = load_split(config.data, "test")
-        if test.skipped:
-            summary["skipped_test_images"] = list(test.skipped)
-        new = encoder.encode(test.images, workers=config.data.workers)
-
-        def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
-            return figures(retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True))
-
-        summary["self_test"] = searched(new, new)
-        if config.old:
-            old = load(config.old, next(encoder.parameters()).device).encode(test.images, workers=config.data.workers)
-            summary["cross_test"] = searched(new, old)
-            summary["status_quo"] = searched(old, old)
     except DataError as error:
-        summary["not_tested"] = str(error)
+        return {**summary, "not_tested": str(error)}
+    if test.skipped:
+        summary["skipped_test_images"] = list(test.skipped)
+
+    def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
+        return figures(retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True))
+
+    new = encoder.encode(test.images, workers=config.data.workers)
+    summary["self_test"] = searched(new, new)
+    if config.old:
+        old = load(config.old, next(encoder.parameters()).device).encode(test.images, workers=config.data.workers)
+        summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary
 
 
