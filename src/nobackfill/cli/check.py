@@ -42,8 +42,12 @@ def check(
         except NobackfillError as error:
             raise type(error)(f"{path}: {error}") from error
         steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
-        hours = "" if found.hours is None else f", about {found.hours:,.1f} h here"
+        hours = "" if found.hours is None else f", about {_duration(found.hours)} here"
         typer.echo(
             f"{path}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC an image, "
             f"{found.dim} values, {steps} of {found.batch_size}{hours}"
         )
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.0f} h" if hours >= 2 else f"{max(1, round(60 * hours))} min"

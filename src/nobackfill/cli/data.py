@@ -22,7 +22,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
     md5: Annotated[str | None, typer.Option(help="Expected MD5 of the archive instead of the published one.")] = None,
 ) -> None:
-    """Write a data set as class folders, training/CLASS/*.png and validation/CLASS/*.png.
+    """Write a data set as folders of PNG files, one a class, in `training` and `validation`.
 
     Example: `nobackfill data prepare cifar100 cifar-100-python.tar.gz --out data_store/cifar-100-python`
     """

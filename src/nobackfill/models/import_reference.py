@@ -100,7 +100,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
             return _read_torchscript(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a reader fed with a stranger's bytes may raise anything
-        reason = " ".join(str(error).split())[:160]
+        # torch's own words would advise to load the file with its code: not to be passed on.
+        advice = "weights_only" in str(error)
+        reason = "it holds other things" if advice else " ".join(str(error).split())[:160]
         raise RunError(f"{path}: not a checkpoint of tensors alone: {reason}") from error
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
