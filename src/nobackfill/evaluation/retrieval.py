@@ -40,6 +40,10 @@ class RetrievalMetrics:
     first_match: NDArray[np.int64]
     average_precision: NDArray[np.float64]
 
+    def scores(self) -> dict[str, float]:
+        """CMC@1, CMC@5 and mAP under the names used in every report; needs both cut-offs in `cmc`."""
+        return {"top1": self.cmc[1], "top5": self.cmc[5], "mean_ap": self.mean_ap}
+
 
 def retrieval_metrics(
     query: ArrayLike,
@@ -138,9 +142,8 @@ def _unit_prefixes(query: ArrayLike, gallery: ArrayLike) -> tuple[Tensor, Tensor
 def _unit(array: NDArray[Any], name: str) -> Tensor:
     largest = np.abs(array).max(axis=1, keepdims=True).astype(np.float64)
     # Scaled first: squares of float32 values leave its range long before the values do.
-    vectors = np.divide(array, largest, where=(largest > 0) & np.isfinite(largest), out=np.zeros(array.shape)).astype(
-        np.float32
-    )
+    usable = (largest > 0) & np.isfinite(largest)
+    vectors = np.divide(array, largest, where=usable, out=np.zeros(array.shape, np.float32))
     norms = np.where(np.isfinite(largest), np.linalg.norm(vectors, axis=1, keepdims=True), np.nan)
     for fault, rows in (
         ("holds a value that is not finite", np.flatnonzero(~np.isfinite(norms[:, 0]))),

@@ -24,8 +24,10 @@ def build_backbone(name: str, out_features: int, *, pretrained: bool = False, we
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
+    if weights and not name.startswith(PREFIX):
+        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
     small = re.fullmatch(r"smallnet(\d{1,3})", name)
-    if small and 8 <= int(small[1]) <= 512 and not weights:
+    if small and 8 <= int(small[1]) <= 512:
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return SmallNet(int(small[1]), out_features)
@@ -33,8 +35,6 @@ def build_backbone(name: str, out_features: int, *, pretrained: bool = False, we
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
         return build_reference(name, out_features, weights)
-    if weights:
-        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
     return _timm(name, out_features, pretrained)
 
 

@@ -90,19 +90,14 @@ def finished_encoder(
 
 def _check(images: Any) -> Images:
     if isinstance(images, np.ndarray):
-        grey = (
-            images.ndim == 3 and images.shape[-1] != 3
-        )  # [h, w, 3] would be one colour image, not a stack of grey ones
-        if (
-            images.dtype != np.uint8
-            or not (grey or (images.ndim == 4 and images.shape[-1] == 3))
-            or 0 in images.shape[1:]
-        ):
+        colour = images.ndim == 4 and images.shape[-1] == 3
+        grey = images.ndim == 3 and images.shape[-1] != 3  # [h, w, 3] would be one colour image, not a stack
+        if images.dtype != np.uint8 or not (colour or grey) or 0 in images.shape[1:]:
             raise DataError(
                 f"images: expected uint8 [n, height, width, 3] or [n, height, width], "
                 f"found {images.dtype} {list(images.shape)}"
             )
-        return images if images.ndim == 4 else np.repeat(images[..., None], 3, axis=-1)
+        return images if colour else np.repeat(images[..., None], 3, axis=-1)
     if isinstance(images, str | bytes) or not isinstance(images, Sequence):
         raise DataError(f"images: expected an array or a list of image files, found {type(images).__name__}")
     for position, item in enumerate(images):

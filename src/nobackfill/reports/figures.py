@@ -16,9 +16,7 @@ def row(metrics: RetrievalMetrics, **names: str | int) -> dict[str, Any]:
     """Names first, then the scores of `SCORES` in 0–1 and how many queries they rest on."""
     return {
         **names,
-        "top1": metrics.cmc[1],
-        "top5": metrics.cmc[5],
-        "mean_ap": metrics.mean_ap,
+        **metrics.scores(),
         "queries": metrics.queries,
         "without_match": metrics.without_match,
     }

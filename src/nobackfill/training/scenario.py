@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,6 @@ def train_or_reuse(config: RunConfig, out: Path) -> None:
         if json.loads((out / TEACHERS).read_text()) != teacher_fingerprints(config):
             raise ConfigError(f"{out}: was trained against other teachers than those that are there now; remove it")
         return
-    unfinished = Path(f"{out}.unfinished")
-    if unfinished.is_dir() and not (unfinished / "config.yaml").is_file():
-        shutil.rmtree(unfinished)  # stopped before it began
     train(config, out, resume=True)
 
 

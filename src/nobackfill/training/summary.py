@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from nobackfill.data import load_split
 from nobackfill.errors import DataError
-from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
+from nobackfill.evaluation import retrieval_metrics
 from nobackfill.models import Encoder, load
 from nobackfill.training.setup import Setup
 
@@ -34,7 +34,7 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
         summary["skipped_test_images"] = list(test.skipped)
 
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
-        return figures(retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True))
+        return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
     new = encoder.encode(test.images, workers=config.data.workers)
     summary["self_test"] = searched(new, new)
@@ -42,8 +42,3 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
         old = load(config.old, next(encoder.parameters()).device).encode(test.images, workers=config.data.workers)
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary
-
-
-def figures(metrics: RetrievalMetrics) -> dict[str, float]:
-    """CMC@1, CMC@5 and mAP under the names used in every report."""
-    return {"top1": metrics.cmc[1], "top5": metrics.cmc[5], "mean_ap": metrics.mean_ap}
