@@ -41,6 +41,8 @@ class DataConfig(Section):
 
     name: Literal["digits", "cifar100", "imagenet", "folder"]
     root: Path | None = None
+    captions: Path | None = None
+    """JSON {image file: caption}, for a teacher that reads text."""
     classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
     """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
     train_limit: Positive | None = None

@@ -49,7 +49,7 @@ def write_folder_data(root: Path, sizes: tuple[int, int] = (9, 9)) -> Path:
 
 
 def test_train_evaluate_embed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     old = write_config(Path("tiny"), "old", method="independent")
@@ -76,6 +76,8 @@ def test_train_evaluate_embed(
     assert report["rows"][0]["top1"] == metrics["status_quo"]["top1"]
 
     assert run(["evaluate", "--query", "runs/tiny/old", "--gallery", "new", "--data", new]) == 0
+    assert "expect chance" not in capsys.readouterr().out  # old queries meet the prefix of new vectors
+    assert run(["evaluate", "--query", str(runs["new"]), "--gallery", "runs/tiny/old", "--data", new]) == 0
     assert "expect chance" in capsys.readouterr().out
     assert run(["evaluate", "--query", "new", "--gallery", "new", "--data", "digits"]) == 0
     assert "self-test" in capsys.readouterr().out

@@ -34,6 +34,6 @@ def embed(
         raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
     encoder = load(run)
     images, processes = open_data(data, split, on_bad_image, workers)
-    vectors = encoder.encode(images.images, batch_size=batch_size, workers=processes)
+    vectors = encoder.encode_set(images, processes, batch_size)
     write_vectors(out, vectors, images, encoder.spec)
     typer.echo(f"{out}: {len(vectors)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

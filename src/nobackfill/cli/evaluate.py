@@ -47,8 +47,8 @@ def evaluate(
     encoders = {"query": load(query), "gallery": load(gallery)}
     images, processes = open_data(data, split, on_bad_image, workers)
     same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint
-    vectors = {"query": encoders["query"].encode(images.images, workers=processes)}
-    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode(images.images, workers=processes)
+    vectors = {"query": encoders["query"].encode_set(images, processes)}
+    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode_set(images, processes)
     pairs = [("query", "query")] if same else [("gallery", "gallery"), ("query", "gallery"), ("query", "query")]
     names = {"query": query, "gallery": gallery}
     rows = []
@@ -61,5 +61,6 @@ def evaluate(
         write_text(json_file, to_json(rows))
     titles = ["self-test"] if same else ["status quo", "nothing backfilled", "all backfilled"]
     print_rows(rows, titles)
-    if not encoders["query"].spec.answers(encoders["gallery"].spec):
-        typer.echo("The query model was not trained against this gallery model: expect chance where they meet.")
+    specs = [encoders[side].spec for side in ("query", "gallery")]
+    if not (specs[0].answers(specs[1]) or specs[1].answers(specs[0])):
+        typer.echo("Neither model was trained against the other: expect chance where they meet.")

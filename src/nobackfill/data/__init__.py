@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from nobackfill.config import DataConfig
+from nobackfill.data.captions import with_captions
 from nobackfill.data.cifar100 import load_cifar100
 from nobackfill.data.digits import load_digits
 from nobackfill.data.folder import load_folder
@@ -41,6 +42,8 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
     if data.root is not None and data.name == "digits":
         raise DataError(f"data.root: {data.root}: 'digits' comes with scikit-learn and takes no folder; leave it out")
     images = DATASETS[data.name](data.root or Path(), split)
+    if data.captions is not None:
+        images = with_captions(images, data.captions, data.root or Path())
     return leave_out_unreadable(images, data.workers) if data.on_bad_image == "skip" else images
 
 

@@ -21,6 +21,7 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with 'training' and 'validation' inside")
+    # Names that begin with a dot are what notebooks and file managers leave behind.
     folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
     folder = folders[split]
     if folder is None:
@@ -51,12 +52,3 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
 
 def _split_folder(root: Path, split: str) -> Path | None:
     return next((root / name for name in SPLIT_FOLDERS[split] if (root / name).is_dir()), None)
-
-
-# Names that begin with a dot are what notebooks and file managers leave behind.
-def _class_folders(folder: Path) -> list[str]:
-    return [child.name for child in folder.iterdir() if child.is_dir() and not child.name.startswith(".")]
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from nobackfill.errors import DataError
 
 Images = NDArray[np.uint8] | Sequence[str | Path | Image.Image]
 """uint8 [n, height, width, 3], or image files (or opened images) of any size."""
+Modality = Literal["image", "text"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class ImageSet:
         class_names: names of all classes.
         origin: what the set was read from, for messages.
         skipped: a line for each image that was left out because it does not decode.
+        captions: a text for each image, where `data.captions` names them.
     """
 
     images: Images
@@ -34,6 +37,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     origin: str
     skipped: tuple[str, ...] = ()
+    captions: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -53,7 +57,22 @@ class ImageSet:
     def take(self, index: NDArray[np.int64]) -> ImageSet:
         """The images at these positions, in this order."""
         images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
-        return ImageSet(images, self.labels[index], self.class_names, self.origin, self.skipped)
+        captions = None if self.captions is None else tuple(self.captions[i] for i in index)
+        return replace(self, images=images, labels=self.labels[index], captions=captions)
+
+    def samples(self, modality: Modality) -> Images | Sequence[str]:
+        """What an encoder of this modality takes: the images, or their captions.
+
+        Raises:
+            DataError: if captions are wanted and there are none.
+        """
+        if modality == "image":
+            return self.images
+        if self.captions is None:
+            raise DataError(
+                f"{self.origin}: a text model needs a caption for each image; name their file in data.captions"
+            )
+        return self.captions
 
 
 def choose_classes(data: DataConfig, count: int) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -74,7 +75,7 @@ class Loader:
         self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         dataset = _Files(self.images, self.preprocessing, augment, numbers)
-        workers = min(self.workers, len(chunks))
+        workers = min(self.workers, len(chunks), _cores())
         batches = torch.utils.data.DataLoader(
             dataset,
             batch_sampler=[chunk.tolist() for chunk in chunks],
@@ -87,6 +88,10 @@ class Loader:
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[Tensor, Tensor] | str:

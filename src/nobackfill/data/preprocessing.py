@@ -8,7 +8,7 @@ on a GPU arrays are resized there, which may round a pixel by one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -25,12 +25,28 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+class TextPreprocessing(BaseModel):
+    """How text becomes token numbers.
+
+    Attributes:
+        tokenizer: SHA-256 of the run folder's `tokenizer.json`.
+        max_tokens: longer texts are cut to this many tokens, marks of beginning and end included.
+        padding: the token that fills a batch up.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    tokenizer: str
+    max_tokens: int = Field(gt=2, le=65536)
+    padding: int = Field(ge=0)
+
+
 class Preprocessing(BaseModel):
     """Evaluation view of an image: to size, then to float with ImageNet's mean and deviation.
 
     Attributes:
         image_size: side of the square the network sees, in pixels.
         resize: shorter side before the centre crop; None stretches the whole image to the square.
+        interpolation: of the resizing, antialiased.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -38,16 +54,18 @@ class Preprocessing(BaseModel):
     resize: int | None = Field(default=None, gt=0, le=8192)
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
 
     def fit(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, height, width] to uint8 [..., 3, image_size, image_size]."""
-        from torchvision.transforms.v2 import functional  # noqa: PLC0415
+        from torchvision.transforms.v2 import InterpolationMode, functional  # noqa: PLC0415
 
+        mode = InterpolationMode(self.interpolation)
         size = [self.image_size, self.image_size]
         if self.resize is not None:
-            images = functional.center_crop(functional.resize(images, [self.resize], antialias=True), size)
+            images = functional.center_crop(functional.resize(images, [self.resize], mode), size)
         elif list(images.shape[-2:]) != size:
-            images = functional.resize(images, size, antialias=True)
+            images = functional.resize(images, size, mode)
         return images
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest
+from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.reference import PREFIX, build_reference
 
 
-def build_backbone(name: str, out_features: int, *, pretrained: bool = False, weights: Path | None = None) -> nn.Module:
+def build_backbone(
+    name: str,
+    out_features: int,
+    *,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    options: Mapping[str, int | float | str] | None = None,
+) -> nn.Module:
     """A network with `out_features` outputs.
 
     Args:
         name: `smallnetW` for a small residual net of width W (8–512); `reference/…` for an architecture of the BT²
-            paper; or a timm model name such as `resnet18`.
+            paper; `clip/text` or `clip/image` for a tower of CLIP; or a timm model name such as `resnet18`.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
+        options: `clip/…` only, and needed there: the sizes of the tower.
 
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
+    if name in TOWERS:
+        return build_tower(name, options or {})
+    if options:
+        raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):
         raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
     small = re.fullmatch(r"smallnet(\d{1,3})", name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from nobackfill.data.imageset import Images
+from nobackfill.data.imageset import Images, ImageSet
 from nobackfill.data.loader import Loader
-from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
 from nobackfill.errors import DataError
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec, Prefix, fingerprint
@@ -22,7 +22,7 @@ from nobackfill.progress import track
 
 
 class Encoder(nn.Module):
-    """Images to embeddings, in evaluation mode.
+    """Images to embeddings, in evaluation mode; `TextEncoder` is its like for captions.
 
     Attributes:
         network: backbone and head.
@@ -36,17 +36,18 @@ class Encoder(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Preprocessed images float32 [n, 3, s, s] to embeddings float32 [n, dim], scaled as the method defines."""
+        """Preprocessed images float32 [n, 3, s, s] (text: tokens int64 [n, t]) to embeddings float32 [n, dim]."""
         embedding: Tensor = self.network(images)["embedding"]
         return embedding
 
     @torch.inference_mode()
-    def encode(self, images: Images, batch_size: int = 256, workers: int = 0) -> NDArray[np.float32]:
-        """Embed images of any size, on the device the encoder is on.
+    def encode(self, samples: Images | Sequence[str], batch_size: int = 256, workers: int = 0) -> NDArray[np.float32]:
+        """Embed images of any size (or texts, with a text model), on the device the encoder is on.
 
         Args:
-            images: uint8 [n, height, width, 3] or grey [n, height, width]; or image files; or opened PIL images.
-            batch_size: images at a time.
+            samples: uint8 [n, height, width, 3] or grey [n, height, width]; or image files; or opened PIL images. Of a
+                text model: strings.
+            batch_size: samples at a time.
             workers: processes that decode image files.
 
         Returns:
@@ -55,28 +56,52 @@ class Encoder(nn.Module):
         Raises:
             DataError: for arrays of another shape or type, and for files that do not decode (named).
         """
-        images = _check(images)
+        samples = self._check(samples)
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}")
-        embeddings = np.empty((len(images), self.spec.dim), np.float32)
-        if not len(images):
+        embeddings = np.empty((len(samples), self.spec.dim), np.float32)
+        if not len(samples):
             return embeddings
         self.eval()
-        device = next(self.parameters()).device
-        loader = Loader(images, self.spec.preprocessing, device, workers)
-        batches = loader.batches(np.arange(len(images)), batch_size)
-        for positions, views in track(batches, f"encoding {len(images)} images", -(-len(images) // batch_size)):
-            embeddings[positions.numpy()] = self(views).cpu().numpy()
+        batches = self._batches(samples, batch_size, workers, next(self.parameters()).device)
+        title = f"encoding {len(samples)} {self.spec.modality}s"
+        for positions, inputs in track(batches, title, -(-len(samples) // batch_size)):
+            embeddings[positions.numpy()] = self(inputs).cpu().numpy()
         return embeddings
+
+    def encode_set(self, images: ImageSet, workers: int = 0, batch_size: int = 256) -> NDArray[np.float32]:
+        """Embed a data set: its images, or with a text model its captions; raises `DataError` if it has none."""
+        return self.encode(images.samples(self.spec.modality), batch_size, workers)
+
+    def _check(self, samples: Any) -> Any:
+        return check_images(samples)
+
+    def _batches(
+        self, samples: Any, batch_size: int, workers: int, device: torch.device
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Pairs of positions int64 [b] on the CPU and the network's inputs on its device."""
+        preprocessing = self.spec.preprocessing
+        assert isinstance(preprocessing, Preprocessing)  # noqa: S101 (a text model is a TextEncoder)
+        return Loader(samples, preprocessing, device, workers).batches(np.arange(len(samples)), batch_size)
 
 
 def finished_encoder(
     network: Network, method: str, preprocessing: Preprocessing, prefixes: tuple[Prefix, ...] = ()
 ) -> Encoder:
     """Wrap a trained network: fold its head, fingerprint it, name the generation."""
+    return Encoder(network, finished_spec(network, method, preprocessing, prefixes))
+
+
+def finished_spec(
+    network: Network,
+    method: str,
+    preprocessing: Preprocessing | TextPreprocessing,
+    prefixes: tuple[Prefix, ...] = (),
+) -> EmbeddingSpec:
+    """The spec of a trained network, whose head this folds."""
     network.head.fold()
     mark = fingerprint(network.architecture, preprocessing, network.state_dict())
-    spec = EmbeddingSpec(
+    return EmbeddingSpec(
         generation=f"{method}-{mark[:12]}",
         dim=network.head.dim,
         norm=network.head.norm,
@@ -85,10 +110,10 @@ def finished_encoder(
         architecture=network.architecture,
         preprocessing=preprocessing,
     )
-    return Encoder(network, spec)
 
 
-def _check(images: Any) -> Images:
+def check_images(images: Any) -> Images:
+    """The images as `encode` takes them, grey repeated to three channels; raises `DataError`."""
     if isinstance(images, np.ndarray):
         colour = images.ndim == 4 and images.shape[-1] == 3
         grey = images.ndim == 3 and images.shape[-1] != 3  # [h, w, 3] would be one colour image, not a stack

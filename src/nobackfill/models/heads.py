@@ -74,6 +74,22 @@ class PlainHead(Head):
         }
 
 
+class UnitHead(Head):
+    """normalize(h) and nothing else, for encoders that come without a classifier."""
+
+    kind = "unit"
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.options = {"dim": dim}
+        self.in_features = self.dim = dim
+        self.norm = 1.0
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, dim] to embedding [n, dim]."""
+        return {"embedding": normalize(features)}
+
+
 class BasisTransform(nn.Module):
     """The change of basis of BT² (arXiv 2211.03989, section 3): z = [o ; P·(C·f)], φ = [B·z[:d_o] ; z[d_o:]].
 
@@ -174,4 +190,4 @@ class BasisTransformHead(Head):
         self.basis.fold()
 
 
-HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, BasisTransformHead)}
+HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, UnitHead, BasisTransformHead)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
@@ -16,6 +18,8 @@ class Architecture(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     backbone: str
+    backbone_options: dict[str, int | float | str] = Field(default_factory=dict)
+    """Only for backbones whose sizes do not follow from the name (`clip/…`)."""
     head: str
     head_options: dict[str, bool | int | float] = Field(default_factory=dict)
 
@@ -27,14 +31,25 @@ class Network(nn.Module):
     backbone runs in bfloat16.
     """
 
-    def __init__(self, backbone: nn.Module, head: Head, backbone_name: str) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: Head,
+        backbone_name: str,
+        backbone_options: Mapping[str, int | float | str] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.architecture = Architecture(backbone=backbone_name, head=head.kind, head_options=head.options)
+        self.architecture = Architecture(
+            backbone=backbone_name,
+            backbone_options=dict(backbone_options or {}),
+            head=head.kind,
+            head_options=head.options,
+        )
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Preprocessed images float32 [n, 3, s, s] to the parts that the head names."""
+        """Preprocessed images float32 [n, 3, s, s], or tokens int64 [n, t], to the parts that the head names."""
         features = self.backbone(images)
         with torch.autocast(images.device.type, enabled=False):
             parts: dict[str, Tensor] = self.head(features.float())
@@ -53,5 +68,5 @@ def build_network(architecture: Architecture) -> Network:
             reason = " ".join(str(error).split())[:160]
             raise RunError(f"head {architecture.head!r} does not take these options: {reason}") from error
         head.fold()
-        backbone = build_backbone(architecture.backbone, head.in_features)
-    return Network(backbone, head, architecture.backbone)
+        backbone = build_backbone(architecture.backbone, head.in_features, options=architecture.backbone_options)
+    return Network(backbone, head, architecture.backbone, architecture.backbone_options)

@@ -16,15 +16,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest
+from nobackfill.models.transformer import from_folder, require_transformers
 
 PREFIX = "reference/"
-WIDTH = 768  # of ViT-B
+VIT_B16: dict[str, Any] = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "patch_size": 16, "image_size": 224,
+}  # fmt: skip
 
 
 def build_reference(name: str, out_features: int, weights: Path | None = None) -> nn.Module:
     """A backbone by its full name, such as `reference/resnet50`; raises `ConfigError` for an unknown one.
 
-    `weights` names the folder of a pre-trained transformer (transformers' config.json and model.safetensors), for the
+    `weights` names the folder of a pre-trained transformer (transformers' config.json and weights), for the
     ViT alone.
     """
     try:
@@ -70,30 +74,25 @@ def _torchvision(out_features: int, *, name: str) -> nn.Module:
 
 
 def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
-    try:
-        from transformers import ViTConfig, ViTModel  # noqa: PLC0415
-    except ImportError as error:
-        raise ConfigError(
-            "model.backbone: 'reference/vit_b16' needs the extra 'text': pip install 'nobackfill[text]'"
-        ) from error
+    require_transformers("model.backbone: 'reference/vit_b16'")
+    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+
     if weights is None:
-        return _PooledViT(ViTModel(ViTConfig()), out_features)
-    try:
-        # Never a hub's name, never a pickle: a folder with safetensors, or nothing.
-        found = ViTModel.from_pretrained(str(weights.resolve(strict=True)), local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"model.weights: {weights}: no pre-trained ViT as safetensors there: {reason}") from error
-    if found.config.hidden_size != WIDTH:
-        raise ConfigError(f"model.weights: {weights}: width {found.config.hidden_size}, expected {WIDTH} (ViT-B)")
+        return _PooledViT(ViTModel(ViTConfig(**VIT_B16)), out_features)
+    found = from_folder(ViTModel, weights, "ViT", "vit")
+    for key, wanted in VIT_B16.items():  # a run folder says no more than "vit_b16"
+        if getattr(found.config, key) != wanted:
+            raise ConfigError(
+                f"model.weights: {weights}: {key} is {getattr(found.config, key)}, expected {wanted} (ViT-B/16)"
+            )
     return _PooledViT(found, out_features)
 
 
 class _PooledViT(nn.Module):
-    def __init__(self, transformer: nn.Module, out_features: int) -> None:
+    def __init__(self, transformer: Any, out_features: int) -> None:
         super().__init__()
         self.transformer = transformer
-        self.embedding_fc = nn.Linear(WIDTH, out_features)
+        self.embedding_fc = nn.Linear(int(transformer.config.hidden_size), out_features)
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.embedding_fc(self.transformer(images).pooler_output)

@@ -17,14 +17,17 @@ from nobackfill.files import whole_file, write_text
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import build_network
 from nobackfill.models.spec import EmbeddingSpec, fingerprint
+from nobackfill.models.text import TextEncoder
 
-WEIGHTS, SPEC = "model.safetensors", "embedding.json"
+WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
 
 
 def save(encoder: Encoder, folder: Path) -> None:
     """Write weights and spec into an existing folder."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.network.state_dict().items()}
     write_tensors(folder / WEIGHTS, weights)
+    if isinstance(encoder, TextEncoder):
+        write_text(folder / TOKENIZER, encoder.tokenizer)
     write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
 
 
@@ -81,7 +84,17 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
     network.load_state_dict(weights)
-    return Encoder(network, spec).to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    encoder = Encoder(network, spec)
+    if spec.modality == "text":
+        encoder = TextEncoder(network, spec, _read_text(path.parent / TOKENIZER))
+    return encoder.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: damaged or missing: {error}") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

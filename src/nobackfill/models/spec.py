@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.imageset import Modality
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
 from nobackfill.models.network import Architecture
 
 
@@ -40,7 +41,12 @@ class EmbeddingSpec(BaseModel):
     prefixes: tuple[Prefix, ...] = ()
     fingerprint: str
     architecture: Architecture
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | TextPreprocessing
+
+    @property
+    def modality(self) -> Modality:
+        """What the encoder takes."""
+        return "text" if isinstance(self.preprocessing, TextPreprocessing) else "image"
 
     def answers(self, other: EmbeddingSpec) -> bool:
         """Whether vectors of `other` are comparable: the same generation, or one of the prefixes."""
@@ -51,10 +57,14 @@ class EmbeddingSpec(BaseModel):
         return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
 
 
-def fingerprint(architecture: Architecture, preprocessing: Preprocessing, weights: Mapping[str, Tensor]) -> str:
+def fingerprint(
+    architecture: Architecture, preprocessing: Preprocessing | TextPreprocessing, weights: Mapping[str, Tensor]
+) -> str:
     """SHA-256 over everything that decides what a vector means: two encoders agree on it only if they encode alike."""
     digest = hashlib.sha256()
-    described = {"architecture": architecture.model_dump(), "preprocessing": preprocessing.model_dump()}
+    # Without defaults, so that a setting added later leaves the fingerprints of older models as they are.
+    parts = {"architecture": architecture, "preprocessing": preprocessing}
+    described = {name: part.model_dump(exclude_defaults=True) for name, part in parts.items()}
     digest.update(json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()

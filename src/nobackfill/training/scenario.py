@@ -48,7 +48,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str
                     old = root / before / (INDEPENDENT if position == 1 else method)
                     run = root / generation / method
                     train_or_reuse(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run)
-                    vectors[generation, method] = load(run).encode(test.images, workers=data.workers)
+                    vectors[generation, method] = load(run).encode_set(test, data.workers)
                     for gallery in names[: position + 1]:
                         items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
                         metrics = retrieval_metrics(

@@ -36,9 +36,9 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
-    new = encoder.encode(test.images, workers=config.data.workers)
+    new = encoder.encode_set(test, config.data.workers)
     summary["self_test"] = searched(new, new)
     if config.old:
-        old = load(config.old, next(encoder.parameters()).device).encode(test.images, workers=config.data.workers)
+        old = load(config.old, next(encoder.parameters()).device).encode_set(test, config.data.workers)
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary

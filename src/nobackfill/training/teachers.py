@@ -46,7 +46,7 @@ def teacher_vectors(encoder: Encoder, images: ImageSet, workers: int) -> Tensor:
     A generation whose own vectors have another norm (BT²) is brought to unit norm too: both the cosine terms and the
     prototypes of the published losses assume it.
     """
-    return normalize(torch.from_numpy(encoder.encode(images.images, workers=workers)))
+    return normalize(torch.from_numpy(encoder.encode_set(images, workers)))
 
 
 def class_means(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -1,0 +1,58 @@
+"""One caption an image, from a JSON file {image file: caption}."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nobackfill.data.imageset import ImageSet
+from nobackfill.errors import DataError
+
+MAX_BYTES = 2**30
+
+
+def with_captions(images: ImageSet, path: Path, root: Path) -> ImageSet:
+    """The set with a caption for each of its image files.
+
+    Args:
+        images: a set of files; sets that arrive as arrays have no names to look up.
+        path: the JSON file. Its keys are the files' paths as they are opened, or relative to `root`.
+        root: folder of the data set.
+
+    Raises:
+        DataError: if the file is not such a mapping, or an image has no caption (the first is named).
+    """
+    if isinstance(images.images, np.ndarray):
+        raise DataError(f"data.captions: {images.origin} has no image files that captions could belong to")
+    captions = _read(path)
+    found: list[str] = []
+    missing: list[str] = []
+    for item in images.images:
+        file = Path(str(item))
+        inside = file.relative_to(root).as_posix() if file.is_relative_to(root) else ""
+        caption = captions.get(str(item), captions.get(inside))
+        if caption is None:
+            missing.append(inside or str(file))
+        else:
+            found.append(caption)
+    if missing:
+        raise DataError(f"{path}: no caption for {len(missing)} of {len(images)} images; the first is {missing[0]!r}")
+    return replace(images, captions=tuple(found))
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: larger than {MAX_BYTES} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())[:160]}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: expected a mapping of image file to caption, found {type(content).__name__}")
+    for key, caption in content.items():
+        if not isinstance(caption, str) or not caption.strip():
+            raise DataError(f"{path}: the caption of {key!r} is {caption!r}, expected a text")
+    return content

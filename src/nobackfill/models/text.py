@@ -1,0 +1,63 @@
+"""The encoder of a text model: a tokenizer before the network, kept with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nobackfill.data.preprocessing import TextPreprocessing
+from nobackfill.errors import DataError, RunError
+from nobackfill.models.clip import tokenizer_mark
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.network import Network
+from nobackfill.models.spec import EmbeddingSpec
+from nobackfill.models.transformer import require_transformers
+
+
+class TextEncoder(Encoder):
+    """Texts to embeddings, in evaluation mode.
+
+    Attributes:
+        tokenizer: its JSON, as `tokenizers` reads it.
+    """
+
+    def __init__(self, network: Network, spec: EmbeddingSpec, tokenizer: str) -> None:
+        super().__init__(network, spec)
+        self.tokenizer = tokenizer
+        settings = spec.preprocessing
+        if not isinstance(settings, TextPreprocessing) or tokenizer_mark(tokenizer) != settings.tokenizer:
+            raise RunError(f"tokenizer of generation {spec.generation}: not the one that its vectors were made with")
+        require_transformers("a text model")
+        from tokenizers import Tokenizer  # noqa: PLC0415
+
+        try:
+            self._tokens: Any = Tokenizer.from_str(tokenizer)
+        except Exception as error:  # whatever a stranger's JSON makes of it
+            raise RunError(
+                f"tokenizer of generation {spec.generation}: {' '.join(str(error).split())[:160]}"
+            ) from error
+        self._tokens.enable_truncation(settings.max_tokens)
+        self._tokens.enable_padding(pad_id=settings.padding)
+
+    def _check(self, samples: Any) -> Sequence[str]:
+        if isinstance(samples, str) or not isinstance(samples, Sequence):
+            raise DataError(f"texts: expected a list of strings, found {type(samples).__name__}")
+        for position, text in enumerate(samples):
+            if not isinstance(text, str):
+                raise DataError(f"texts: item {position} is {type(text).__name__}, expected a string")
+        return samples
+
+    def _batches(
+        self,
+        samples: Sequence[str],
+        batch_size: int,
+        workers: int,  # noqa: ARG002 (tokenizers has its own threads)
+        device: torch.device,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        for start in range(0, len(samples), batch_size):
+            tokens = self._tokens.encode_batch(list(samples[start : start + batch_size]))
+            ids = torch.tensor([each.ids for each in tokens], device=device)
+            yield torch.arange(start, start + len(ids)), ids
