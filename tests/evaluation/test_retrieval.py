@@ -1,17 +1,23 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from nobackfill.errors import DataError
-from nobackfill.evaluation import retrieval, retrieval_metrics
+from nobackfill.evaluation import RetrievalMetrics, counting, retrieval_metrics, search
+from nobackfill.evaluation.relevance import by_label
+from nobackfill.evaluation.retrieval import summarise
+from nobackfill.evaluation.search import empty_ranks
+from nobackfill.evaluation.vectors import unit, unit_prefixes
 
 Floats = NDArray[np.float32]
 
@@ -111,14 +117,164 @@ def test_equals_scikit_learn_on_clustered_vectors() -> None:
     np.testing.assert_allclose(metrics.average_precision, precisions, atol=1e-4)
 
 
-@pytest.mark.parametrize("values", [1, 300, 4500, 10**9])
-def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch, values: int) -> None:
+def same(found: RetrievalMetrics, expected: RetrievalMetrics) -> None:
+    """Every figure, to the last bit where it is a count."""
+    assert found.first_match.tolist() == expected.first_match.tolist()
+    np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-12)
+    for name in ("recall", "ndcg", "cmc"):
+        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-12)
+    assert found.mean_ap_at_r == pytest.approx(expected.mean_ap_at_r, abs=1e-12)
+    assert (found.queries, found.without_match) == (expected.queries, expected.without_match)
+
+
+@pytest.mark.parametrize("block", [16, 48, 1024])
+def test_the_size_of_a_block_changes_nothing(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
     vectors, labels = clustered()
     expected = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
-    monkeypatch.setattr(retrieval, "BLOCK_VALUES", values)
+    monkeypatch.setattr(search, "BLOCK", block)
+    same(retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True), expected)
+
+
+def test_both_ways_of_counting_agree() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        items = random.integers(0, 30, 200).astype(np.float32)
+        matches = np.sort(random.choice(items, random.integers(1, 40)))
+        items = items[items >= matches[0]]
+        found = []
+        for count in (counting._count_by_comparing, counting._count_by_searching):
+            above = np.full(len(matches), -1)
+            count(items, len(items), matches, above)
+            found.append(above.tolist())
+        assert found[0] == found[1] == [int((items >= match).sum()) for match in matches]
+
+
+def test_many_matches_are_counted_by_searching() -> None:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, 3000)  # more matches a query than `counting.FEW`
+    gallery = random.integers(-9, 10, (3000, 3)).astype(np.float32)  # many of them alike
+    gallery[:, 2] = 1
+    queries = axes(random, 40, 3)
+    found = retrieval_metrics(queries, gallery, labels[:40], labels)
+    scores = unit(queries, "") @ unit(gallery, "").T  # one value of each query is not zero: nothing is rounded twice
+    for i in range(40):
+        assert found.average_precision[i] == pytest.approx(average_precision_score(labels == labels[i], scores[i]))
+
+
+@given(cases(), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_the_device_s_way_equals_the_compiled_one(case: Any, exclude_self: bool) -> None:
+    if exclude_self:
+        gallery = axes(np.random.default_rng(len(case[3])), len(case[3]), 3)
+        case = (gallery, gallery, case[3], case[3])
+    try:
+        expected = retrieval_metrics(*case, exclude_self=exclude_self, topk=(1, 3, 5))
+    except DataError:
+        return
+    relevance = by_label(case[2], case[3], len(case[0]), len(case[1]))
+    query, gallery = unit_prefixes(case[0], case[1])
+    own = np.arange(len(query)) if exclude_self else np.full(len(query), -1)
+    ranks = empty_ranks(len(query), 3)
+    search._on_device(query, gallery, relevance, own, np.array([1, 3, 5]), ranks, torch.device("cpu"))
+    same(summarise(ranks, (1, 3, 5)), expected)
+
+
+@given(cases(), st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_figures_with_a_cut_off_equal_those_of_a_sorted_list(case: Any, k: int) -> None:
+    query, gallery = unit_prefixes(case[0], case[1])
+    recalls, gains, cut = [], [], []
+    for vector, label in zip(query, case[2], strict=True):
+        match = case[3] == label
+        order = sorted(range(len(gallery)), key=lambda i: (-float(vector @ gallery[i]), bool(match[i])))
+        ranked = match[order]
+        r = int(ranked.sum())
+        if not r:
+            continue
+        recalls.append(ranked[:k].sum() / r)
+        gain = sum(1 / math.log2(place + 2) for place in range(k) if place < len(ranked) and ranked[place])
+        gains.append(gain / sum(1 / math.log2(place + 2) for place in range(min(k, r))))
+        cut.append(sum(ranked[: place + 1].mean() for place in range(r) if ranked[place]) / r)
+    if not recalls:
+        return
+    metrics = retrieval_metrics(*case, topk=(k,))
+    assert metrics.recall[k] == pytest.approx(np.mean(recalls))
+    assert metrics.ndcg[k] == pytest.approx(np.mean(gains))
+    assert metrics.mean_ap_at_r == pytest.approx(np.mean(cut))
+
+
+@given(st.integers(0, 2**32), st.integers(1, 200))
+@settings(max_examples=50, deadline=None)
+def test_order_and_duplicates_of_real_vectors_change_nothing(seed: int, n: int) -> None:
+    random = np.random.default_rng(seed)
+    vectors, labels = random.normal(size=(n, 24)).astype(np.float32), random.integers(0, 5, n)
+    queries, query_labels = random.normal(size=(30, 24)).astype(np.float32), labels[random.integers(0, n, 30)]
+    expected = retrieval_metrics(queries, vectors, query_labels, labels)
+    order = random.permutation(n)
+    same(retrieval_metrics(queries, vectors[order], query_labels, labels[order]), expected)
+    twice = np.concatenate([vectors, vectors[order]])
+    both = np.concatenate([labels, labels[order]])
+    # Each item and its copy tie exactly: as if every rank were doubled.
+    found = retrieval_metrics(queries, twice, query_labels, both)
+    np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-12)
+    assert found.first_match.tolist() == (2 * expected.first_match - 1).tolist()
+    turn = random.permutation(30)
+    again = retrieval_metrics(queries[turn], vectors, query_labels[turn], labels)
+    assert again.first_match.tolist() == expected.first_match[turn].tolist()
+
+
+def test_relevance_as_a_table_and_as_lists() -> None:
+    vectors, labels = clustered(80)
+    expected = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
+    table = labels[:, None] == labels[None]
+    lists = [np.flatnonzero(row).tolist() * 2 for row in table]  # an item named twice is one match
+    for relevant in (table, lists):
+        same(retrieval_metrics(vectors, vectors, relevant=relevant, exclude_self=True), expected)
+    lists[3] = []
+    one_less = retrieval_metrics(vectors[:20], vectors, relevant=lists[:20])
+    assert (one_less.queries, one_less.without_match) == (19, 1)
+    assert np.isnan(one_less.average_precision[3])
+    assert one_less.first_match[3] == 0
+
+
+@pytest.mark.parametrize(
+    ("relevant", "message"),
+    [
+        (np.ones((3, 2), np.bool_), r"relevant: expected bool \[3, 3\], found bool \[3, 2\]"),
+        (np.ones((3, 3)), r"relevant: expected bool \[3, 3\], found float64 \[3, 3\]"),
+        ([[0], [1]], "expected a list for each of the 3 queries, found 2 lists"),
+        ([[0], [3], [1]], "query 1: item 3 is outside the gallery's range 0…2"),
+        ([[0], [-1], [1]], "query 1: item -1 is outside"),
+        ([[0], ["a"], [1]], "query 1: expected item numbers"),
+        ([[], [], []], "no query has a match"),
+    ],
+)
+def test_wrong_relevance_is_named(relevant: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        retrieval_metrics(GOOD, GOOD, relevant=relevant)
+
+
+def test_half_precision_and_mapped_files(tmp_path: Path) -> None:
+    vectors, labels = clustered()
+    half = vectors.astype(np.float16)
+    expected = retrieval_metrics(half.astype(np.float32), half.astype(np.float32), labels, labels, exclude_self=True)
+    same(retrieval_metrics(half, half, labels, labels, exclude_self=True), expected)
+    np.save(tmp_path / "half.npy", half)
+    mapped = np.load(tmp_path / "half.npy", mmap_mode="r")
+    same(retrieval_metrics(mapped, mapped, labels, labels, exclude_self=True), expected)
+    ranks, _ = oracle(half.astype("f8"), half.astype("f8"), labels, labels, exclude_self=True, digits=15)
+    assert retrieval_metrics(half, half, labels, labels, exclude_self=True).first_match.tolist() == ranks
+
+
+def test_random_vectors_equal_scikit_learn() -> None:
+    random = np.random.default_rng(1)
+    vectors, labels = random.normal(size=(700, 20)).astype(np.float32), random.integers(0, 7, 700)
     found = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
-    assert found.first_match.tolist() == expected.first_match.tolist()
-    np.testing.assert_allclose(found.average_precision, expected.average_precision, atol=1e-6)
+    scores = unit(vectors, "") @ unit(vectors, "").T
+    for i in range(700):
+        others = np.arange(700) != i
+        expected = average_precision_score(labels[others] == labels[i], scores[i, others])
+        assert found.average_precision[i] == pytest.approx(expected, abs=2e-3)
 
 
 def test_worked_example() -> None:
@@ -171,3 +327,7 @@ def test_other_bad_arguments() -> None:
         retrieval_metrics(GOOD, GOOD[:2], [0, 1, 2], [0, 1], exclude_self=True)
     with pytest.raises(DataError, match="topk"):
         retrieval_metrics(GOOD, GOOD, [0, 1, 2], [0, 1, 2], topk=(0,))
+    with pytest.raises(DataError, match="found neither"):
+        retrieval_metrics(GOOD, GOOD, [0, 1, 2])
+    with pytest.raises(DataError, match="found both"):
+        retrieval_metrics(GOOD, GOOD, [0, 1, 2], relevant=[[0], [1], [2]])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -15,6 +14,7 @@ from nobackfill.data.augment import random_view
 from nobackfill.data.imageset import Images
 from nobackfill.data.preprocessing import Preprocessing, read_image
 from nobackfill.errors import DataError
+from nobackfill.machine import cores
 
 
 class Loader:
@@ -75,7 +75,7 @@ class Loader:
         self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         dataset = _Files(self.images, self.preprocessing, augment, numbers)
-        workers = min(self.workers, len(chunks), _cores())
+        workers = min(self.workers, len(chunks), cores())
         batches = torch.utils.data.DataLoader(
             dataset,
             batch_sampler=[chunk.tolist() for chunk in chunks],
@@ -88,10 +88,6 @@ class Loader:
             if isinstance(batch, str):
                 raise DataError(batch)
             yield batch
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[Tensor, Tensor] | str:

@@ -1,40 +1,43 @@
-"""CMC and mean average precision of one set of vectors searched with another.
-
-Cosine on the first min(d_q, d_g) values. A block of queries at a time: memory grows with the gallery, never with
-queries × gallery.
-"""
+"""CMC, mean average precision and their like, of one set of vectors searched with another."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
 from nobackfill.errors import DataError
-
-BLOCK_VALUES = 2**23  # scores held at a time
+from nobackfill.evaluation.relevance import Relevance, Relevant, by_items, by_label
+from nobackfill.evaluation.search import Ranks, search
+from nobackfill.evaluation.vectors import unit_prefixes
 
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
     """Figures of one query set against one gallery, in 0–1, over the queries that have a match in the gallery.
 
+    A match that ties with non-matches counts as below them, save in `mean_ap`, which takes tied items as one group, as
+    scikit-learn does.
+
     Attributes:
         cmc: k → share of queries with a match among the first k.
+        recall: k → mean share of a query's matches among the first k.
+        ndcg: k → normalised discounted cumulative gain of the first k, every match of gain 1.
         mean_ap: mean average precision over the whole ranking.
+        mean_ap_at_r: mAP@R: average precision cut at R, the query's number of matches, divided by R.
         queries: number of queries counted.
         without_match: number of queries left out because nothing in the gallery matches them.
-        first_match: int64 [all queries], rank (from 1) of the best match, tied non-matches above it; 0 if left out.
+        first_match: int64 [all queries], rank (from 1) of the best match; 0 if left out.
         average_precision: float64 [all queries]; NaN if left out.
     """
 
     cmc: dict[int, float]
+    recall: dict[int, float]
+    ndcg: dict[int, float]
     mean_ap: float
+    mean_ap_at_r: float
     queries: int
     without_match: int
     first_match: NDArray[np.int64]
@@ -44,118 +47,93 @@ class RetrievalMetrics:
         """CMC@1, CMC@5 and mAP under the names used in every report; needs both cut-offs in `cmc`."""
         return {"top1": self.cmc[1], "top5": self.cmc[5], "mean_ap": self.mean_ap}
 
+    def per_query(self, score: str) -> NDArray[np.float64]:
+        """One of `scores()` for each query, float64 [all queries]; NaN if left out."""
+        if score == "mean_ap":
+            return self.average_precision
+        within = self.first_match <= {"top1": 1, "top5": 5}[score]
+        return np.where(self.first_match > 0, within.astype(np.float64), np.nan)
+
 
 def retrieval_metrics(
     query: ArrayLike,
     gallery: ArrayLike,
-    query_labels: ArrayLike,
-    gallery_labels: ArrayLike,
+    query_labels: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
     *,
+    relevant: Relevant | None = None,
     exclude_self: bool = False,
     topk: Sequence[int] = (1, 5),
+    device: str = "cpu",
 ) -> RetrievalMetrics:
-    """Exact CMC@k and mAP of a ranking by cosine.
-
-    Items of equal score share one rank: average precision counts them as scikit-learn's does, CMC puts a match below
-    the non-matches it ties with.
+    """Exact figures of a ranking by cosine on the first min(d_q, d_g) values.
 
     Args:
-        query: floats [n_q, d_q].
-        gallery: floats [n_g, d_g]; only the first min(d_q, d_g) values of both are compared.
+        query: floats [n_q, d_q] of any width (also float16, also memory-mapped); compared in float32.
+        gallery: floats [n_g, d_g].
         query_labels: integers [n_q]; a gallery item matches a query of the same label.
         gallery_labels: integers [n_g].
+        relevant: instead of labels, bool [n_q, n_g], or for each query a list of the gallery items that match it.
         exclude_self: query i is gallery item i, which is left out of its own ranking.
-        topk: cut-offs of CMC.
+        topk: cut-offs k of CMC, recall and nDCG.
+        device: where to compute, `cpu` or a device of torch.
 
     Raises:
         DataError: for empty, misshapen or non-finite input, vectors of norm zero, or no query with a match.
     """
-    query_unit, gallery_unit = _unit_prefixes(query, gallery)
-    query_label = _labels(query_labels, len(query_unit), "query")
-    gallery_label = _labels(gallery_labels, len(gallery_unit), "gallery")
-    if exclude_self and len(query_unit) != len(gallery_unit):
-        raise DataError(
-            f"exclude_self: expected query and gallery to be the same items, found {len(query_unit)} and "
-            f"{len(gallery_unit)}"
-        )
-    if not topk or min(topk) < 1:
-        raise DataError(f"topk: expected cut-offs of at least 1, found {list(topk)}")
-    ranks = np.zeros(len(query_unit), np.int64)
-    precisions = np.full(len(query_unit), np.nan)
-    block = max(1, BLOCK_VALUES // len(gallery_unit))
-    for start in range(0, len(query_unit), block):
-        rows = slice(start, start + block)
-        scores = query_unit[rows] @ gallery_unit.T
-        match = query_label[rows, None] == gallery_label[None, :]
-        if exclude_self:
-            own = torch.arange(len(scores))
-            # Minus infinity without a match ranks below everything and counts nowhere.
-            scores[own, start + own] = -torch.inf
-            match[own, start + own] = False
-        matched = match.any(1).numpy()
-        ranks[rows] = np.where(matched, _first_match(scores, match).numpy(), 0)
-        precisions[rows] = np.where(matched, _average_precision(scores, match).numpy(), np.nan)
-    counted = ranks > 0
+    query_unit, gallery_unit = unit_prefixes(query, gallery)
+    relevance = matches(query_labels, gallery_labels, relevant, len(query_unit), len(gallery_unit))
+    cutoffs = check_cutoffs(topk)
+    check_selves(exclude_self, len(query_unit), len(gallery_unit))
+    ranks = search(query_unit, gallery_unit, relevance, cutoffs, exclude_self=exclude_self, device=device)
+    return summarise(ranks, cutoffs)
+
+
+def summarise(ranks: Ranks, cutoffs: tuple[int, ...]) -> RetrievalMetrics:
+    """Means over the queries that have a match; raises `DataError` if none has."""
+    counted = ranks.first > 0
     if not counted.any():
         raise DataError("no query has a match in the gallery: their labels have nothing in common")
+    number, first = ranks.matches[counted], ranks.first[counted]
+    recall = ranks.found[counted] / number[:, None]
+    # The best ranking has its matches first: its gain is the sum of the first min(R, k) discounts.
+    ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(2 + np.arange(max(cutoffs))))])
+    best = np.stack([ideal[np.minimum(number, k)] for k in cutoffs], axis=1)
+    ndcg = ranks.gain[counted] / best
     return RetrievalMetrics(
-        cmc={k: float((ranks[counted] <= k).mean()) for k in topk},
-        mean_ap=float(precisions[counted].mean()),
+        cmc={k: float((first <= k).mean()) for k in cutoffs},
+        recall={k: float(recall[:, c].mean()) for c, k in enumerate(cutoffs)},
+        ndcg={k: float(ndcg[:, c].mean()) for c, k in enumerate(cutoffs)},
+        mean_ap=float(ranks.precision[counted].mean()),
+        mean_ap_at_r=float(ranks.precision_at_r[counted].mean()),
         queries=int(counted.sum()),
         without_match=int((~counted).sum()),
-        first_match=ranks,
-        average_precision=precisions,
+        first_match=ranks.first,
+        average_precision=ranks.precision,
     )
 
 
-def _first_match(scores: Tensor, match: Tensor) -> Tensor:
-    """Rank of the best match [n]: one more than the non-matches at or above its score."""
-    best = scores.masked_fill(~match, -torch.inf).amax(1, keepdim=True)
-    return ((scores >= best) & ~match).sum(1) + 1
+def matches(
+    query_labels: ArrayLike | None, gallery_labels: ArrayLike | None, relevant: Relevant | None, n_q: int, n_g: int
+) -> Relevance:
+    """The matches by labels or by `relevant`, whichever is given; raises `DataError` unless it is one of them."""
+    if relevant is None:
+        if query_labels is None or gallery_labels is None:
+            raise DataError("expected labels of query and gallery, or `relevant`; found neither")
+        return by_label(query_labels, gallery_labels, n_q, n_g)
+    if query_labels is not None or gallery_labels is not None:
+        raise DataError("expected labels of query and gallery, or `relevant`; found both")
+    return by_items(relevant, n_q, n_g)
 
 
-def _average_precision(scores: Tensor, match: Tensor) -> Tensor:
-    """Average precision [n], float64; a match counts the precision at the end of its group of equal scores."""
-    ranked, order = scores.sort(dim=1, descending=True)
-    hits = match.gather(1, order)
-    last = torch.ones_like(hits)
-    last[:, :-1] = ranked[:, :-1] != ranked[:, 1:]
-    places = torch.arange(scores.shape[1]).expand_as(scores)
-    # The end of each place's group is the nearest "last" at or after it.
-    ends = torch.where(last, places, scores.shape[1]).flip(1).cummin(1).values.flip(1)
-    precision = hits.cumsum(1).gather(1, ends).double() / (ends + 1)
-    return (precision * hits).sum(1) / hits.sum(1).clamp(min=1)
+def check_cutoffs(topk: Sequence[int]) -> tuple[int, ...]:
+    """Cut-offs of at least 1, at least one of them; else `DataError`."""
+    if not topk or min(topk) < 1:
+        raise DataError(f"topk: expected cut-offs of at least 1, found {list(topk)}")
+    return tuple(topk)
 
 
-def _unit_prefixes(query: ArrayLike, gallery: ArrayLike) -> tuple[Tensor, Tensor]:
-    arrays = {"query": np.asarray(query), "gallery": np.asarray(gallery)}
-    for name, array in arrays.items():
-        if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
-            raise DataError(
-                f"{name}: expected floats [n, dim] with n, dim ≥ 1, found {array.dtype} {list(array.shape)}"
-            )
-    shared = min(array.shape[1] for array in arrays.values())
-    query_unit, gallery_unit = (_unit(array[:, :shared], name) for name, array in arrays.items())
-    return query_unit, gallery_unit
-
-
-def _unit(array: NDArray[Any], name: str) -> Tensor:
-    largest = np.abs(array).max(axis=1, keepdims=True).astype(np.float64)
-    # Scaled first: squares of float32 values leave its range long before the values do.
-    usable = (largest > 0) & np.isfinite(largest)
-    vectors = np.divide(array, largest, where=usable, out=np.zeros(array.shape, np.float32))
-    norms = np.where(np.isfinite(largest), np.linalg.norm(vectors, axis=1, keepdims=True), np.nan)
-    for fault, rows in (
-        ("holds a value that is not finite", np.flatnonzero(~np.isfinite(norms[:, 0]))),
-        (f"has norm zero on its first {array.shape[1]} values", np.flatnonzero(norms[:, 0] == 0)),
-    ):
-        if len(rows):
-            raise DataError(f"{name}: row {rows[0]} {fault} (and {len(rows) - 1} more); cosine is not defined for it")
-    return torch.from_numpy(vectors / norms)
-
-
-def _labels(labels: ArrayLike, count: int, name: str) -> Tensor:
-    array = np.asarray(labels)
-    if array.shape != (count,) or array.dtype.kind not in "iu":
-        raise DataError(f"{name} labels: expected integers [{count}], found {array.dtype} {list(array.shape)}")
-    return torch.from_numpy(array.astype(np.int64))
+def check_selves(exclude_self: bool, n_q: int, n_g: int) -> None:
+    """Only where query and gallery are the same items can one find itself; else `DataError`."""
+    if exclude_self and n_q != n_g:
+        raise DataError(f"exclude_self: expected query and gallery to be the same items, found {n_q} and {n_g}")

@@ -1,0 +1,186 @@
+"""Exact search of a whole gallery, a block of queries at a time: what every query's matches are ranked by.
+
+On a CPU, blocks run side by side in threads: a matrix product by NumPy's BLAS, then `counting`. Elsewhere torch sorts
+the scores on the device. Memory grows with the gallery, never with queries × gallery.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from nobackfill.evaluation.relevance import Relevance
+from nobackfill.evaluation.vectors import Floats
+from nobackfill.machine import cores
+from nobackfill.progress import track
+
+Integers = NDArray[np.int64]
+
+BLOCK = 128  # queries at a time on a CPU: enough for the matrix product, few enough for the caches
+BLOCK_VALUES = 2**24  # scores at a time on another device
+NOWHERE = 2**62  # a rank behind every cut-off
+LANES = 16  # the gallery is padded to a multiple of this, so that no column is a matrix product's rim
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where the matches of each query stand.
+
+    Attributes:
+        matches: int64 [n_q], R, how many there are.
+        first: int64 [n_q], rank of the best from 1, tied non-matches above it; 0 without a match.
+        precision: float64 [n_q], average precision of the whole ranking, tied items as one group; NaN if none.
+        precision_at_r: float64 [n_q], average precision cut at rank R.
+        found: int64 [n_q, cutoffs], matches among the first k.
+        gain: float64 [n_q, cutoffs], discounted cumulative gain of the first k.
+    """
+
+    matches: NDArray[np.int64]
+    first: NDArray[np.int64]
+    precision: NDArray[np.float64]
+    precision_at_r: NDArray[np.float64]
+    found: NDArray[np.int64]
+    gain: NDArray[np.float64]
+
+
+def search(
+    query: Floats,
+    gallery: Floats,
+    relevance: Relevance,
+    cutoffs: tuple[int, ...],
+    *,
+    exclude_self: bool = False,
+    device: str = "cpu",
+) -> Ranks:
+    """Rank by inner product, highest first.
+
+    Args:
+        query: float32 [n_q, d].
+        gallery: float32 [n_g, d].
+        relevance: matches of each query.
+        cutoffs: k of the cut-off figures.
+        exclude_self: query i is gallery item i and is left out of its own ranking.
+        device: where to compute: `cpu`, `cuda`, …
+    """
+    ranks = empty_ranks(len(query), len(cutoffs))
+    own = np.arange(len(query)) if exclude_self else np.full(len(query), -1)
+    places = np.asarray(cutoffs, np.int64)
+    if device == "cpu":
+        _on_cpu(query, gallery, relevance, own, places, ranks)
+    else:
+        _on_device(query, gallery, relevance, own, places, ranks, torch.device(device))
+    return ranks
+
+
+def empty_ranks(queries: int, cutoffs: int) -> Ranks:
+    """Of queries without any match."""
+    return Ranks(
+        matches=np.zeros(queries, np.int64),
+        first=np.zeros(queries, np.int64),
+        precision=np.full(queries, np.nan),
+        precision_at_r=np.full(queries, np.nan),
+        found=np.zeros((queries, cutoffs), np.int64),
+        gain=np.zeros((queries, cutoffs)),
+    )
+
+
+def _on_cpu(
+    query: Floats, gallery: Floats, relevance: Relevance, own: Integers, places: Integers, ranks: Ranks
+) -> None:
+    from nobackfill.evaluation.counting import rank_matches  # noqa: PLC0415 (its compiler takes a while to import)
+
+    n_q, n_g = len(query), len(gallery)
+    threads = cores()
+    transposed = _padded(gallery, -n_g % LANES).T
+    buffers: SimpleQueue[Floats] = SimpleQueue()
+    for _ in range(threads):
+        buffers.put(np.empty((BLOCK, transposed.shape[1]), np.float32))
+
+    def block(start: int) -> None:
+        rows = slice(start, min(n_q, start + BLOCK))
+        scores = buffers.get()
+        # Always whole blocks: the same pair of vectors then has the same score wherever it stands.
+        np.matmul(_padded(query[rows], start + BLOCK - rows.stop), transposed, out=scores)
+        rank_matches(
+            scores, n_g, relevance.starts[rows], relevance.stops[rows], relevance.items, own[rows], places,
+            ranks.matches[rows], ranks.first[rows], ranks.precision[rows], ranks.precision_at_r[rows],
+            ranks.found[rows], ranks.gain[rows],
+        )  # fmt: skip
+        buffers.put(scores)
+
+    starts = range(0, n_q, BLOCK)
+    with _one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+        try:
+            for _ in track(pool.map(block, starts), f"searching {n_g} items", len(starts)):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _padded(rows: Floats, more: int) -> Floats:
+    return np.concatenate([rows, np.zeros((more, rows.shape[1]), np.float32)]) if more else rows
+
+
+def _one_blas_thread() -> Any:
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@lru_cache(1)
+def _blas() -> Any:
+    return ThreadpoolController()
+
+
+def _on_device(
+    query: Floats,
+    gallery: Floats,
+    relevance: Relevance,
+    own: Integers,
+    places: Integers,
+    ranks: Ranks,
+    device: torch.device,
+) -> None:
+    """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
+    items = torch.from_numpy(relevance.items).to(device)
+    columns = torch.from_numpy(gallery).to(device).T
+    cutoffs = torch.from_numpy(places).to(device)
+    widest = max(1, int((relevance.stops - relevance.starts).max()))
+    size = max(1, BLOCK_VALUES // max(len(gallery), widest * (1 + len(places))))
+    for start in range(0, len(query), size):
+        rows = slice(start, start + size)
+        scores = torch.from_numpy(query[rows]).to(device) @ columns
+        starts, stops, selves = (
+            torch.from_numpy(each[rows]).to(device)[:, None] for each in (relevance.starts, relevance.stops, own)
+        )
+        within = starts + torch.arange(widest, device=device)
+        item = items[within.clamp(max=len(items) - 1)] if len(items) else torch.zeros_like(within)
+        match = (within < stops) & (item != selves)
+        found = scores.gather(1, item.clamp(max=len(gallery) - 1)).masked_fill(~match, torch.inf)
+        scores = torch.where(torch.arange(len(gallery), device=device) == selves, -torch.inf, scores)
+        found = found.sort(1).values  # ascending, those that are none at the end
+        ranking = scores.sort(1).values
+        r = match.sum(1, keepdim=True)
+        above = len(gallery) - torch.searchsorted(ranking, found)
+        place = r - torch.arange(widest, device=device)
+        real = place > 0
+        reached = r - torch.searchsorted(found, found)
+        rank = torch.where(real, place + above - reached, NOWHERE)
+        share = torch.where(real, reached.double() / above.clamp(min=1), 0).sum(1)
+        cut = torch.where(real & (rank <= r), place.double() / rank, 0).sum(1)
+        early = rank[:, :, None] <= cutoffs
+        gain = (early / torch.log2(1 + rank.double())[:, :, None]).sum(1)
+        some = (r[:, 0] > 0).cpu().numpy()
+        ranks.matches[rows] = r[:, 0].cpu().numpy()
+        ranks.first[rows] = np.where(some, rank.amin(1).cpu().numpy(), 0)
+        ranks.precision[rows] = np.where(some, (share / r[:, 0]).cpu().numpy(), np.nan)
+        ranks.precision_at_r[rows] = np.where(some, (cut / r[:, 0]).cpu().numpy(), np.nan)
+        ranks.found[rows] = early.sum(1).cpu().numpy()
+        ranks.gain[rows] = gain.cpu().numpy()
