@@ -3,7 +3,7 @@
     python benchmarks/evaluation.py                  # 10,000 × 10,000, every contender
     python benchmarks/evaluation.py --large          # 50,000 × 50,000, ours and the bare product
 
-Each contender runs in a process of its own on the same vectors (fixed seed, 128 values, query set = gallery, no item finds
+Each contender runs in a process of its own on the same vectors (fixed seed, 128 values, query set = gallery, none finds
 itself); time is of the call alone, after a small one that warms it up; memory is the process's peak. Libraries that
 are not installed are listed as such: pip install pytorch-metric-learning torchmetrics faiss-cpu.
 """

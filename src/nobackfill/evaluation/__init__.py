@@ -1,5 +1,8 @@
 """Arrays in, figures out. Knows no model."""
 
+from nobackfill.evaluation.backfilling import Curve, backfilling_curve
+from nobackfill.evaluation.bootstrap import Interval, paired_bootstrap
+from nobackfill.evaluation.compare import Upgrade, compare, judge
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 from nobackfill.evaluation.spread import Spread
 from nobackfill.evaluation.upgrade import (
@@ -11,11 +14,18 @@ from nobackfill.evaluation.upgrade import (
 )
 
 __all__ = [
+    "Curve",
+    "Interval",
     "RetrievalMetrics",
     "Spread",
+    "Upgrade",
     "average_compatibility",
     "average_score",
+    "backfilling_curve",
+    "compare",
     "is_compatible",
+    "judge",
+    "paired_bootstrap",
     "retrieval_metrics",
     "self_accuracy_loss",
     "update_gain",

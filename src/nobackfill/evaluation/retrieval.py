@@ -85,7 +85,8 @@ def retrieval_metrics(
     relevance = matches(query_labels, gallery_labels, relevant, len(query_unit), len(gallery_unit))
     cutoffs = check_cutoffs(topk)
     check_selves(exclude_self, len(query_unit), len(gallery_unit))
-    ranks = search(query_unit, gallery_unit, relevance, cutoffs, exclude_self=exclude_self, device=device)
+    own = np.arange(len(query_unit)) if exclude_self else None
+    ranks = search(query_unit, gallery_unit, relevance, cutoffs, own=own, device=device)
     return summarise(ranks, cutoffs)
 
 

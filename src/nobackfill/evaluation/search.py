@@ -57,7 +57,7 @@ def search(
     relevance: Relevance,
     cutoffs: tuple[int, ...],
     *,
-    exclude_self: bool = False,
+    own: Integers | None = None,
     device: str = "cpu",
 ) -> Ranks:
     """Rank by inner product, highest first.
@@ -67,11 +67,11 @@ def search(
         gallery: float32 [n_g, d].
         relevance: matches of each query.
         cutoffs: k of the cut-off figures.
-        exclude_self: query i is gallery item i and is left out of its own ranking.
+        own: int64 [n_q], the gallery item that is the query itself and is left out of its ranking.
         device: where to compute: `cpu`, `cuda`, …
     """
     ranks = empty_ranks(len(query), len(cutoffs))
-    own = np.arange(len(query)) if exclude_self else np.full(len(query), -1)
+    own = np.full(len(query), -1) if own is None else own
     places = np.asarray(cutoffs, np.int64)
     if device == "cpu":
         _on_cpu(query, gallery, relevance, own, places, ranks)

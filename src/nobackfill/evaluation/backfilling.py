@@ -1,0 +1,108 @@
+"""What each further share of backfill buys: the score of new queries in a gallery that is part old, part new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nobackfill.errors import DataError
+from nobackfill.evaluation.relevance import Relevance
+from nobackfill.evaluation.retrieval import check_selves, summarise
+from nobackfill.evaluation.search import search
+from nobackfill.evaluation.vectors import Floats, as_table, unit
+
+MAX_QUERIES = 5000  # more would not move the curve by a visible amount
+CUTOFFS = (1, 5)
+TENTHS = tuple(step / 10 for step in range(11))
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The backfilling curve of one upgrade.
+
+    Attributes:
+        shares: β, shares of the gallery already embedded by the new model.
+        scores: name of the score → M(β) at each share.
+        area: name of the score → M̃, the area below, by the trapezoidal rule.
+        scale: γ, by which old vectors were multiplied in the mixed gallery.
+        queries: how many queries it rests on.
+    """
+
+    shares: tuple[float, ...]
+    scores: dict[str, tuple[float, ...]]
+    area: dict[str, float]
+    scale: float
+    queries: int
+
+
+def prefix_scale(new: Floats, dim: int) -> float:
+    """γ: mean norm of the first `dim` values of new unit vectors [n, d].
+
+    An old unit vector scaled by it lies in the new space as a new one's compatible part does: one inner-product search
+    with a new query then scores both on one scale. 1 where the old space is the whole new one.
+    """
+    return float(np.linalg.norm(new[:, :dim], axis=1).mean())
+
+
+def mixed_gallery(old: Floats, new: Floats, scale: float, backfilled: np.ndarray) -> Floats:
+    """Unit vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [γ·old ; 0]."""
+    gallery = np.zeros_like(new)
+    gallery[:, : old.shape[1]] = scale * old
+    gallery[backfilled] = new[backfilled]
+    return gallery
+
+
+def backfilling_curve(
+    query: ArrayLike,
+    old_gallery: ArrayLike,
+    new_gallery: ArrayLike,
+    relevance: Relevance,
+    *,
+    exclude_self: bool = False,
+    shares: Sequence[float] = TENTHS,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Curve:
+    """M(β) when items are re-embedded in random order.
+
+    Args:
+        query: new queries, floats [n_q, d]. More than 5,000 are thinned out at random.
+        old_gallery: floats [n_g, d_o], by the old model.
+        new_gallery: floats [n_g, d], the same items by the new one.
+        relevance: matches of each query.
+        exclude_self: query i is item i.
+        shares: β from 0 to 1, ascending.
+        seed: of the order and of the thinning.
+        device: where to compute.
+
+    Raises:
+        DataError: for misshapen or non-finite input, or galleries of different lengths.
+    """
+    new = unit(as_table(new_gallery, "new gallery"), "new gallery")
+    queries = new if query is new_gallery else unit(as_table(query, "query"), "query")
+    table = as_table(old_gallery, "old gallery")
+    if len(table) != len(new):
+        raise DataError(f"backfilling: expected the same items twice, found {len(table)} old and {len(new)} new ones")
+    if queries.shape[1] != new.shape[1]:
+        raise DataError(f"backfilling: query has {queries.shape[1]} values, the new gallery {new.shape[1]}")
+    check_selves(exclude_self, len(queries), len(new))
+    old = unit(table, "old gallery", min(table.shape[1], new.shape[1]))
+    scale = prefix_scale(new, old.shape[1])
+    random = np.random.default_rng(seed)
+    order = random.permutation(len(new))
+    chosen = np.sort(random.permutation(len(queries))[:MAX_QUERIES])
+    some = Relevance(relevance.starts[chosen], relevance.stops[chosen], relevance.items)
+    own = chosen if exclude_self else None
+    lines = []
+    for share in shares:
+        backfilled = np.zeros(len(new), np.bool_)
+        backfilled[order[: round(share * len(new))]] = True
+        gallery = mixed_gallery(old, new, scale, backfilled)
+        lines.append(summarise(search(queries[chosen], gallery, some, CUTOFFS, own=own, device=device), CUTOFFS))
+    found = [line.scores() for line in lines]
+    scores = {name: tuple(line[name] for line in found) for name in found[0]}
+    area = {name: float(np.trapezoid(values, shares)) for name, values in scores.items()}
+    return Curve(tuple(shares), scores, area, scale, lines[0].queries)
