@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from nobackfill.errors import DataError
 from nobackfill.evaluation import Interval, backfilling_curve, compare, judge, paired_bootstrap, retrieval_metrics
-from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.vectors import unit
 from nobackfill.evaluation.verdict import verdict
 
@@ -179,9 +178,7 @@ def test_queries_are_drawn_alike_for_every_figure() -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_curve_equals_a_loop(seed: int, exclude_self: bool) -> None:
     old, new, labels = models(n=60, seed=seed % 1000)
-    curve = backfilling_curve(
-        new, old, new, by_label(labels, labels, 60, 60), exclude_self=exclude_self, shares=(0, 0.3, 1), seed=seed
-    )
+    curve = backfilling_curve(new, old, new, labels, labels, exclude_self=exclude_self, shares=(0, 0.3, 1), seed=seed)
     q, o = unit(new, ""), unit(old, "")
     gamma = np.mean([np.linalg.norm(vector[:8]) for vector in q])
     assert curve.scale == pytest.approx(gamma)
@@ -212,7 +209,7 @@ def test_several_seeds_are_averaged() -> None:
         runs.append({
             cell: retrieval_metrics(q, g, labels, labels, exclude_self=True) for cell, (q, g) in pairs.items()
         })  # fmt: skip
-        curves.append(backfilling_curve(new, old, new, by_label(labels, labels, 150, 150), exclude_self=True))
+        curves.append(backfilling_curve(new, old, new, labels, labels, exclude_self=True))
     upgrade = judge(runs, curves, labels)
     assert upgrade.seeds == 3
     expected = np.mean([run["new/old"].mean_ap for run in runs])
@@ -224,9 +221,9 @@ def test_several_seeds_are_averaged() -> None:
 def test_what_does_not_belong_together_is_refused() -> None:
     old, new, labels = models(n=50)
     with pytest.raises(DataError, match="expected the same items twice, found 40 old and 50 new ones"):
-        backfilling_curve(new, old[:40], new, by_label(labels, labels, 50, 50))
+        backfilling_curve(new, old[:40], new, labels, labels)
     with pytest.raises(DataError, match="query has 8 values, the new gallery 12"):
-        backfilling_curve(old, old, new, by_label(labels, labels, 50, 50))
+        backfilling_curve(old, old, new, labels, labels)
     cells = {
         "old/old": retrieval_metrics(old, old, labels, labels),
         "new/old": retrieval_metrics(old, old, labels, labels),

@@ -15,6 +15,7 @@ from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
 from nobackfill.cli.import_clip import import_clip
 from nobackfill.cli.import_reference import import_reference
+from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, evaluate, embed, check, import_reference, import_clip):
+for verb in (demo, train, evaluate, embed, check, report, import_reference, import_clip):
     app.command()(verb)
 app.command("run")(run_verb)
 app.add_typer(data, name="data")

@@ -1,4 +1,4 @@
-"""`nobackfill evaluate`: one run's queries against another run's gallery."""
+"""`nobackfill evaluate`: searches, of run folders or plain arrays, and what an upgrade gains and costs."""
 
 from __future__ import annotations
 
@@ -7,60 +7,85 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption, open_data
+from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption
 
 
 def evaluate(
     config: Annotated[
         Path | None, typer.Argument(help="YAML file with query, gallery and data, instead of the options.")
     ] = None,
-    query: Annotated[Path | None, typer.Option(help="Run folder of the query model.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="Run folder of the gallery model. Default: the query's.")] = None,
+    query: Annotated[
+        Path | None, typer.Option(help="Run folder of the new model, or its query vectors (.npy).")
+    ] = None,
+    gallery: Annotated[
+        list[Path] | None,
+        typer.Option(help="Run folder of the gallery's model (repeat it, oldest first), or gallery vectors (.npy)."),
+    ] = None,
+    independent: Annotated[
+        Path | None, typer.Option(help="Run folder of an independent new model: the upper bound.")
+    ] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures here as well.")] = None,
+    query_labels: Annotated[Path | None, typer.Option(help="Arrays: class numbers of the queries (.npy).")] = None,
+    gallery_labels: Annotated[Path | None, typer.Option(help="Arrays: class numbers of the items (.npy).")] = None,
+    relevant: Annotated[
+        Path | None, typer.Option(help="Arrays: instead of labels, a boolean table (.npy) or lists of items (.json).")
+    ] = None,
+    old_query: Annotated[
+        Path | None, typer.Option(help="Arrays: the same queries by the gallery's model: the status quo (.npy).")
+    ] = None,
+    new_gallery: Annotated[
+        Path | None, typer.Option(help="Arrays: the same items by the query's model: a full backfill (.npy).")
+    ] = None,
+    query_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text a query, to show.")] = None,
+    gallery_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text an item, to show.")] = None,
+    exclude_self: Annotated[
+        bool, typer.Option("--exclude-self", help="Arrays: query i is item i and never finds itself.")
+    ] = False,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the figures here as well, for `nobackfill report`.")
+    ] = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Search a gallery embedded by one model with queries embedded by another.
+    """Search a gallery embedded by one model with queries embedded by another, and judge the upgrade.
 
-    Every image is a query and a gallery item, and never finds itself. Where the models differ, the status quo
-    (gallery model on both sides) and the full backfill (query model on both sides) stand beside it.
+    With run folders every image of --data is a query and a gallery item, and never finds itself. Wherever two models
+    meet, the status quo (gallery model on both sides) and the full backfill (query model on both sides) stand beside
+    it, every change with a 95 % interval. Plain arrays: --old-query says the status quo, --new-gallery a full backfill.
 
-    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits`
+    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --json figures.json`
+
+    Example: `nobackfill evaluate --query q.npy --gallery g.npy --query-labels y.npy --gallery-labels z.npy`
     """
+    from nobackfill.cli.evaluate_arrays import Arrays, evaluate_arrays
+    from nobackfill.cli.evaluate_runs import evaluate_runs
     from nobackfill.config import EvaluationConfig, parse_as, read_tree
     from nobackfill.errors import ConfigError
-    from nobackfill.evaluation import retrieval_metrics
     from nobackfill.files import write_text
-    from nobackfill.models import load
-    from nobackfill.reports.figures import row, to_json
-    from nobackfill.reports.tables import print_rows
+    from nobackfill.reports.figures import to_json
 
     if config is not None:
         settings = parse_as(EvaluationConfig, read_tree(config), str(config))
-        query, gallery = query or settings.query, gallery or settings.gallery
+        query, gallery = query or settings.query, gallery or [settings.gallery or settings.query]
         data = data or str(config)
-    if query is None or data is None:
-        raise ConfigError("evaluate: expected --query and --data, or a config file; see nobackfill evaluate --help")
-    gallery = gallery or query
-    encoders = {"query": load(query), "gallery": load(gallery)}
-    images, processes = open_data(data, split, on_bad_image, workers)
-    same = encoders["query"].spec.fingerprint == encoders["gallery"].spec.fingerprint
-    vectors = {"query": encoders["query"].encode_set(images, processes)}
-    vectors["gallery"] = vectors["query"] if same else encoders["gallery"].encode_set(images, processes)
-    pairs = [("query", "query")] if same else [("gallery", "gallery"), ("query", "gallery"), ("query", "query")]
-    names = {"query": query, "gallery": gallery}
-    rows = []
-    for searched_with, searched in pairs:
-        metrics = retrieval_metrics(
-            vectors[searched_with], vectors[searched], images.labels, images.labels, exclude_self=True
-        )
-        rows.append(row(metrics, query=str(names[searched_with]), gallery=str(names[searched])))
+    if query is None:
+        raise ConfigError("evaluate: expected --query and --data, or a config file, or arrays; see evaluate --help")
+    arrays = Arrays(
+        query_labels, gallery_labels, relevant, old_query, new_gallery, query_texts, gallery_texts, exclude_self
+    )
+    if query.suffix == ".npy":
+        for option, value in (("--data", data), ("--independent", independent)):
+            if value is not None:
+                raise ConfigError(f"{option}: goes with run folders, but --query {query} is an array; leave it out")
+        if not gallery or len(gallery) > 1:
+            raise ConfigError("evaluate: with arrays, expected one --gallery FILE.npy")
+        document = evaluate_arrays(query, gallery[0], arrays)
+    else:
+        if data is None:
+            raise ConfigError("evaluate: with run folders, expected --data; see nobackfill evaluate --help")
+        if arrays != Arrays():
+            raise ConfigError(f"evaluate: {arrays.first_given()} goes with arrays, but --query {query} is none (.npy)")
+        document = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers)
     if json_file:
-        write_text(json_file, to_json(rows))
-    titles = ["self-test"] if same else ["status quo", "nothing backfilled", "all backfilled"]
-    print_rows(rows, titles)
-    specs = [encoders[side].spec for side in ("query", "gallery")]
-    if not (specs[0].answers(specs[1]) or specs[1].answers(specs[0])):
-        typer.echo("Neither model was trained against the other: expect chance where they meet.")
+        write_text(json_file, to_json(**document))

@@ -32,20 +32,37 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     """Run a scenario, print its tables, write `report.json` and `matrix.png` to `out`."""
     import time
 
+    from nobackfill.config import INDEPENDENT
     from nobackfill.errors import RunError
     from nobackfill.files import write_text
     from nobackfill.reports.figures import row, to_json
     from nobackfill.reports.lineage import draw_matrices, lineage_table, long_table, summary
+    from nobackfill.reports.scenario import Judgements
     from nobackfill.reports.tables import print_table
-    from nobackfill.training.scenario import run_scenario
+    from nobackfill.reports.training import history
+    from nobackfill.reports.upgrades import plain
+    from nobackfill.training.scenario import run_scenario, scenario_test_set
 
     if out.is_dir() and any(out.iterdir()) and not any(out.glob("seed*")):
         raise RunError(f"{out}: is not empty and holds no runs of a scenario; choose another --out")
     started = time.perf_counter()
     names = list(scenario.generations)
-    rows = [row(metrics, **which) for which, metrics in run_scenario(scenario, out)]
+    test = scenario_test_set(scenario)
+    judgements, rows, training = Judgements(test, names), [], {}
+    for each in run_scenario(scenario, out, test):
+        rows.append(row(each.metrics, method=each.method, seed=each.seed, query=each.query, gallery=each.gallery))
+        judgements.add(each.method, each.seed, each.query, each.gallery, each.metrics, each.vectors)
+        training[str(each.run.relative_to(out))] = history(each.run)
+    upgrades = [
+        {"method": step[0], "old": step[1], "new": step[2], **plain(upgrade), "examples": judgements.examples[step]}
+        for step, upgrade in sorted(
+            judgements.judged(), key=lambda judged: judged[0][0] == INDEPENDENT
+        )  # the bound last
+    ]
     seconds = round(time.perf_counter() - started, 1)
-    write_text(out / "report.json", to_json(rows, summary=summary(rows, names), generations=names, seconds=seconds))
+    figures = {"summary": summary(rows, names), "generations": names, "seconds": seconds}
+    settings = {"out": str(out), "seeds": scenario.seeds}
+    write_text(out / "report.json", to_json(rows, **figures, upgrades=upgrades, training=training, settings=settings))
     draw_matrices(rows, names, out / "matrix.png")
     print_table(lineage_table(rows, names))
     if len(names) > 2:
@@ -55,4 +72,7 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
         f"Scores: {spread}. Update gain: 0 is doing nothing, 1 a full backfill;\n"
         "self-accuracy loss: points below the independent model. Both on top-1."
     )
+    for upgrade in upgrades:
+        step = f"{upgrade['method']}, {upgrade['old']} → {upgrade['new']}"
+        typer.echo(f"{step}: {upgrade['verdict']['word']}. {upgrade['verdict']['reasons'][0]}")
     typer.echo(f"{out}: report.json, matrix.png and the run folders, after {seconds:.0f} s")

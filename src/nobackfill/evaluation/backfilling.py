@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import DataError
-from nobackfill.evaluation.relevance import Relevance
-from nobackfill.evaluation.retrieval import check_selves, summarise
+from nobackfill.evaluation.relevance import Relevance, Relevant
+from nobackfill.evaluation.retrieval import check_selves, matches, summarise
 from nobackfill.evaluation.search import search
 from nobackfill.evaluation.vectors import Floats, as_table, unit
 
@@ -59,8 +59,10 @@ def backfilling_curve(
     query: ArrayLike,
     old_gallery: ArrayLike,
     new_gallery: ArrayLike,
-    relevance: Relevance,
+    query_labels: ArrayLike | None = None,
+    gallery_labels: ArrayLike | None = None,
     *,
+    relevant: Relevant | None = None,
     exclude_self: bool = False,
     shares: Sequence[float] = TENTHS,
     seed: int = 0,
@@ -72,7 +74,9 @@ def backfilling_curve(
         query: new queries, floats [n_q, d]. More than 5,000 are thinned out at random.
         old_gallery: floats [n_g, d_o], by the old model.
         new_gallery: floats [n_g, d], the same items by the new one.
-        relevance: matches of each query.
+        query_labels: integers [n_q].
+        gallery_labels: integers [n_g].
+        relevant: instead of labels, see `retrieval_metrics`.
         exclude_self: query i is item i.
         shares: β from 0 to 1, ascending.
         seed: of the order and of the thinning.
@@ -94,6 +98,7 @@ def backfilling_curve(
     random = np.random.default_rng(seed)
     order = random.permutation(len(new))
     chosen = np.sort(random.permutation(len(queries))[:MAX_QUERIES])
+    relevance = matches(query_labels, gallery_labels, relevant, len(queries), len(new))
     some = Relevance(relevance.starts[chosen], relevance.stops[chosen], relevance.items)
     own = chosen if exclude_self else None
     lines = []

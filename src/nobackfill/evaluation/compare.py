@@ -14,7 +14,7 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation.backfilling import Curve, backfilling_curve
 from nobackfill.evaluation.bootstrap import REPLICATES, Doubles, Interval, paired_bootstrap
 from nobackfill.evaluation.relevance import Relevant
-from nobackfill.evaluation.retrieval import RetrievalMetrics, matches, retrieval_metrics
+from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 from nobackfill.evaluation.upgrade import update_gain
 from nobackfill.evaluation.verdict import JUDGED, Verdict, verdict
 
@@ -123,12 +123,10 @@ def compare(
     curve = None
     if new_gallery is not None and old_gallery is not None:
         cells["new/new"] = searched(new_query, new_gallery)
-        relevance = matches(
-            query_labels, gallery_labels, relevant, len(np.asarray(new_query)), len(np.asarray(new_gallery))
-        )
         curve = backfilling_curve(
-            new_query, old_gallery, new_gallery, relevance, exclude_self=exclude_self, seed=seed, device=device
-        )
+            new_query, old_gallery, new_gallery, query_labels, gallery_labels, relevant=relevant,
+            exclude_self=exclude_self, seed=seed, device=device,
+        )  # fmt: skip
     if independent is not None:
         cells["independent"] = searched(*_pair(independent))
     return judge([cells], [curve] if curve else [], query_labels, class_names, replicates=replicates, seed=seed)

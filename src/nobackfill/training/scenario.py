@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT, RunConfig, ScenarioConfig, load_config
-from nobackfill.data import load_split
+from nobackfill.data import ImageSet, load_split
 from nobackfill.errors import ConfigError
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.models import load
@@ -17,28 +20,42 @@ from nobackfill.training.loop import train
 from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints, teacher_keys
 
 
-def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str, Any], RetrievalMetrics]]:
+@dataclass(frozen=True)
+class Searched:
+    """One search: a generation's queries, by one method and seed, in the gallery of the same or an older generation.
+
+    Attributes:
+        vectors: of the queries and of the gallery, float32 [n, dim]; both of the test split.
+        run: run folder of the query's model.
+    """
+
+    method: str
+    seed: int
+    query: str
+    gallery: str
+    metrics: RetrievalMetrics
+    vectors: tuple[NDArray[np.float32], NDArray[np.float32]]
+    run: Path
+
+
+def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterator[Searched]:
     """Train every run under `out/seed<n>/<generation>/<method>` and search each older gallery with each newer model.
 
     The first generation is the independent model of its config, shared by all methods; the old model of a later one is
     the generation before it by the same method. A run folder that is there already is reused if its config is the
-    same, an unfinished one is gone on with. Galleries and queries are the test split of the newest generation's data.
+    same, an unfinished one is gone on with. Galleries and queries are the images of `test`.
 
     Yields:
-        ({"method", "seed", "query", "gallery"}, metrics) for every method and pair of generations, newest query last;
-        pairs of the first generation with itself come once, as "independent".
+        For every seed, method and pair of generations a search, newest query last; the first generation's search of
+        itself comes once, as "independent".
     """
-    configs = {
-        generation: {method: load_config(path) for method, path in methods.items()}
-        for generation, methods in scenario.generations.items()
-    }
+    configs = _configs(scenario)
     for methods in configs.values():
         for config in methods.values():
             resolve(_with_teachers(config, Path("old"), Path("independent"), 0))  # whatever is wrong, before hours pass
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
-    test = load_split(data, "test")
-    vectors: dict[tuple[str, str], Any] = {}
+    vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
     with bar("scenario", scenario.seeds * sum(map(len, configs.values()))) as step:
         for seed in range(scenario.seeds):
             for position, generation in enumerate(names):
@@ -54,8 +71,21 @@ def run_scenario(scenario: ScenarioConfig, out: Path) -> Iterator[tuple[dict[str
                         metrics = retrieval_metrics(
                             vectors[generation, method], items, test.labels, test.labels, exclude_self=True
                         )
-                        yield {"method": method, "seed": seed, "query": generation, "gallery": gallery}, metrics
+                        pair = (vectors[generation, method], items)
+                        yield Searched(method, seed, generation, gallery, metrics, pair, run)
                     step(f"seed {seed}: {generation}/{method} done")
+
+
+def scenario_test_set(scenario: ScenarioConfig) -> ImageSet:
+    """What a scenario searches: the test split of the newest generation's data."""
+    return load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test")
+
+
+def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
+    return {
+        generation: {method: load_config(path) for method, path in methods.items()}
+        for generation, methods in scenario.generations.items()
+    }
 
 
 def train_or_reuse(config: RunConfig, out: Path) -> None:

@@ -1,0 +1,60 @@
+"""Vectors, labels and texts that come as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def read_array(path: Path, option: str) -> NDArray[Any]:
+    """A .npy file, mapped into memory; never a pickle. Raises `ConfigError` naming the option."""
+    import numpy as np
+
+    from nobackfill.errors import ConfigError
+
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
+        raise ConfigError(f"{option} {path}: cannot be read as a .npy array: {reason}") from error
+
+
+def read_relevant(path: Path, option: str) -> Any:
+    """Matches of each query: a boolean .npy table, or a JSON list of lists of gallery positions."""
+    import json
+
+    from nobackfill.errors import ConfigError
+
+    if path.suffix == ".npy":
+        return read_array(path, option)
+    try:
+        lists = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{option} {path}: cannot be read as JSON: {' '.join(str(error).split())[:120]}") from error
+    if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
+        raise ConfigError(f"{option} {path}: expected a list of lists of gallery positions, one a query")
+    return lists
+
+
+def read_texts(path: Path, count: int, option: str) -> list[str]:
+    """A text file with a line an item."""
+    from nobackfill.errors import ConfigError
+
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option} {path}: cannot be read as text: {error}") from error
+    if len(lines) != count:
+        raise ConfigError(f"{option} {path}: expected a line for each of the {count} items, found {len(lines)}")
+    return lines
+
+
+def as_labels(array: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """Labels in memory, for pictures and lines by class; what is wrong with them `retrieval_metrics` says."""
+    import numpy as np
+
+    return None if array is None or array.dtype.kind not in "iu" else np.asarray(array).astype(np.int64)

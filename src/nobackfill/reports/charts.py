@@ -1,0 +1,98 @@
+"""Line charts as the numbers a template draws: an SVG in the page's own colours, light or dark."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 640, 300
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A mark of an axis: where, and what it says."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line's name and its points as SVG writes them."""
+
+    name: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """All that the template needs, in the units of its `viewBox`."""
+
+    title: str
+    x_label: str
+    y_label: str
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    lines: list[Line]
+    level: float | None
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+    bottom: int = HEIGHT - BOTTOM
+
+
+def chart(
+    title: str, x_label: str, y_label: str, series: Mapping[str, Points], level: float | None = None
+) -> Chart | None:
+    """A chart of named lines, and a dashed level if given; None where there is nothing to draw.
+
+    Args:
+        title: for those who do not see it.
+        x_label: what the x values are.
+        y_label: what the y values are.
+        series: name → (x, y) pairs; pairs that are not finite are left out.
+        level: a y value to compare with.
+    """
+    finite = {
+        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
+    }
+    finite = {name: points for name, points in finite.items() if points}
+    if not finite:
+        return None
+    xs = [x for points in finite.values() for x, _ in points]
+    ys = [y for points in finite.values() for _, y in points] + ([] if level is None else [level])
+    x_marks, y_marks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
+    low_x, high_x = min(xs[0], *xs, x_marks[0]), max(*xs, x_marks[-1])
+    low_y, high_y = min(*ys, y_marks[0]), max(*ys, y_marks[-1])
+
+    def across(x: float) -> float:
+        return round(LEFT + (WIDTH - LEFT - RIGHT) * (x - low_x) / (high_x - low_x), 1)
+
+    def down(y: float) -> float:
+        return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * (y - low_y) / (high_y - low_y), 1)
+
+    return Chart(
+        title=title,
+        x_label=x_label,
+        y_label=y_label,
+        x_ticks=[Tick(across(x), f"{x:g}") for x in x_marks],
+        y_ticks=[Tick(down(y), f"{y:g}") for y in y_marks],
+        lines=[Line(name, " ".join(f"{across(x)},{down(y)}" for x, y in points)) for name, points in finite.items()],
+        level=None if level is None else down(level),
+    )
+
+
+def nice_ticks(low: float, high: float, count: int = 6) -> list[float]:
+    """About `count` round numbers from at most `low` to at least `high`."""
+    if high - low <= 1e-6 * max(1.0, abs(low), abs(high)):  # one value, to the eye
+        low, high = low - 0.5, high + 0.5
+    rough = (high - low) / (count - 1)
+    size = 10 ** math.floor(math.log10(rough))
+    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(step * position, 10) for position in range(first, last + 1)]

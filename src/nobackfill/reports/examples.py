@@ -1,0 +1,116 @@
+"""Searches whose first answer an upgrade changed, with pictures and texts, ready for JSON."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image
+
+from nobackfill.data import ImageSet
+from nobackfill.data.preprocessing import read_image
+from nobackfill.evaluation import RetrievalMetrics
+from nobackfill.evaluation.vectors import unit_prefixes
+
+EACH = 6  # examples of either kind
+NEIGHBOURS = 5
+SIDE = 96  # of a thumbnail, in pixels
+
+
+@dataclass(frozen=True)
+class Items:
+    """What can be shown of queries or gallery items, by position; None where there is nothing of the kind."""
+
+    labels: NDArray[np.int64] | None
+    class_names: Sequence[str] | None = None
+    images: ImageSet | None = None
+    texts: Sequence[str] | None = None
+
+    @classmethod
+    def of(cls, images: ImageSet) -> Items:
+        """All that an image set has."""
+        return cls(images.labels, images.class_names, images, images.captions)
+
+    def show(self, position: int, label: int | None = None) -> dict[str, Any]:
+        """One item: its name, label, picture, text, and whether its label is the one given."""
+        own = None if self.labels is None else int(self.labels[position])
+        name = f"item {position}"
+        if self.images is not None and not isinstance(self.images.images, np.ndarray):
+            name = Path(str(self.images.images[position])).name
+        return {
+            "name": name,
+            "label": None if own is None else self.class_names[own] if self.class_names else str(own),
+            "right": None if label is None else own == label,
+            "image": None if self.images is None else thumbnail(self.images, position),
+            "text": None if self.texts is None else self.texts[position],
+        }
+
+
+def flip_examples(
+    before: RetrievalMetrics,
+    after: RetrievalMetrics,
+    old: tuple[ArrayLike, ArrayLike],
+    new: tuple[ArrayLike, ArrayLike],
+    queries: Items,
+    gallery: Items,
+    *,
+    exclude_self: bool,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Some queries, drawn at random, that were right and are wrong (`negative`), then some the other way round.
+
+    Args:
+        before: metrics of the old queries in the old gallery.
+        after: metrics of the new queries in the old gallery.
+        old: (queries, gallery) of the search before, floats [n, d].
+        new: (queries, gallery) of the search after.
+        queries: what can be shown of a query; its labels say which answers are right.
+        gallery: what can be shown of an answer.
+        exclude_self: query i is gallery item i.
+        seed: of the draw.
+    """
+    right = {"before": before.first_match == 1, "after": after.first_match == 1}
+    counted = before.first_match > 0
+    random, examples = np.random.default_rng(seed), []
+    for kind, flipped in (
+        ("negative", counted & right["before"] & ~right["after"]),
+        ("positive", counted & ~right["before"] & right["after"]),
+    ):
+        found = np.flatnonzero(flipped)
+        chosen = np.sort(random.permutation(found)[:EACH])
+        answers = [_nearest(pair, chosen, exclude_self) for pair in (old, new)]
+        for row, query in enumerate(chosen):
+            label = None if queries.labels is None else int(queries.labels[query])
+            shown = {
+                name: [gallery.show(int(item), label) for item in answers[side][row]]
+                for side, name in enumerate(("old", "new"))
+            }
+            examples.append({"flip": kind, "query": queries.show(int(query)), **shown})
+    return examples
+
+
+def thumbnail(images: ImageSet, position: int) -> str:
+    """An image as a data address, at most 96 pixels wide and high."""
+    picture = images.images[position]
+    image = Image.fromarray(picture if isinstance(picture, np.ndarray) else read_image(picture))
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    small = max(image.size) <= SIDE // 2  # a few bytes either way, and no blocks where they would be seen
+    image.save(buffer, "PNG") if small else image.save(buffer, "JPEG", quality=80)
+    return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _nearest(pair: tuple[ArrayLike, ArrayLike], chosen: NDArray[np.int64], exclude_self: bool) -> NDArray[np.int64]:
+    if not len(chosen):
+        return np.empty((0, 0), np.int64)
+    query, gallery = unit_prefixes(np.asarray(pair[0])[chosen], pair[1])
+    scores = query @ gallery.T
+    if exclude_self:
+        scores[np.arange(len(chosen)), chosen] = -np.inf
+    return np.argsort(-scores, axis=1, kind="stable")[:, : min(NEIGHBOURS, len(gallery) - exclude_self)]

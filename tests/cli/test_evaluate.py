@@ -1,0 +1,159 @@
+"""`nobackfill evaluate` on plain arrays and on lineages of run folders; `nobackfill report` on what they write."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nobackfill.cli.app import run
+from nobackfill.evaluation import compare, retrieval_metrics
+
+N = 120
+
+
+@pytest.fixture
+def arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Vectors by two models as files in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 6, N)
+    centres = random.normal(size=(6, 8))
+    found: dict[str, Any] = {
+        "old": (centres[labels] + 1.5 * random.normal(size=(N, 8))).astype(np.float32),
+        "new": (centres[labels] + random.normal(size=(N, 8))).astype(np.float16),
+        "labels": labels,
+    }
+    for name, array in found.items():
+        np.save(f"{name}.npy", array)
+    Path("texts.txt").write_text("\n".join(f"<b>text {i}</b>" for i in range(N)))
+    Path("lists.json").write_text(json.dumps([np.flatnonzero(labels == label).tolist() for label in labels]))
+    np.save("table.npy", labels[:, None] == labels[None])
+    return found
+
+
+SEARCH = ["evaluate", "--query", "new.npy", "--gallery", "old.npy", "--exclude-self"]
+LABELS = ["--query-labels", "labels.npy", "--gallery-labels", "labels.npy"]
+UPGRADE = [*SEARCH, *LABELS, "--old-query", "old.npy", "--new-gallery", "new.npy"]
+
+
+def test_one_search_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    labels = arrays["labels"]
+    expected = retrieval_metrics(arrays["new"], arrays["old"], labels, labels, exclude_self=True)
+    for how in (LABELS, ["--relevant", "lists.json"], ["--relevant", "table.npy"]):
+        assert run([*SEARCH, *how, "--json", "figures.json"]) == 0
+        printed = capsys.readouterr().out
+        assert f"mAP@R: {100 * expected.mean_ap_at_r:.1f} %" in printed
+        assert f"nDCG@5: {100 * expected.ndcg[5]:.1f} %" in printed
+        assert "Better than doing nothing?" in printed
+        (figures,) = json.loads(Path("figures.json").read_text())["rows"]
+        assert figures["mean_ap"] == pytest.approx(expected.mean_ap)
+        assert figures["top1"] == expected.cmc[1]
+    assert run(["report", "figures.json"]) == 0
+    assert "no upgrade to judge" in Path("report.html").read_text()
+
+
+def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    expected = compare(arrays["old"], arrays["new"], arrays["labels"], exclude_self=True)
+    texts = ["--query-texts", "texts.txt", "--gallery-texts", "texts.txt"]
+    assert run([*UPGRADE, *texts, "--json", "figures.json"]) == 0
+    printed = capsys.readouterr().out
+    assert f"Verdict: {expected.verdict.word}." in printed
+    assert expected.verdict.reasons[0] in printed
+    document = json.loads(Path("figures.json").read_text())
+    (upgrade,) = document["upgrades"]
+    assert upgrade["scores"]["new/new"]["top1"]["mean"] == pytest.approx(expected.scores["new/new"]["top1"].mean)
+    assert upgrade["change"]["new/old"]["mean_ap"]["word"] == expected.change["new/old"]["mean_ap"].word
+    assert upgrade["examples"][0]["query"]["text"].startswith("<b>text ")
+    assert [row["query"] for row in document["rows"]] == ["old.npy", "new.npy", "new.npy"]
+    assert run(["report", "figures.json"]) == 0
+    page = Path("report.html").read_text()
+    assert "&lt;b&gt;text " in page
+    assert "<b>text" not in page
+
+
+def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*UPGRADE[:-2], "--json", "figures.json"]) == 0
+    assert "all backfilled" not in capsys.readouterr().out
+    (upgrade,) = json.loads(Path("figures.json").read_text())["upgrades"]
+    assert upgrade["curve"] is None
+    assert run(["report", "figures.json"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ([*SEARCH, "--query-labels", "labels.npy"], "expected labels of query and gallery"),
+        ([*SEARCH, *LABELS, "--relevant", "lists.json"], "found both"),
+        ([*SEARCH, *LABELS, "--new-gallery", "new.npy"], "give --old-query too"),
+        ([*SEARCH, *LABELS, "--data", "digits"], "--data: goes with run folders"),
+        ([*SEARCH, *LABELS, "--gallery", "old.npy"], "expected one --gallery FILE.npy"),
+        ([*SEARCH, "--relevant", "texts.txt"], "--relevant texts.txt: cannot be read as JSON"),
+        (
+            [*SEARCH, *LABELS, "--old-query", "gone.npy"],
+            "--old-query gone.npy: cannot be read as a .npy array",
+        ),
+        ([*SEARCH, *LABELS, "--old-query", "pickle.npy"], "--old-query pickle.npy: cannot be read as a .npy array"),
+        ([*SEARCH, "--query-labels", "short.npy", "--gallery-labels", "labels.npy"], r"expected integers [120]"),
+        ([*UPGRADE, "--query-texts", "short.txt"], "expected a line for each of the 120 items, found 1"),
+        (["evaluate", "--query", "nan.npy", "--gallery", "old.npy", *LABELS], "query: row 7 holds a value"),
+        (["evaluate", "--query", "zero.npy", "--gallery", "old.npy", *LABELS], "query: row 3 has norm zero"),
+        (
+            ["evaluate", "--query", "folder", "--old-query", "old.npy", "--data", "digits"],
+            "--old-query goes with arrays",
+        ),
+        (["evaluate", "--query", "folder"], "with run folders, expected --data"),
+    ],
+)
+def test_arrays_that_do_not_fit(
+    arrays: dict[str, Any], capsys: pytest.CaptureFixture[str], command: list[str], message: str
+) -> None:
+    np.save("short.npy", arrays["labels"][:5])
+    np.save("pickle.npy", np.array([{}], dtype=object), allow_pickle=True)
+    Path("short.txt").write_text("one line")
+    for name, row, value in (("nan", 7, np.nan), ("zero", 3, 0)):
+        spoiled = arrays["old"].copy()
+        spoiled[row] = value
+        np.save(f"{name}.npy", spoiled)
+    assert run([*command, "--json", "out.json"]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not Path("out.json").exists()
+
+
+def test_run_folders_with_an_upper_bound_and_two_galleries(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, new, bt2 = (str(runs[name]) for name in ("old", "new", "bt2"))
+    command = ["evaluate", "--query", bt2, "--gallery", old, "--data", "digits", "--json", "one.json"]
+    assert run([*command, "--independent", new]) == 0
+    printed = capsys.readouterr().out
+    assert all(
+        words in printed for words in ("status quo", "independent, all backfilled", "Self-accuracy loss", "Verdict")
+    )
+    document = json.loads(Path("one.json").read_text())
+    assert list(document["training"]) == [old, bt2]
+    (upgrade,) = document["upgrades"]
+    assert set(upgrade["scores"]) == {"old/old", "new/old", "new/new", "independent"}
+    assert upgrade["examples"][0]["query"]["image"].startswith("data:image/png;base64,")
+
+    lineage = ["evaluate", "--query", bt2, "--gallery", old, "--gallery", str(runs["bct"]), "--data", "digits"]
+    assert run([*lineage, "--json", "two.json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("Verdict: ") == 2
+    assert "Over the lineage, top-1: AC " in printed
+    document = json.loads(Path("two.json").read_text())
+    assert len(document["rows"]) == 6
+    assert [upgrade["old"] for upgrade in document["upgrades"]] == [old, str(runs["bct"])]
+    assert run(["report", "two.json"]) == 0
+    assert Path("report.html").read_text().count('<table class="matrix">') == 1
+
+    assert run(["evaluate", "--query", old, "--gallery", bt2, "--data", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert "no upgrade to judge" in printed
+    assert "Verdict" not in printed
