@@ -27,14 +27,17 @@ def test_the_python_example_runs(
     (example,) = blocks("python")
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
-    dims, scores = capsys.readouterr().out.splitlines()
+    dims, scores, verdict = capsys.readouterr().out.splitlines()
     assert dims.startswith("40 (Prefix(generation='independent-")
     assert "dim=32" in dims
     assert all(0.5 < float(score) <= 1 for score in scores.split())
+    assert verdict.startswith("ship Interval(mean=0.")
 
 
 def commands() -> list[str]:
-    shell = [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    shell = [
+        line.partition("  #")[0].strip() for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()
+    ]
     table = re.findall(r"`(nobackfill [^`]*)`", README)
     return [line for line in [*shell, *table] if line.startswith("nobackfill ")]
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from nobackfill.config import load_config as load_config
     from nobackfill.errors import NobackfillError as NobackfillError
     from nobackfill.evaluation import RetrievalMetrics as RetrievalMetrics
+    from nobackfill.evaluation import Upgrade as Upgrade
+    from nobackfill.evaluation import compare as compare
     from nobackfill.evaluation import retrieval_metrics as retrieval_metrics
     from nobackfill.models import EmbeddingSpec as EmbeddingSpec
     from nobackfill.models import Encoder as Encoder
@@ -27,6 +29,8 @@ _ROOMS = {
     "NobackfillError": "errors",
     "RetrievalMetrics": "evaluation",
     "RunConfig": "config",
+    "Upgrade": "evaluation",
+    "compare": "evaluation",
     "load": "models",
     "load_config": "config",
     "retrieval_metrics": "evaluation",

@@ -223,6 +223,16 @@ def test_order_and_duplicates_of_real_vectors_change_nothing(seed: int, n: int) 
     assert again.first_match.tolist() == expected.first_match[turn].tolist()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_on_a_gpu() -> None:
+    vectors, labels = clustered(3000)
+    expected = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
+    found = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True, device="cuda")
+    assert found.mean_ap == pytest.approx(expected.mean_ap, abs=1e-5)
+    assert np.mean(found.first_match != expected.first_match) < 1e-3  # scores of another matrix product
+
+
 def test_relevance_as_a_table_and_as_lists() -> None:
     vectors, labels = clustered(80)
     expected = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
@@ -280,8 +290,11 @@ def test_random_vectors_equal_scikit_learn() -> None:
 def test_worked_example() -> None:
     # Ranking of the one query: match, other, match → AP = (1/1 + 2/3) / 2.
     gallery = np.array([[1, 0], [1, 0.5], [1, 1]], np.float32)
-    metrics = retrieval_metrics(np.array([[1, 0]], np.float32), gallery, [0], [0, 1, 0])
-    assert metrics.cmc == {1: 1.0, 5: 1.0}
+    metrics = retrieval_metrics(np.array([[1, 0]], np.float32), gallery, [0], [0, 1, 0], topk=(1, 2, 5))
+    assert metrics.cmc == {1: 1.0, 2: 1.0, 5: 1.0}
+    assert metrics.recall == {1: 0.5, 2: 0.5, 5: 1.0}
+    assert metrics.mean_ap_at_r == 0.5
+    assert metrics.ndcg[2] == pytest.approx(0.613, abs=5e-4)
     assert metrics.mean_ap == pytest.approx((1 + 2 / 3) / 2)
 
 
