@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ def tiny_config(method: str, **changes: Any) -> RunConfig:
             section = section.setdefault(parent, {})
         section[last] = value
     return parse_config(tree)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The user's own cache is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("NOBACKFILL_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

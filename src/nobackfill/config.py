@@ -87,6 +87,8 @@ class OptimizerConfig(Section):
     name: Literal["adam", "adamw", "sgd"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each stage of the backbone learns at this share of the rate of the stage above it; 1: all alike."""
 
 
 class ScheduleConfig(Section):
@@ -106,12 +108,26 @@ class RunConfig(Section):
     """Run folder of the old model."""
     independent: Path | None = None
     """Run folder of the independently trained new model."""
+    teacher_view: Literal["eval", "same"] = "eval"
+    """What the teachers see of a training image: the evaluation view, computed once and kept, or the student's own
+    random view, computed at every step."""
+    init_from: Path | None = None
+    """Run folder whose weights to start from, wherever name and shape agree; not to be confused with resuming."""
+    freeze: Annotated[str, Field(pattern=r"^(backbone|stages<[1-9]\d{0,2})$")] | None = None
+    """What keeps its weights: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
     loss: dict[str, float] = {}
     """Weights and constants of the method's loss; a key the method does not know is refused."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     epochs: Positive = 100
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # batch norm needs two
+    """Images of one optimiser step, over all processes and parts of the batch."""
+    accumulate: Positive = 1
+    """Work through a batch in this many parts, one after the other, for the sake of memory."""
+    sync_batch_norm: bool = True
+    """With several processes, take batch norm's statistics over all of them (CUDA only)."""
+    compile: bool = False
+    """Compile the backbone by torch.compile; a minute at the start, faster steps on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 
 class NobackfillError(Exception):
-    """Base of all errors below; the command line prints it as one line and exits with code 2."""
+    """Base of all errors below; the command line prints it as one line and exits with its `code`."""
+
+    code = 2
 
 
 class ConfigError(NobackfillError):

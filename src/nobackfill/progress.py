@@ -1,8 +1,10 @@
-"""Progress on long work: one bar a task on a terminal, silence elsewhere."""
+"""Progress on long work: one bar a task on a terminal; elsewhere silence, or a line a minute where asked for."""
 
 from __future__ import annotations
 
 import contextlib
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import TypeVar
@@ -14,27 +16,61 @@ Item = TypeVar("Item")
 _shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
 
 
+LOG_SECONDS = 60.0
+
+
 @contextlib.contextmanager
-def bar(description: str, total: int) -> Iterator[Callable[[str], None]]:
+def bar(description: str, total: int, *, done: int = 0, log: bool = False) -> Iterator[Callable[[str], None]]:
     """A progress bar on stderr; the block calls what it gets after each step, with a few words on its state.
 
-    A bar within a bar is drawn below it. Nothing is printed when stderr is not a terminal.
+    A bar within a bar is drawn below it. Where stderr is no terminal nothing is printed; with `log`, one line a minute.
+
+    Args:
+        description: what is being done.
+        total: steps of the whole work.
+        done: how many of them were done before.
+        log: whether the work is worth a line in a log.
     """
     outer = _shown.get()
     console = Console(stderr=True)
     if outer is None and not console.is_terminal:
-        yield lambda _: None
+        yield _logger(description, total, done) if log else lambda _: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = outer or Progress(*columns, TextColumn("{task.fields[state]}"), console=console, transient=True)
     token = _shown.set(progress)
     try:
         with contextlib.nullcontext() if outer else progress:
-            task = progress.add_task(description, total=total, state="")
+            task = progress.add_task(description, total=total, completed=done, state="")
             yield lambda state: progress.update(task, advance=1, state=state)
             progress.remove_task(task)
     finally:
         _shown.reset(token)
+
+
+def note(text: str) -> None:
+    """One line on stderr, above the bar if one is shown."""
+    shown = _shown.get()
+    if shown is None:
+        print(text, file=sys.stderr)
+    else:
+        shown.console.print(text, markup=False, highlight=False)
+
+
+def _logger(description: str, total: int, done: int) -> Callable[[str], None]:
+    started = written = time.monotonic()
+    steps = 0
+
+    def step(state: str) -> None:
+        nonlocal steps, written
+        steps += 1
+        now = time.monotonic()
+        if now - written >= LOG_SECONDS:
+            written = now
+            left = (now - started) / steps * (total - done - steps)
+            print(f"{description}: {done + steps}/{total}  {state}  {left / 60:.0f} min left", file=sys.stderr)
+
+    return step
 
 
 def track(items: Iterable[Item], description: str, total: int) -> Iterator[Item]:

@@ -92,8 +92,29 @@ def test_files_give_the_views_of_arrays(tmp_path: Path, crop: str, workers: int)
         np.arange(6, -1, -1),
     )
     device = torch.device("cpu")
-    of_arrays = Loader(pixels, PREPROCESSING, device).batches(order, 3, augment, numbers)
-    of_files = Loader(paths, PREPROCESSING, device, workers).batches(order, 3, augment, numbers)
+    of_arrays = Loader(pixels, PREPROCESSING, device).views(order, 3, augment, numbers)
+    of_files = Loader(paths, PREPROCESSING, device, workers).views(order, 3, augment, numbers)
     for (positions, views), (other_positions, other_views) in zip(of_arrays, of_files, strict=True):
         assert torch.equal(positions, other_positions)
         assert torch.equal(views, other_views)
+
+
+@pytest.mark.parametrize("side", [20, 32])
+def test_resized_crops_of_a_batch_are_torchvisions_one_by_one(side: int) -> None:
+    from torchvision.transforms.v2 import functional
+
+    from nobackfill.data.augment import _boxes, _resized_crops
+
+    batch = torch.randint(
+        0, 256, (40, 3, side, side - 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    numbers = draws(0, 0, 40)[:, 1:]
+    boxes = _boxes(numbers.double(), side, side - 3)
+    assert ((boxes[:, :2] >= 0) & (boxes[:, 2:] >= 1)).all()
+    assert (boxes[:, 0] + boxes[:, 2] <= side).all()
+    assert (boxes[:, 1] + boxes[:, 3] <= side - 3).all()
+    views = _resized_crops(batch, numbers, 24)
+    assert views.shape == (40, 3, 24, 24)
+    for view, image, box in zip(views, batch, boxes.tolist(), strict=True):
+        exact = functional.resized_crop(image.float(), *box, [24, 24], antialias=True)
+        assert (view.float() - exact).abs().max() <= 0.5 + 1e-3  # rounding to bytes, nothing else

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ from nobackfill.config import load_config
 from nobackfill.errors import ConfigError, NobackfillError, RunError, TrainingError
 from nobackfill.methods import METHODS
 from nobackfill.methods.independent import Independent
-from nobackfill.training import checkpoint, loop, resolve, train
+from nobackfill.training import keeping, loop, resolve, train
+from nobackfill.training.record import EpochRecord
+from nobackfill.training.start import make_optimizer
 
 FILES = {"config.yaml", "teachers.json", "model.safetensors", "embedding.json", "history.jsonl", "metrics.json"}
 
@@ -67,55 +68,6 @@ def test_training_lowers_the_loss_and_learns(tmp_path: Path) -> None:
     assert json.loads((run / "metrics.json").read_text())["self_test"]["top1"] > 0.8
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
-def test_a_stopped_run_goes_on_to_the_same_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
-) -> None:
-    config = tiny_config("independent", epochs=4, optimizer__name=optimizer)
-    monkeypatch.setattr(loop, "CHECKPOINT_SHARE", 1e9)
-    straight = train(config, tmp_path / "straight")
-
-    class PowerError(Exception): ...
-
-    real: Callable[..., None] = checkpoint.save_checkpoint
-    calls: list[Any] = []
-
-    def fail_at_third(*arguments: Any) -> None:
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise PowerError
-        real(*arguments)
-
-    monkeypatch.setattr(loop, "save_checkpoint", fail_at_third)
-    with pytest.raises(PowerError):
-        train(config, tmp_path / "run")
-    working = tmp_path / "run.unfinished"
-    assert not (tmp_path / "run").exists()
-    assert len((working / "history.jsonl").read_text().splitlines()) == 3
-    with pytest.raises(RunError, match="an unfinished run is there; go on with it by --resume"):
-        train(config, tmp_path / "run")
-    with pytest.raises(RunError, match="its config differs in 'batch_size', 'seed'"):
-        train(config.model_copy(update={"seed": 9, "batch_size": 32}), tmp_path / "run", resume=True)
-    run = train(config, tmp_path / "run", resume=True)
-    assert_same_weights(run, straight)
-    assert not working.exists()
-    epochs = [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()]
-    assert epochs == [1, 2, 3, 4]
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = tiny_config("independent", epochs=2)
-    monkeypatch.setattr(loop, "run_summary", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        train(config, tmp_path / "run")
-    (checkpoint,) = (tmp_path / "run.unfinished" / "checkpoint").glob("epoch-00001")
-    (checkpoint / "state.safetensors").write_bytes(b"hello")
-    for newer in (tmp_path / "run.unfinished" / "checkpoint").glob("epoch-00002"):
-        (newer / "state.safetensors").write_bytes(b"hello")
-    with pytest.raises(RunError, match="damaged checkpoint: .*; remove it to go on"):
-        train(config, tmp_path / "run", resume=True)
-
-
 class Exploding(Independent):
     """Fine for the first epoch, then NaN from the second step of the second epoch on."""
 
@@ -131,13 +83,15 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_checkpoin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "exploding", Exploding)
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "SHARE", math.inf)
     Exploding.steps = 0
     config = tiny_config("exploding", epochs=3, schedule__name="constant")
     with pytest.raises(TrainingError) as caught:
         train(config, tmp_path / "run")
     message = str(caught.value)
     assert "the loss became NaN at step 2 of epoch 2, learning rate 0.001; lower optimizer.lr" in message
-    kept = tmp_path / "run.unfinished" / "checkpoint" / "epoch-00001"
+    kept = tmp_path / "run.unfinished" / "checkpoint" / "00001-00000001"
     assert f"the last good checkpoint is {kept}" in message
     assert all(torch.isfinite(tensor.float()).all() for tensor in load_file(kept / "state.safetensors").values())
     assert not (tmp_path / "run").exists()
@@ -154,21 +108,20 @@ def test_the_schedule_reaches_the_optimiser_and_batch_norm_learns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rates = []
-    real = loop._Losses.line
+    real = EpochRecord.line
 
     def spy(losses: Any) -> Any:
         rates.append(optimizers[-1].param_groups[0]["lr"])
         return real(losses)
 
     optimizers: list[Any] = []
-    make = loop._optimizer
 
     def keep(*arguments: Any) -> Any:
-        optimizers.append(make(*arguments))
+        optimizers.append(make_optimizer(*arguments))
         return optimizers[-1]
 
-    monkeypatch.setattr(loop, "_optimizer", keep)
-    monkeypatch.setattr(loop._Losses, "line", spy)
+    monkeypatch.setattr("nobackfill.training.loop.make_optimizer", keep)
+    monkeypatch.setattr(EpochRecord, "line", spy)
     config = tiny_config("independent", epochs=4, schedule__warmup_epochs=2)
     run = train(config, tmp_path / "run")
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 5e-4])
@@ -197,7 +150,7 @@ def test_a_run_does_not_go_on_against_another_teacher(
     train_old = tiny_config("independent", data__classes="first-half", model__embedding_dim=4, seed=7)
     monkeypatch.undo()
     train(train_old, tmp_path / "old")
-    with pytest.raises(RunError, match="was begun with other teachers than those that are there now"):
+    with pytest.raises(RunError, match="was trained against other teachers than those that are there now"):
         train(config, tmp_path / "run", resume=True)
 
 

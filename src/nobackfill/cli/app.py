@@ -17,6 +17,7 @@ from nobackfill.cli.import_clip import import_clip
 from nobackfill.cli.import_reference import import_reference
 from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
+from nobackfill.cli.runs import runs
 from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError
 
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, evaluate, embed, check, report, import_reference, import_clip):
+for verb in (demo, train, runs, evaluate, embed, check, report, import_reference, import_clip):
     app.command()(verb)
 app.command("run")(run_verb)
 app.add_typer(data, name="data")
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
         code = app(arguments, prog_name="nobackfill", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except NobackfillError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.code)
     except typer.Abort:
         return 130
     except KeyboardInterrupt:

@@ -39,7 +39,7 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     from nobackfill.reports.lineage import draw_matrices, lineage_table, long_table, summary
     from nobackfill.reports.scenario import Judgements
     from nobackfill.reports.tables import print_table
-    from nobackfill.reports.training import history
+    from nobackfill.reports.training import draw_history, history
     from nobackfill.reports.upgrades import plain
     from nobackfill.training.scenario import run_scenario, scenario_test_set
 
@@ -52,7 +52,9 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     for each in run_scenario(scenario, out, test):
         rows.append(row(each.metrics, method=each.method, seed=each.seed, query=each.query, gallery=each.gallery))
         judgements.add(each.method, each.seed, each.query, each.gallery, each.metrics, each.vectors)
-        training[str(each.run.relative_to(out))] = history(each.run)
+        if str(name := each.run.relative_to(out)) not in training:
+            training[str(name)] = history(each.run)
+            draw_history(each.run)
     upgrades = [
         {"method": step[0], "old": step[1], "new": step[2], **plain(upgrade), "examples": judgements.examples[step]}
         for step, upgrade in sorted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -18,8 +19,14 @@ def train(
         Path | None, typer.Option(help="Run folder to write. Default: runs/<config's folder>/<config's name>.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run of this folder.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Folder for TensorBoard's event files (needs the extra `tensorboard`).")
+    ] = None,
 ) -> None:
     """Train one model and write its run folder.
+
+    Ctrl-C or SIGTERM finishes the step, keeps it, and leaves; --resume goes on to the weights of a run that was never
+    stopped. On several GPUs start it by `accelerate launch -m nobackfill train …` or `torchrun`.
 
     Example: `nobackfill train configs/digits/bt2.yaml --set seed=1 --set old=runs/digits/old --out runs/digits/bt2`
     """
@@ -27,9 +34,15 @@ def train(
 
     settings = load_config(config, set_)
     from nobackfill.reports.figures import SCORES
+    from nobackfill.reports.training import draw_history
     from nobackfill.training import train as train_run
+    from nobackfill.training.processes import is_main
 
-    run = train_run(settings, out or Path("runs", config.resolve().parent.name, config.stem), resume=resume)
+    out = out or Path("runs", config.resolve().parent.name, config.stem)
+    run = train_run(settings, out, resume=resume, on_epoch=_event_writer(tensorboard) if tensorboard else None)
+    if not is_main():
+        return
+    draw_history(run)
     metrics = json.loads((run / "metrics.json").read_text())
     typer.echo(f"{run}: trained in {metrics['seconds']:.0f} s on {metrics['device']}, {metrics['precision']}")
     for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
@@ -39,3 +52,24 @@ def train(
             typer.echo(f"  {label:9}  {scores}")
     if "not_tested" in metrics:
         typer.echo(f"  not tested: {metrics['not_tested']}")
+
+
+def _event_writer(folder: Path) -> Callable[[dict[str, float]], None]:
+    """Writes each line of the history for TensorBoard."""
+    from nobackfill.errors import ConfigError
+
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "--tensorboard: needs the extra 'tensorboard': pip install 'nobackfill[tensorboard]'"
+        ) from error
+    writer = SummaryWriter(folder)
+
+    def write(line: dict[str, float]) -> None:
+        for name, value in line.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, int(line["epoch"]))
+        writer.flush()
+
+    return write

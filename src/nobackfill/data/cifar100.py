@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.cache import Arrays, cached, file_marks
 from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
 from nobackfill.data.imageset import ImageSet
 from nobackfill.data.preprocessing import open_image, to_rgb
@@ -58,6 +59,11 @@ def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSet:
 
 
 def _from_parquet(parts: list[Path]) -> ImageSet:
+    arrays = cached("decoded", {"layout": "parquet", "files": file_marks(parts)}, lambda: _decode_parquet(parts))
+    return ImageSet(arrays["images"], arrays["labels"], tuple(arrays["names"].tolist()), str(parts[0].parent))
+
+
+def _decode_parquet(parts: list[Path]) -> Arrays:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -74,12 +80,11 @@ def _from_parquet(parts: list[Path]) -> ImageSet:
             raise DataError(f"{part}: not a CIFAR-100 parquet file with img.bytes and fine_label: {error}") from error
         for row, data in enumerate(encoded):
             images.append(_decode(data, f"{part}: row {row}"))
-    return ImageSet(
-        np.stack(images),
-        np.concatenate(labels).astype(np.int64),
-        names or tuple(str(number) for number in range(CLASSES)),
-        str(parts[0].parent),
-    )
+    return {
+        "images": np.stack(images),
+        "labels": np.concatenate(labels).astype(np.int64),
+        "names": np.asarray(names or [str(number) for number in range(CLASSES)]),
+    }
 
 
 def _names_in_schema(metadata: dict[bytes, bytes] | None) -> tuple[str, ...] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nobackfill.cache import file_marks
 from nobackfill.config import DataConfig
 from nobackfill.errors import DataError
 
@@ -73,6 +76,15 @@ class ImageSet:
                 f"{self.origin}: a text model needs a caption for each image; name their file in data.captions"
             )
         return self.captions
+
+    def mark(self, modality: Modality) -> str:
+        """SHA-256 of what an encoder of this modality would be given; of files their path, size and time of change."""
+        samples = self.samples(modality)
+        if isinstance(samples, np.ndarray):
+            head = f"{samples.dtype} {list(samples.shape)}".encode()
+            return hashlib.sha256(head + np.ascontiguousarray(samples).tobytes()).hexdigest()
+        listed = list(samples) if modality == "text" else file_marks([Path(str(path)) for path in samples])
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def choose_classes(data: DataConfig, count: int) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ from nobackfill.machine import cores
 
 
 class Loader:
-    """Serves float32 views [b, 3, s, s] on `device`.
+    """Serves views of images in batches, on `device`.
 
     Args:
         images: uint8 [n, h, w, 3], possibly memory-mapped, or image files.
@@ -26,6 +26,9 @@ class Loader:
         device: where batches are wanted.
         workers: processes that decode files; 0 decodes in this one.
         resident: copy an array to the device once, for many passes; else it goes there batch by batch.
+
+    Attributes:
+        pixels: the whole array on the device, if it is resident.
     """
 
     def __init__(
@@ -43,33 +46,41 @@ class Loader:
         self.workers = workers
         self.pixels = torch.from_numpy(images).to(device) if resident and isinstance(images, np.ndarray) else None
 
-    def batches(
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Evaluation views: (positions int64 [b], what the network sees float32 [b, 3, s, s]), in `order`."""
+        for positions, views in self.views(order, batch_size):
+            yield positions, self.preprocessing.normalize(views)
+
+    def views(
         self,
         order: NDArray[np.int64],
         batch_size: int,
         augment: AugmentConfig | None = None,
         numbers: Tensor | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields (positions int64 [b] on the CPU, views float32 [b, 3, s, s] on the device), in `order`.
+        """Yields (positions int64 [b], views uint8 [b, 3, s, s] on the device), in `order`.
 
-        With `augment` the views are random, as `numbers` [n, 5] (`augment.draws`) has them for each position.
+        The positions are on the device where the array is resident, else on the CPU. With `augment` the views are
+        random, as `numbers` [n, 5] (`augment.draws`) has them for each position.
         """
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         if not isinstance(self.images, np.ndarray):
             for positions, views in self._decoded(chunks, augment, numbers):
-                yield positions, self.preprocessing.normalize(views.to(self.device, non_blocking=True))
+                yield positions, views.to(self.device, non_blocking=True)
             return
-        for chunk in chunks:
-            positions = torch.from_numpy(chunk)
-            if self.pixels is None:
-                raw = torch.from_numpy(self.images[chunk]).to(self.device).permute(0, 3, 1, 2)
-            else:
-                raw = self.pixels[positions.to(self.device)].permute(0, 3, 1, 2)
+        place = torch.device("cpu") if self.pixels is None else self.device
+        whole = torch.from_numpy(order).to(place)  # once: a copy at every step would hold the device up
+        numbers = None if numbers is None else numbers.to(place)
+        for start, chunk in zip(range(0, len(order), batch_size), chunks, strict=True):
+            positions = whole[start : start + batch_size]
+            raw = (
+                torch.from_numpy(self.images[chunk]).to(self.device) if self.pixels is None else self.pixels[positions]
+            )
+            raw = raw.permute(0, 3, 1, 2)
             if augment is None or numbers is None:
-                views = self.preprocessing.fit(raw)
+                yield positions, self.preprocessing.fit(raw)
             else:
-                views = random_view(raw, numbers[positions].to(self.device), augment, self.preprocessing)
-            yield positions, self.preprocessing.normalize(views)
+                yield positions, random_view(raw, numbers[positions].to(self.device), augment, self.preprocessing)
 
     def _decoded(
         self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None

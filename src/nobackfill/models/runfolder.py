@@ -31,6 +31,11 @@ def save(encoder: Encoder, folder: Path) -> None:
     write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a finished run is there."""
+    return (folder / SPEC).is_file() and (folder / WEIGHTS).is_file()
+
+
 def load_spec(run: str | Path) -> EmbeddingSpec:
     """Read `embedding.json` of a run folder; raises `RunError` naming what is missing or wrong."""
     run = Path(run)

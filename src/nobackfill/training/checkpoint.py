@@ -1,9 +1,10 @@
-"""Checkpoints of an unfinished run: one folder an epoch, whole or absent, tensors and JSON only."""
+"""Checkpoints of an unfinished run: one folder each, whole or absent, tensors and JSON only."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,56 @@ from nobackfill.models.runfolder import write_tensors
 KEPT = 2
 
 
-def save_checkpoint(folder: Path, epoch: int, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write the state after `epoch` finished epochs and drop all but the newest two."""
-    with whole_folder(folder / f"epoch-{epoch:05d}") as working:
+@dataclass(frozen=True)
+class Position:
+    """How far a run is.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the epoch under way.
+        seconds: spent on them so far, over all starts.
+        processes: that train together; the random numbers of each are kept.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    processes: int = 1
+
+
+def save_checkpoint(
+    folder: Path,
+    position: Position,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    sums: dict[str, Tensor],
+    random: list[dict[str, Tensor]],
+) -> None:
+    """Write the state at a position and drop all but the newest two.
+
+    Args:
+        folder: of all checkpoints of the run.
+        position: names the checkpoint.
+        network: unwrapped, so that names do not depend on how it is trained.
+        optimizer: its state goes by the number of the parameter.
+        sums: what the epoch under way has summed up so far.
+        random: by process, its `random_states`.
+    """
+    with whole_folder(folder / f"{position.epoch:05d}-{position.step:08d}") as working:
         write_tensors(
             working / "state.safetensors",
             {
                 **_copied("network", network.state_dict()),
                 **_optimizer_tensors(optimizer),
-                **{f"random.{device}": state for device, state in _random_states().items()},
+                **_copied("sums", sums),
+                **{
+                    f"random.{rank}.{device}": state
+                    for rank, states in enumerate(random)
+                    for device, state in states.items()
+                },
             },
         )
-        write_text(working / "state.json", json.dumps({"epoch": epoch}))
+        write_text(working / "state.json", json.dumps(position.__dict__))
     for old in _whole(folder)[:-KEPT]:
         shutil.rmtree(old)
 
@@ -40,26 +79,47 @@ def newest(folder: Path) -> Path | None:
     return next(reversed(_whole(folder)), None)
 
 
-def restore_checkpoint(checkpoint: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Put a checkpoint back into network, optimiser and random generators; returns the number of finished epochs.
+def read_position(checkpoint: Path) -> Position:
+    """How far the run was; raises `RunError` if the checkpoint is damaged."""
+    try:
+        return Position(**json.loads((checkpoint / "state.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _damaged(checkpoint, error) from error
+
+
+def restore_checkpoint(
+    checkpoint: Path, network: nn.Module, optimizer: torch.optim.Optimizer, rank: int
+) -> dict[str, Tensor]:
+    """Put a checkpoint back into network, optimiser and this process's random generators; returns the epoch's sums.
 
     Raises:
         RunError: if the checkpoint is damaged.
     """
     try:
         tensors = load_file(checkpoint / "state.safetensors")
-        epoch = int(json.loads((checkpoint / "state.json").read_text())["epoch"])
         network.load_state_dict(_section(tensors, "network"))
         _restore_optimizer(_section(tensors, "optimizer"), optimizer)
-        _restore_random(_section(tensors, "random"))
+        _restore_random(_section(tensors, f"random.{rank}"))
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(f"{checkpoint}: damaged checkpoint: {reason}; remove it to go on from the one before") from error
-    return epoch
+        raise _damaged(checkpoint, error) from error
+    return _section(tensors, "sums")
+
+
+def random_states() -> dict[str, Tensor]:
+    """The state of the random generator of every device, by the device's name."""
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states.update({f"cuda{number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())})
+    return states
+
+
+def _damaged(checkpoint: Path, error: Exception) -> RunError:
+    reason = " ".join(str(error).split())[:200]
+    return RunError(f"{checkpoint}: damaged checkpoint: {reason}; remove it to go on from the one before")
 
 
 def _whole(folder: Path) -> list[Path]:
-    return sorted(folder.glob("epoch-*")) if folder.is_dir() else []
+    return sorted(folder.glob("[0-9]*")) if folder.is_dir() else []
 
 
 def _copied(prefix: str, tensors: dict[str, Any]) -> dict[str, Tensor]:
@@ -92,13 +152,6 @@ def _restore_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimi
             placed = tensor
         state.setdefault(int(number), {})[key] = placed
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-
-
-def _random_states() -> dict[str, Tensor]:
-    states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states.update({f"cuda{number}": state for number, state in enumerate(torch.cuda.get_rng_state_all())})
-    return states
 
 
 def _restore_random(states: dict[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,11 @@ from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT, RunConfig, ScenarioConfig, load_config
 from nobackfill.data import ImageSet, load_split
-from nobackfill.errors import ConfigError
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
-from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints, teacher_keys
+from nobackfill.training.setup import resolve, teacher_keys
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterato
                     root = out / f"seed{seed}"
                     old = root / before / (INDEPENDENT if position == 1 else method)
                     run = root / generation / method
-                    train_or_reuse(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run)
+                    train(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run, resume=True)
                     vectors[generation, method] = load(run).encode_set(test, data.workers)
                     for gallery in names[: position + 1]:
                         items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
@@ -86,17 +84,6 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
         generation: {method: load_config(path) for method, path in methods.items()}
         for generation, methods in scenario.generations.items()
     }
-
-
-def train_or_reuse(config: RunConfig, out: Path) -> None:
-    """Train unless `out` already holds this very run; a run of another config is refused, a broken one resumed."""
-    if (out / "config.yaml").is_file():
-        if resolve(load_config(out / "config.yaml")) != resolve(config):
-            raise ConfigError(f"{out}: holds a run of another config; choose another --out or remove it")
-        if json.loads((out / TEACHERS).read_text()) != teacher_fingerprints(config):
-            raise ConfigError(f"{out}: was trained against other teachers than those that are there now; remove it")
-        return
-    train(config, out, resume=True)
 
 
 def _with_teachers(config: RunConfig, old: Path, independent: Path, seed: int) -> RunConfig:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from nobackfill.config import RunConfig
 from nobackfill.data import ImageSet, Preprocessing, choose_classes, load_split
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
 from nobackfill.models import EmbeddingSpec, Encoder, Network, build_backbone, load
 from nobackfill.models.runfolder import load_spec
-from nobackfill.training.teachers import Teachers, class_means, teacher_vectors
+from nobackfill.training.start import start_weights
+from nobackfill.training.teachers import Teachers, check_view, class_means, teacher_vectors
 
 
 def resolve(config: RunConfig) -> RunConfig:
@@ -39,6 +42,8 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} leaves nothing of {config.epochs} epochs"
         )
+    if config.teacher_view == "same" and not method.teachers & {"old", "independent"}:
+        raise ConfigError(f"key 'teacher_view': method {config.method!r} looks at no teacher's vectors; leave it out")
     model = {key: value for key, value in config.model.model_dump().items() if value is not None}
     return config.model_copy(
         update={
@@ -54,18 +59,26 @@ def teacher_keys(method: str) -> dict[str, bool]:
     return {"old": bool(teachers & {"old", "prototypes"}), "independent": "independent" in teachers}
 
 
-TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it was trained against
+TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it was trained against or began from
 
 
 def teacher_fingerprints(config: RunConfig) -> dict[str, str]:
     """The teachers' fingerprints as their run folders have them now: a path does not say which model was there."""
     places = {key: getattr(config, key) for key, needed in teacher_keys(config.method).items() if needed}
+    if config.init_from is not None:
+        places["init_from"] = config.init_from
     return {key: load_spec(place).fingerprint for key, place in places.items()}
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What training works on. `network` is untrained, on the CPU, and initialised from the global random state."""
+    """What training works on.
+
+    Attributes:
+        network: on the CPU, its weights where they start, drawn from the global random state.
+        start: what there is to say of a warm start or of frozen weights.
+        batch_size: of all processes and parts together: the config's, or what the data hold if that is less.
+    """
 
     config: RunConfig
     method: Method
@@ -74,14 +87,21 @@ class Setup:
     old: EmbeddingSpec | None
     images: ImageSet
     teachers: Teachers
+    start: dict[str, Any]
+    batch_size: int
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch. A last, smaller batch is left out: batch norm would weigh its few images like a whole one."""
+        return len(self.images) // self.batch_size
 
 
-def prepare(config: RunConfig, device: torch.device) -> Setup:
+def prepare(config: RunConfig, accelerator: Accelerator) -> Setup:
     """Load data and teachers, embed the training images with them, build the network.
 
     Whatever can be checked before the data are read is checked before.
     """
-    method = method_class(config.method)(config.loss)
+    method, device = method_class(config.method)(config.loss), accelerator.device
     old = load(config.old, device) if config.old else None
     independent = load(config.independent, device) if config.independent else None
     _check_dims(config, old, independent)
@@ -94,18 +114,42 @@ def prepare(config: RunConfig, device: torch.device) -> Setup:
         config.model.backbone, head.in_features, pretrained=config.model.pretrained, weights=config.model.weights
     )
     network = Network(backbone, head, config.model.backbone)
-    workers = config.data.workers
-    old_vectors = teacher_vectors(old, images, workers) if old else None
-    teachers = Teachers(
-        labels=labels,
-        old=old_vectors if "old" in method.teachers else None,
-        independent=teacher_vectors(independent, images, workers) if independent else None,
-        prototypes=class_means(old_vectors, labels, len(classes))
-        if old_vectors is not None and "prototypes" in method.teachers
-        else None,
+    start = start_weights(config, network)
+    teachers = _teachers(
+        config, method, {"old": old, "independent": independent}, images, labels, len(classes), accelerator
     )
     preprocessing = Preprocessing(image_size=config.data.image_size, resize=config.data.resize)
-    return Setup(config, method, network, preprocessing, old.spec if old else None, images, teachers)
+    parts = config.accumulate * accelerator.num_processes
+    batch_size = min(config.batch_size, len(images) // parts * parts)
+    if batch_size < 2 * parts:
+        raise DataError(f"{images.origin}: {len(images)} images to train on are too few for {parts} parts of a batch")
+    spec = old.spec if old else None
+    return Setup(config, method, network, preprocessing, spec, images, teachers, start, batch_size)
+
+
+def _teachers(
+    config: RunConfig,
+    method: Method,
+    encoders: dict[str, Encoder | None],
+    images: ImageSet,
+    labels: torch.Tensor,
+    classes: int,
+    accelerator: Accelerator,
+) -> Teachers:
+    """The vectors that the method's loss looks at, and the prototypes, which are always of the evaluation view."""
+    present = {name: encoder for name, encoder in encoders.items() if encoder is not None}
+    wanted: set[str] = set(method.teachers)
+    looked_at = {name: encoder for name, encoder in present.items() if name in wanted}
+    live = looked_at if config.teacher_view == "same" else {}
+    for name, encoder in live.items():
+        check_view(name, encoder)
+    kept = {
+        name: teacher_vectors(encoder, images, config.data.workers, accelerator)
+        for name, encoder in present.items()
+        if name not in live or (name == "old" and "prototypes" in wanted)
+    }
+    prototypes = class_means(kept["old"], labels, classes) if "prototypes" in wanted else None
+    return Teachers(labels, {name: kept[name] for name in looked_at if name not in live}, prototypes, live)
 
 
 def _training_images(config: RunConfig, train_set: ImageSet, classes: np.ndarray) -> tuple[ImageSet, torch.Tensor]:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from nobackfill.data import load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.models import Encoder, load
+from nobackfill.training.processes import encode_shared
 from nobackfill.training.setup import Setup
 
 
-def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
+def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dict[str, Any]:
     """Sizes, and retrieval on the test split with every class: self-test, and cross-test where there is an old model.
 
     A data set without a test split is no fault: then the reason stands where the figures would.
@@ -36,9 +38,9 @@ def run_summary(setup: Setup, encoder: Encoder) -> dict[str, Any]:
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
-    new = encoder.encode_set(test, config.data.workers)
+    new = encode_shared(encoder, test, config.data.workers, accelerator)
     summary["self_test"] = searched(new, new)
     if config.old:
-        old = load(config.old, next(encoder.parameters()).device).encode_set(test, config.data.workers)
+        old = encode_shared(load(config.old, accelerator.device), test, config.data.workers, accelerator)
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary

@@ -1,59 +1,113 @@
-"""What the teachers say of the training images: computed once, on the evaluation view, kept as arrays."""
+"""What the teachers say of the training images: their vectors, kept between runs, or computed at every step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from nobackfill.cache import Arrays, cached, is_cached
 from nobackfill.data.imageset import ImageSet
+from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Batch
 from nobackfill.models.encoder import Encoder
+from nobackfill.training.processes import encode_shared, from_main
 
 
 @dataclass(frozen=True)
 class Teachers:
-    """Arrays over the training images, by position; None for a teacher the method does not need.
+    """Arrays over the training images, by position.
 
     Attributes:
         labels: int64 [n], class among those trained on.
-        old: float32 [n, d_o], unit vectors.
-        independent: float32 [n, d], unit vectors.
-        prototypes: float32 [classes, d_o].
+        vectors: by teacher (`old`, `independent`) float16 [n, dim], unit vectors up to rounding; only of the teachers
+            that the method needs, and none where they see the student's view.
+        prototypes: float32 [classes, d_o]; None where the method has none.
+        live: the teachers themselves, where they see the student's view.
     """
 
     labels: Tensor
-    old: Tensor | None
-    independent: Tensor | None
-    prototypes: Tensor | None
+    vectors: Mapping[str, Tensor] = field(default_factory=dict)
+    prototypes: Tensor | None = None
+    live: Mapping[str, Encoder] = field(default_factory=dict)
 
-    def batch(self, positions: Tensor, device: torch.device) -> Batch:
-        """The rows of one batch, on the device of the loss."""
+    def to(self, device: torch.device, *, rows: bool) -> Teachers:
+        """On this device: prototypes and live teachers, and with `rows` the arrays over the images as well."""
+        place = device if rows else torch.device("cpu")
+        return Teachers(
+            self.labels.to(place),
+            {name: rows_.to(place) for name, rows_ in self.vectors.items()},
+            None if self.prototypes is None else self.prototypes.to(device),
+            {name: encoder.to(device) for name, encoder in self.live.items()},
+        )
 
-        def rows(array: Tensor | None) -> Tensor | None:
-            return None if array is None else array[positions].to(device, non_blocking=True)
+    def batch(self, positions: Tensor, views: Tensor) -> Batch:
+        """What the loss may look at, on the device of `views` (uint8 [b, 3, s, s], the student's)."""
+        device = views.device
+        places = positions.to(self.labels.device)
+        found = {name: rows[places].to(device, non_blocking=True).float() for name, rows in self.vectors.items()}
+        found.update({name: _look(encoder, views) for name, encoder in self.live.items()})
+        labels = self.labels[places].to(device, non_blocking=True)
+        return Batch(labels, found.get("old"), found.get("independent"), self.prototypes)
 
-        labels = self.labels[positions].to(device, non_blocking=True)
-        prototypes = None if self.prototypes is None else self.prototypes.to(device)
-        return Batch(labels, rows(self.old), rows(self.independent), prototypes)
 
+def teacher_vectors(encoder: Encoder, images: ImageSet, workers: int, accelerator: Accelerator) -> Tensor:
+    """Unit vectors float16 [n, dim] of a teacher, in the order of the images, memory-mapped from the cache.
 
-def teacher_vectors(encoder: Encoder, images: ImageSet, workers: int) -> Tensor:
-    """Unit vectors float32 [n, dim] of a teacher, in the order of the images.
-
-    A generation whose own vectors have another norm (BT²) is brought to unit norm too: both the cosine terms and the
-    prototypes of the published losses assume it.
+    They are computed when no run before has: the key is the teacher's fingerprint, the images and their evaluation
+    view. A generation whose own vectors have another norm (BT²) is brought to unit norm too: both the cosine terms and
+    the prototypes of the published losses assume it. Half precision moves a cosine by less than 0.001.
     """
-    return normalize(torch.from_numpy(encoder.encode_set(images, workers)))
+    view = encoder.spec.preprocessing.model_dump()
+    key = {"teacher": encoder.spec.fingerprint, "images": images.mark(encoder.spec.modality), "view": view}
+
+    def build() -> Arrays:
+        return {"vectors": _halved(encoder.encode_set(images, workers))}
+
+    if accelerator.num_processes == 1:
+        return torch.from_numpy(cached("teachers", key, build)["vectors"])
+    if not from_main(accelerator, is_cached("teachers", key)):
+        shared = _halved(encode_shared(encoder, images, workers, accelerator))
+        if accelerator.is_main_process:
+            cached("teachers", key, lambda: {"vectors": shared})
+        accelerator.wait_for_everyone()
+    return torch.from_numpy(cached("teachers", key, build)["vectors"])
+
+
+def check_view(name: str, encoder: Encoder) -> None:
+    """Raises `ConfigError` if this teacher cannot look at the student's view."""
+    if encoder.spec.modality != "image":
+        raise ConfigError(
+            f"key 'teacher_view': the {name} teacher reads {encoder.spec.modality}; use teacher_view: eval"
+        )
 
 
 def class_means(vectors: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Prototypes Wᵒ: the mean vector of each class, not renormalised; [n, d] and int64 [n] to [classes, d].
+    """Prototypes Wᵒ: the mean vector of each class, not renormalised; [n, d] and int64 [n] to float32 [classes, d].
 
     A class without an image would get the zero vector, which attracts nothing and repels nothing.
     """
-    sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64).index_add_(0, labels, vectors.double())
+    sums = torch.zeros(classes, vectors.shape[1], dtype=torch.float64)
+    for start in range(0, len(labels), 65536):
+        some = slice(start, start + 65536)
+        sums.index_add_(0, labels[some], vectors[some].double())
     counts = torch.bincount(labels, minlength=classes).clamp(min=1)
     return (sums / counts[:, None]).float()
+
+
+def _halved(vectors: np.ndarray) -> np.ndarray:
+    return normalize(torch.from_numpy(vectors)).half().numpy()
+
+
+@torch.no_grad()
+def _look(encoder: Encoder, views: Tensor) -> Tensor:
+    preprocessing = encoder.spec.preprocessing
+    assert isinstance(preprocessing, Preprocessing)  # noqa: S101 (`check_view` has refused the others)
+    whole = preprocessing.model_copy(update={"resize": None})  # the student's view is cropped already
+    return normalize(encoder(whole.normalize(whole.fit(views))))

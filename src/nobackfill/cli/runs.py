@@ -1,0 +1,75 @@
+"""`nobackfill runs`: what is in a folder of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from nobackfill.training.runs import RunState
+
+
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Folder that holds run folders, at any depth.")] = Path("runs"),
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List runs: done, training, unfinished, failed or damaged, with their figures and their age.
+
+    Example: `nobackfill runs runs/cifar100`
+    """
+    import json
+    from dataclasses import asdict
+
+    from nobackfill.errors import RunError
+    from nobackfill.reports.tables import print_table
+    from nobackfill.training.runs import find_runs
+
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder; name one that holds run folders")
+    found = list(find_runs(folder))
+    if json_:
+        typer.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in found], indent=2))
+        return
+    if not found:
+        typer.echo(f"{folder}: no runs in it")
+        return
+    print_table(_table(found, folder))
+    for run in found:
+        if run.reason:
+            typer.echo(f"{run.path}: {run.reason}")
+
+
+def _table(found: list[RunState], folder: Path) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("run", "method", "state"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("new/new top-1 %", "new/old top-1 %", "trained", "changed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for run in found:
+        scores = [run.scores.get(name, {}).get("top1") for name in ("self_test", "cross_test")]
+        state = run.state if run.state in ("done", "damaged") else f"{run.state} at {run.progress:.0%}"
+        table.add_row(
+            escape(str(run.path.relative_to(folder))),
+            escape(run.method or ""),
+            state,
+            *("" if score is None else f"{100 * score:.1f}" for score in scores),
+            "" if run.seconds is None else duration(run.seconds),
+            f"{duration(run.age)} ago",
+        )
+    return table
+
+
+def duration(seconds: float) -> str:
+    """In the unit a person would choose."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

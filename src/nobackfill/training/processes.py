@@ -1,0 +1,95 @@
+"""One process or many: how they start, share rows of arrays, and agree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    GradientAccumulationPlugin,
+    broadcast_object_list,
+    gather_object,
+)
+from numpy.typing import NDArray
+from torch import nn
+
+from nobackfill.config import RunConfig
+from nobackfill.data.imageset import ImageSet
+from nobackfill.errors import ConfigError
+from nobackfill.models.encoder import Encoder
+
+
+def start_processes(config: RunConfig) -> Accelerator:
+    """The processes a launcher (`accelerate launch`, `torchrun`) has started, or this one alone.
+
+    The config decides alone what is computed: the launcher's own settings of precision, accumulation and compilation
+    are not looked at, since they would change results behind its back.
+
+    Raises:
+        ConfigError: if the batch does not divide into processes and parts.
+    """
+    unused = (config.model.extra_dim or 0) >= (config.model.old_dim or config.model.embedding_dim)
+    accelerator = Accelerator(
+        cpu=torch.accelerator.current_accelerator(check_available=True) is None,  # else it would not see a launcher
+        mixed_precision="no",
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
+        dynamo_backend="no",
+        # With k ≥ d_o the compatible part is made of o alone: P gets no gradient, which DDP has to be told.
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+    )
+    parts = accelerator.num_processes * config.accumulate
+    if config.batch_size % parts or config.batch_size // parts < 2:  # batch norm needs two
+        raise ConfigError(
+            f"key 'batch_size': {config.batch_size} does not divide into {accelerator.num_processes} processes × "
+            f"{config.accumulate} parts (accumulate) of two images or more"
+        )
+    return accelerator
+
+
+def is_main() -> bool:
+    """Whether this process speaks for all."""
+    return bool(PartialState().is_main_process)
+
+
+def synchronise_batch_norm(config: RunConfig, network: nn.Module, accelerator: Accelerator) -> None:
+    """Make batch norm see the whole batch of all processes; raises `ConfigError` where torch cannot do it."""
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    if accelerator.num_processes == 1 or not norms or not config.sync_batch_norm:
+        return
+    if accelerator.device.type != "cuda":
+        raise ConfigError(
+            f"key 'sync_batch_norm': the batch norm of {config.model.backbone!r} cannot be synchronised on "
+            f"{accelerator.device.type!r}; set it to false, and each process normalises by its own part of the batch"
+        )
+    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # replaces them in place
+
+
+def encode_shared(encoder: Encoder, images: ImageSet, workers: int, accelerator: Accelerator) -> NDArray[np.float32]:
+    """Embeddings float32 [n, dim] of a data set: each process embeds its share, every one gets all rows, in order."""
+    if accelerator.num_processes == 1:
+        return encoder.encode_set(images, workers)
+    shares = np.array_split(np.arange(len(images)), accelerator.num_processes)
+    mine = encoder.encode_set(images.take(shares[accelerator.process_index]), workers)
+    return np.concatenate(gather_object([mine]))
+
+
+def agree(accelerator: Accelerator, *flags: int) -> list[int]:
+    """The largest value of each flag over all processes."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    every: torch.Tensor = accelerator.gather(torch.tensor([flags], device=accelerator.device))
+    largest: list[int] = every.amax(dim=0).tolist()
+    return largest
+
+
+def from_main(accelerator: Accelerator, value: Any) -> Any:
+    """What the main process has for this value."""
+    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+
+
+def from_all(accelerator: Accelerator, value: Any) -> list[Any]:
+    """Every process's value, by rank."""
+    return list(gather_object([value])) if accelerator.num_processes > 1 else [value]

@@ -1,0 +1,85 @@
+"""Where the weights of a run start from, which of them learn, and at which rate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+
+from nobackfill.config import RunConfig
+from nobackfill.errors import ConfigError
+from nobackfill.models import Network, load
+from nobackfill.models.stages import freeze, rest_frozen, stages
+
+
+def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:
+    """Warm start and freezing, as `init_from` and `freeze` have them; returns what `metrics.json` says of it."""
+    done: dict[str, Any] = {}
+    if config.init_from is not None:
+        done["init_from"] = _warm_start(network, config.init_from)
+    if config.freeze is not None:
+        done["frozen_parameters"] = freeze(network.backbone, config.freeze, config.model.backbone)
+    return done
+
+
+def _warm_start(network: Network, run: Path) -> dict[str, Any]:
+    """Take every tensor of a run that has the same name and shape here."""
+    source = load(run, "cpu").network
+    if source.architecture.backbone != network.architecture.backbone:
+        raise ConfigError(
+            f"key 'init_from': {run} has the backbone {source.architecture.backbone!r}, this run "
+            f"{network.architecture.backbone!r}; only equal ones share weights"
+        )
+    modules = dict(network.named_modules())
+    current = network.state_dict()
+    taken, fresh = 0, []
+    for name, tensor in source.state_dict().items():
+        owner, _, leaf = name.rpartition(".")
+        module = modules.get(owner)
+        if module is not None and parametrize.is_parametrized(module, leaf):
+            if getattr(module, leaf).shape == tensor.shape:
+                setattr(module, leaf, tensor)  # an orthogonal matrix goes through its parametrization
+                taken += 1
+                continue
+        elif name in current and current[name].shape == tensor.shape:
+            current[name].copy_(tensor)
+            taken += 1
+            continue
+        fresh.append(name)
+    return {"run": str(run), "tensors_taken": taken, "tensors_that_do_not_fit": fresh}
+
+
+def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer:
+    """The optimiser over all that learns; each group's `share` times the schedule's rate is its learning rate."""
+    settings = config.optimizer
+    groups = _groups(config, network)
+    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    match settings.name:
+        case "sgd":
+            return torch.optim.SGD(groups, momentum=0.9, **options)
+        case "adamw":
+            return torch.optim.AdamW(groups, **options)
+        case "adam":
+            return torch.optim.Adam(groups, **options)
+
+
+def _groups(config: RunConfig, network: Network) -> list[dict[str, Any]]:
+    learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    decay = config.optimizer.layer_decay
+    if decay == 1:
+        return [{"params": list(learning.values()), "share": 1.0}]
+    stage = {f"backbone.{name}": number for name, number in stages(network.backbone, config.model.backbone).items()}
+    last = max(stage.values())
+    groups: dict[int, list[nn.Parameter]] = {}
+    for name, value in learning.items():
+        groups.setdefault(stage.get(name, last), []).append(value)  # the head learns as the output layer does
+    return [{"params": params, "share": decay ** (last - number)} for number, params in sorted(groups.items())]
+
+
+def train_mode(network: nn.Module) -> None:
+    """Training mode for what learns."""
+    network.train()
+    rest_frozen(network)

@@ -1,0 +1,107 @@
+"""The folder of a run that is not done: taken by one process, begun or gone on with, then published by one rename."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from nobackfill.config import RunConfig, dump_config, load_config
+from nobackfill.errors import NobackfillError, RunError
+from nobackfill.files import publish_folder, write_text
+from nobackfill.training.checkpoint import newest
+from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints
+from nobackfill.training.stopping import StoppedError
+
+LOCK, FAILURE, METRICS = "lock", "failure.txt", "metrics.json"
+PATIENCE = 10  # seconds: workers of a process that was killed hold its lock until they notice
+
+
+def unfinished(out: Path) -> Path:
+    """Where a run lives until it is done."""
+    return Path(f"{out}.unfinished")
+
+
+def check_same_run(run: Path, config: RunConfig) -> None:
+    """Raises `RunError` if a folder holds a run of another config (naming the keys) or against other teachers."""
+    if (run / "config.yaml").is_file():
+        before, now = _flat(resolve(load_config(run / "config.yaml")).model_dump()), _flat(config.model_dump())
+        changed = sorted(key for key in before | now if before.get(key) != now.get(key))
+        if changed:
+            raise RunError(
+                f"{run}: its config differs in {', '.join(map(repr, changed))}; a run goes on, and is reused, only as "
+                "it was begun: choose another --out or remove it"
+            )
+    if (run / TEACHERS).is_file() and json.loads((run / TEACHERS).read_text()) != teacher_fingerprints(config):
+        raise RunError(f"{run}: was trained against other teachers than those that are there now; remove it")
+
+
+@contextmanager
+def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Path]:
+    """The run's folder, locked, its config and teachers on record; what failed is noted in it.
+
+    A run that failed before it had a checkpoint leaves nothing behind. The lock dies with the process.
+
+    Raises:
+        RunError: if an unfinished run is there and `resume` is not set, or it is another run, or in use.
+    """
+    working = unfinished(out)
+    if working.exists() and not resume:
+        raise RunError(f"{working}: an unfinished run is there; go on with it by --resume, or remove it")
+    check_same_run(working, config)
+    teachers = teacher_fingerprints(config)  # before anything is made: one may be missing
+    made = [folder for folder in working.parents if not folder.exists()]
+    working.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(working / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE if resume else 0)
+    except Timeout:
+        raise RunError(f"{working}: another process is training this run") from None
+    try:
+        (working / FAILURE).unlink(missing_ok=True)
+        for leftover in working.rglob(".*"):  # of writing that was cut short
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
+        write_text(working / "config.yaml", dump_config(config))
+        write_text(working / TEACHERS, json.dumps(teachers, indent=2) + "\n")
+        yield working
+    except StoppedError:
+        raise
+    except NobackfillError as error:
+        if newest(working / "checkpoint") is None:  # nothing in it to go on from
+            shutil.rmtree(working)
+            with contextlib.suppress(OSError):  # not empty: another run lives there by now
+                for folder in made:
+                    folder.rmdir()
+        else:
+            write_text(working / FAILURE, f"{error}\n")
+        raise
+    finally:
+        lock.release()
+
+
+def is_trained(working: Path) -> bool:
+    """Whether all is written and only the last rename is missing: `metrics.json` is written last."""
+    return (working / METRICS).is_file()
+
+
+def publish(working: Path, out: Path) -> None:
+    """Drop what only an unfinished run needs and rename the folder to `out`."""
+    shutil.rmtree(working / "checkpoint", ignore_errors=True)
+    (working / LOCK).unlink(missing_ok=True)
+    publish_folder(working, out)
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
+    return flat

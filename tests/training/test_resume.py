@@ -1,0 +1,287 @@
+"""A run that was stopped, anywhere and however often, ends in the bytes of the run that never was."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from tests.conftest import tiny_config
+from tests.training import killing
+
+from nobackfill.errors import RunError
+from nobackfill.training import keeping, train
+from nobackfill.training.checkpoint import newest, read_position
+from nobackfill.training.record import EpochRecord
+from nobackfill.training.setup import prepare
+from nobackfill.training.stopping import StoppedError
+
+STEPS = 3  # of an epoch of `tiny_config`
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def epochs(run: Path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture
+def eager(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after every step."""
+    monkeypatch.setattr(keeping, "SECONDS", 0.0)
+    monkeypatch.setattr(keeping, "SHARE", math.inf)
+
+
+class PowerError(Exception): ...
+
+
+def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """The power fails in the given optimiser step, counted from this start on."""
+    real, count = EpochRecord.step_done, 0
+
+    def fail(record: Any, images: int) -> None:
+        nonlocal count
+        count += 1
+        if count == step:
+            raise PowerError
+        real(record, images)
+
+    monkeypatch.setattr(EpochRecord, "step_done", fail)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"optimizer__name": "sgd", "optimizer__layer_decay": 0.5},
+        {"accumulate": 2, "precision": "bf16"},
+        {"freeze": "stages<2", "optimizer__name": "adamw"},
+    ],
+    ids=str,
+)
+def test_stopped_in_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: None, changes: dict[str, Any]
+) -> None:
+    config = tiny_config("independent", epochs=2, **changes)
+    straight = train(config, tmp_path / "straight")
+    for step in range(1, 2 * STEPS + 1):
+        with monkeypatch.context() as patch:
+            stop_before(patch, 2 if step > 1 else 1)  # one step further than the start before
+            with pytest.raises(PowerError):
+                train(config, tmp_path / "run", resume=True)
+    run = train(config, tmp_path / "run", resume=True)
+    assert weights(run) == weights(straight)
+    lines = [(path / "history.jsonl").read_text().splitlines() for path in (run, straight)]
+    for found, wanted in zip(*lines, strict=True):
+        assert json.loads(found)["loss"] == json.loads(wanted)["loss"]  # the sums of the epoch under way too
+    assert train(config, tmp_path / "run", resume=True) == run  # nothing left to do
+
+
+def test_with_teachers_and_dropout(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, eager: None
+) -> None:
+    config = tiny_config(
+        "bt2", epochs=2, old=str(runs["old"]), independent=str(runs["new"]), model__extra_dim=2, teacher_view="same"
+    )
+
+    def with_dropout(*arguments: Any) -> Any:
+        setup = prepare(*arguments)
+        setup.network.backbone.stem.append(torch.nn.Dropout(0.3))  # type: ignore[union-attr, operator]
+        return setup
+
+    monkeypatch.setattr("nobackfill.training.loop.prepare", with_dropout)
+    straight = train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5)
+        with pytest.raises(PowerError):
+            train(config, tmp_path / "run")
+    assert weights(train(config, tmp_path / "run", resume=True)) == weights(straight)
+
+
+def test_an_unfinished_run_asks_for_resume_and_goes_on_only_as_it_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: None
+) -> None:
+    config = tiny_config("independent", epochs=2)
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5)
+        with pytest.raises(PowerError):
+            train(config, tmp_path / "run")
+    working = tmp_path / "run.unfinished"
+    assert not (tmp_path / "run").exists()
+    assert [path.name for path in sorted((working / "checkpoint").iterdir())] == ["00001-00000000", "00001-00000001"]
+    with pytest.raises(RunError, match="an unfinished run is there; go on with it by --resume"):
+        train(config, tmp_path / "run")
+    changed = tiny_config("independent", epochs=2, seed=9, optimizer__lr=0.5)
+    with pytest.raises(RunError, match=r"its config differs in 'optimizer\.lr', 'seed'"):
+        train(changed, tmp_path / "run", resume=True)
+    run = train(config, tmp_path / "run", resume=True)
+    assert not working.exists()
+    assert epochs(run) == [1, 2]
+    with pytest.raises(RunError, match=r"its config differs in 'optimizer\.lr', 'seed'"):
+        train(changed, run, resume=True)
+    with pytest.raises(RunError, match="exists and is not empty"):
+        train(config, run)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: None
+) -> None:
+    config = tiny_config("independent", epochs=2)
+    straight = train(config, tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_before(patch, 5)
+        with pytest.raises(PowerError):
+            train(config, tmp_path / "run")
+    for name, content in (("state.safetensors", b"hello"), ("state.json", b'{"epoch": []')):
+        damaged = newest(tmp_path / "run.unfinished" / "checkpoint")
+        assert damaged
+        whole = (damaged / name).read_bytes()
+        (damaged / name).write_bytes(content)
+        with pytest.raises(RunError, match=f"{damaged}: damaged checkpoint: .*; remove it to go on"):
+            train(config, tmp_path / "run", resume=True)
+        (damaged / name).write_bytes(whole)
+    shutil.rmtree(str(damaged))
+    assert weights(train(config, tmp_path / "run", resume=True)) == weights(straight)
+
+
+def test_stopped_between_the_last_write_and_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: None
+) -> None:
+    config = tiny_config("independent")
+    straight = train(config, tmp_path / "straight")
+
+    def fail(*_: Any) -> None:
+        raise PowerError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nobackfill.training.loop.publish", fail)
+        with pytest.raises(PowerError):
+            train(config, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run.unfinished" / "checkpoint")  # half of `publish` was done
+    with monkeypatch.context() as patch:
+        patch.setattr("nobackfill.training.loop.prepare", fail)  # nothing is trained again
+        run = train(config, tmp_path / "run", resume=True)
+    assert weights(run) == weights(straight)
+    assert sorted(path.name for path in run.iterdir()) == sorted(path.name for path in straight.iterdir())
+
+
+def test_two_processes_do_not_train_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from filelock import FileLock
+
+    from nobackfill.training import unfinished
+
+    monkeypatch.setattr(unfinished, "PATIENCE", 0.1)
+    working = tmp_path / "run.unfinished"
+    working.mkdir()
+    with FileLock(working / "lock"), pytest.raises(RunError, match="another process is training this run"):
+        train(tiny_config("independent"), tmp_path / "run", resume=True)
+    train(tiny_config("independent"), tmp_path / "run", resume=True)
+
+
+def tree(**changes: Any) -> dict[str, Any]:
+    dumped: dict[str, Any] = tiny_config("independent", **changes).model_dump(mode="json")
+    return dumped
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    config = tree(epochs=8)
+    assert killing.run(config, tmp_path / "warm-up") == 0
+    started = time.monotonic()
+    assert killing.run(config, tmp_path / "straight") == 0
+    whole, moments, kills = time.monotonic() - started, random.Random(0), 0
+    while not (tmp_path / "run").exists():
+        patience = whole * moments.uniform(0.2, 0.5) * 1.05**kills  # longer and longer, so that it gets done
+        kills += killing.kill_after(killing.start(config, tmp_path / "run"), patience) == -signal.SIGKILL
+    assert killing.run(config, tmp_path / "run") == 0
+    assert kills > 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+    assert epochs(tmp_path / "run") == list(range(1, 9))
+    assert not (tmp_path / "run.unfinished").exists()
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_killed_in_the_middle_of_a_checkpoint(tmp_path: Path, number: int) -> None:
+    config = tree(epochs=2)
+    assert killing.run(config, tmp_path / "straight") == 0
+    assert killing.run(config, tmp_path / "run", kill_in_write=number) == -signal.SIGKILL
+    checkpoints = tmp_path / "run.unfinished" / "checkpoint"
+    assert any(path.name.startswith(".") for path in checkpoints.iterdir())  # the half that was written
+    for path in checkpoints.glob("[0-9]*"):
+        load_file(path / "state.safetensors")  # whole
+    assert killing.run(config, tmp_path / "run") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+
+
+def test_a_full_disk_is_said_and_costs_nothing(tmp_path: Path) -> None:
+    config = tree(epochs=2)
+    assert killing.run(config, tmp_path / "straight") == 0
+    assert killing.run(config, tmp_path / "run", kill_in_write=3) == -signal.SIGKILL
+    kept = newest(tmp_path / "run.unfinished" / "checkpoint")
+    assert killing.run(config, tmp_path / "run", disk=20_000) == 2
+    message = (tmp_path / "run.error").read_text()
+    assert "state.safetensors: cannot be written: " in message
+    assert kept
+    assert newest(tmp_path / "run.unfinished" / "checkpoint") == kept
+    assert (tmp_path / "run.unfinished" / "failure.txt").read_text().strip() == message
+    assert killing.run(config, tmp_path / "run") == 0
+    assert weights(tmp_path / "run") == weights(tmp_path / "straight")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_step_and_keeps_it(tmp_path: Path, number: signal.Signals, code: int) -> None:
+    config, run = tmp_path / "run.yaml", tmp_path / "run"
+    config.write_text(yaml.safe_dump(tree(epochs=4000)))
+    command = [sys.executable, "-m", "nobackfill", "train", str(config), "--out", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    history = tmp_path / "run.unfinished" / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not (history.is_file() and history.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "run.unfinished: stopped after " in errors.splitlines()[-1]
+    assert "--resume" in errors.splitlines()[-1]
+    checkpoint = newest(tmp_path / "run.unfinished" / "checkpoint")
+    assert checkpoint
+    assert read_position(checkpoint).epoch >= 1
+
+
+def test_stopped_in_the_last_step_there_is_still_the_summary_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny_config("independent")
+    straight = train(config, tmp_path / "straight")
+    real = EpochRecord.step_done
+
+    def told(record: Any, images: int) -> None:
+        real(record, images)
+        if record.steps == STEPS:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochRecord, "step_done", told)
+        with pytest.raises(StoppedError, match="stopped after epoch 1, with a checkpoint") as caught:
+            train(config, tmp_path / "run")
+    assert caught.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    run = train(config, tmp_path / "run", resume=True)
+    assert weights(run) == weights(straight)
+    assert epochs(run) == [1]

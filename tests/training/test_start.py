@@ -1,0 +1,140 @@
+"""Warm starts, frozen stages, rates by depth."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests.conftest import tiny_config
+
+from nobackfill.errors import ConfigError
+from nobackfill.models import build_backbone
+from nobackfill.models.stages import freeze, stages
+from nobackfill.training import train
+from nobackfill.training.setup import resolve
+from nobackfill.training.start import make_optimizer
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "model.safetensors")
+
+
+STILL: dict[str, Any] = {
+    "optimizer__lr": 1e-12,
+    "optimizer__name": "sgd",
+}  # training that leaves weights where they are
+
+
+def test_a_warm_start_takes_what_fits_and_says_what_does_not(tmp_path: Path, runs: dict[str, Path]) -> None:
+    before = weights(runs["new"])
+    run = train(tiny_config("independent", init_from=str(runs["new"]), seed=5, **STILL), tmp_path / "same")
+    for name, tensor in weights(run).items():
+        if "running" not in name and "tracked" not in name:
+            torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0)
+    wider = tiny_config("independent", init_from=str(runs["new"]), seed=5, model__embedding_dim=9, **STILL)
+    run = train(wider, tmp_path / "wider")
+    after = weights(run)
+    torch.testing.assert_close(after["backbone.stem.0.weight"], before["backbone.stem.0.weight"], atol=1e-6, rtol=0)
+    told = json.loads((run / "metrics.json").read_text())["init_from"]
+    unfit = {"backbone.project.bias", "backbone.project.weight", "head.classifier.weight"}
+    assert set(told["tensors_that_do_not_fit"]) == unfit
+    assert told["tensors_taken"] == len(before) - 3
+    assert json.loads((run / "teachers.json").read_text())["init_from"]
+    with pytest.raises(ConfigError, match="has the backbone 'smallnet8', this run 'smallnet9'"):
+        train(tiny_config("independent", init_from=str(runs["new"]), model__backbone="smallnet9"), tmp_path / "other")
+
+
+def test_an_orthogonal_matrix_stays_one_in_a_warm_start(tmp_path: Path, runs: dict[str, Path]) -> None:
+    config = tiny_config(
+        "bt2",
+        old=str(runs["old"]),
+        independent=str(runs["new"]),
+        model__extra_dim=2,
+        init_from=str(runs["bt2"]),
+        **STILL,
+    )
+    before, after = weights(runs["bt2"]), weights(train(config, tmp_path / "run"))
+    for name in ("head.basis.P.weight", "head.basis.B.weight"):
+        torch.testing.assert_close(after[name], before[name], atol=1e-5, rtol=0)
+        torch.testing.assert_close(after[name] @ after[name].T, torch.eye(len(after[name])), atol=1e-5, rtol=0)
+
+
+LEARNING = {"backbone": {"project"}, "stages<2": {"stages.1", "stages.2", "project"}}
+
+
+@pytest.mark.parametrize("what", LEARNING)
+def test_frozen_stages_keep_their_weights_and_statistics(tmp_path: Path, runs: dict[str, Path], what: str) -> None:
+    before, learning = weights(runs["new"]), LEARNING[what]
+    run = train(tiny_config("independent", init_from=str(runs["new"]), freeze=what, epochs=2), tmp_path / "run")
+    changed = {name for name, tensor in weights(run).items() if not torch.equal(tensor, before[name])}
+    moved = {name for name in changed if name.startswith("backbone.")}
+    assert moved
+    assert {name for name in moved if not any(name.startswith(f"backbone.{part}") for part in learning)} == set()
+    for part in learning:
+        assert any(name.startswith(f"backbone.{part}") for name in moved)
+    assert json.loads((run / "metrics.json").read_text())["frozen_parameters"] > 0
+
+
+BACKBONES = {
+    "smallnet8": (5, {"stem.0.weight": 0, "stages.1.residual.0.weight": 2, "project.weight": 4}),
+    "reference/resnet18": (6, {"conv1.weight": 0, "layer1.0.conv1.weight": 1, "layer4.1.conv1.weight": 5}),
+    "reference/resnet50": (6, {"layer4.1.conv1.weight": 4, "layer4.2.conv3.weight": 5}),
+    "reference/alexnet": (8, {"features.0.weight": 0, "classifier.6.bias": 7}),
+    "resnet18": (6, {"conv1.weight": 0, "layer4.1.conv1.weight": 4, "fc.weight": 5}),
+    "test_vit": (8, {"patch_embed.proj.weight": 0, "blocks.0.attn.qkv.weight": 1, "head.weight": 7}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_stages_run_from_the_stem_to_the_output_layer(name: str) -> None:
+    count, some = BACKBONES[name]
+    backbone = build_backbone(name, 10)
+    found = stages(backbone, name)
+    assert set(found) == {name for name, _ in backbone.named_parameters()}
+    assert set(found.values()) == set(range(count))
+    assert {key: found[key] for key in some} == some
+    frozen = freeze(backbone, "stages<2", name)
+    assert frozen == sum(value.numel() for key, value in backbone.named_parameters() if found[key] < 2)
+    assert all(value.requires_grad == (found[key] >= 2) for key, value in backbone.named_parameters())
+    with pytest.raises(ConfigError, match=f"is stage {count - 1}, so at most stages<{count - 1} can freeze"):
+        freeze(backbone, f"stages<{count}", name)
+
+
+def test_stages_of_the_vit_of_the_paper() -> None:
+    pytest.importorskip("transformers")
+    with torch.device("meta"):
+        backbone = build_backbone("reference/vit_b16", 10)
+    found = stages(backbone, "reference/vit_b16")
+    assert max(found.values()) == 13
+    assert found["embedding_fc.weight"] == 13
+    assert {
+        number for name, number in found.items() if "pooler" in name or name.startswith("transformer.layernorm")
+    } == {12}
+    assert {number for name, number in found.items() if "embeddings" in name} == {0}
+
+
+def test_unknown_stages_are_refused() -> None:
+    with pytest.raises(ConfigError, match="the stages of 'odd' are not known"):
+        stages(torch.nn.Linear(2, 2), "odd")
+    with pytest.raises(ConfigError, match="key 'freeze'"):
+        tiny_config("independent", freeze="everything")
+
+
+def test_rates_fall_with_depth() -> None:
+    from nobackfill.methods import method_class
+    from nobackfill.models import Network
+
+    config = resolve(tiny_config("independent", optimizer__layer_decay=0.5))
+    head = method_class("independent")(config.loss).head(config.model, 0, 3)
+    network = Network(build_backbone("smallnet8", head.in_features), head, "smallnet8")
+    groups = make_optimizer(config, network).param_groups
+    assert [group["share"] for group in groups] == [0.5**4, 0.5**3, 0.5**2, 0.5, 1]
+    assert {id(value) for group in groups for value in group["params"]} == {id(value) for value in network.parameters()}
+    names = {id(value): name for name, value in network.named_parameters()}
+    learned = [{names[id(value)] for value in group["params"]} for group in groups]
+    assert {"head.classifier.weight", "backbone.project.weight"} <= learned[-1]
+    assert "backbone.stem.0.weight" in learned[0]
