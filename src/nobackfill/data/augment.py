@@ -31,19 +31,20 @@ def random_view(images: Tensor, numbers: Tensor, augment: AugmentConfig, preproc
         images = _resized_crops(images, torch.stack([row, column, area, aspect], dim=1), preprocessing.image_size)
     else:
         images = preprocessing.fit(images)
+    mirrored = (flip < 0.5) & augment.flip
     if augment.crop == "padded":
-        images = _padded_crops(images, row, column, augment.padding)
+        return _padded_crops(images, row, column, mirrored, augment.padding)
     if augment.flip:
-        images = torch.where((flip < 0.5).view(-1, 1, 1, 1), images.flip(-1), images)
+        images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
     return images
 
 
-def _padded_crops(images: Tensor, row: Tensor, column: Tensor, padding: int) -> Tensor:
+def _padded_crops(images: Tensor, row: Tensor, column: Tensor, mirrored: Tensor, padding: int) -> Tensor:
     size = images.shape[-1]
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     span = torch.arange(size, device=images.device)
     top = (row * (2 * padding + 1)).long()[:, None] + span
-    left = (column * (2 * padding + 1)).long()[:, None] + span
+    left = (column * (2 * padding + 1)).long()[:, None] + torch.where(mirrored[:, None], span.flip(0), span)
     image = torch.arange(len(images), device=images.device)[:, None, None]
     # The gather gives [n, s, s, 3]: one index per pixel moves all three channels.
     return padded.permute(0, 2, 3, 1)[image, top[:, :, None], left[:, None, :]].permute(0, 3, 1, 2)
