@@ -28,6 +28,10 @@ class TrainingError(NobackfillError):
     """A training run cannot go on."""
 
 
+class GalleryError(NobackfillError):
+    """A gallery cannot be used as asked."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a mistyped name: the nearest known one, or else the first dozen of them."""
     known = sorted(known)

@@ -13,6 +13,7 @@ from nobackfill.cli.data import data
 from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
+from nobackfill.cli.gallery import gallery
 from nobackfill.cli.import_clip import import_clip
 from nobackfill.cli.import_reference import import_reference
 from nobackfill.cli.report import report
@@ -33,6 +34,7 @@ for verb in (demo, train, runs, evaluate, embed, check, report, import_reference
     app.command()(verb)
 app.command("run")(run_verb)
 app.add_typer(data, name="data")
+app.add_typer(gallery, name="gallery")
 
 
 def _version(wanted: bool) -> None:
