@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,9 +38,18 @@ SECOND = Generation(name="second", dim=NEW, fingerprint="b" * 64, answers=("a" *
 LAST = Generation(name="third", dim=THIRD, fingerprint="c" * 64, answers=("b" * 64, "a" * 64))
 
 
-@pytest.fixture(params=["faiss"])
+def table_name() -> str:
+    return f'a "table" {uuid.uuid4().hex}'  # a name that would end a careless statement
+
+
+@pytest.fixture(params=["faiss", "postgresql", "qdrant"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    made = open_store(f"{request.param}:{tmp_path / 'store'}")
+    made = open_store(f"faiss:{tmp_path / 'store'}")
+    if request.param == "postgresql":
+        made = open_store(f"{request.getfixturevalue('server')}#{table_name()}")
+    if request.param == "qdrant":
+        pytest.importorskip("qdrant_client")
+        made = open_store(f"qdrant:{tmp_path / 'store'}")
     yield made
     made.close()
 
@@ -80,12 +90,12 @@ def padded(gallery: Gallery, new: set[str]) -> np.ndarray:
     return rows
 
 
-def assert_same(found: list[list[tuple[str, float]]], scores: np.ndarray) -> None:
+def assert_same(found: list[list[tuple[str, float]]], scores: np.ndarray, atol: float = 1e-6) -> None:
     for line, wanted in zip(found, scores, strict=True):
         assert {name for name, _ in line} == set(IDS)
-        np.testing.assert_allclose([score for _, score in line], np.sort(wanted)[::-1], atol=1e-6)
+        np.testing.assert_allclose([score for _, score in line], np.sort(wanted)[::-1], atol=atol)
         for name, score in line:
-            assert score == pytest.approx(wanted[IDS.index(name)], abs=1e-6)
+            assert score == pytest.approx(wanted[IDS.index(name)], abs=atol)
 
 
 def test_a_mixed_search_is_that_of_the_padded_index(store: Store) -> None:
@@ -354,3 +364,12 @@ def test_urls() -> None:
         open_store("mysql://me:secret@host/db")
     assert "secret" not in str(caught.value)
     assert json.loads(FIRST.model_dump_json())["dim"] == OLD
+
+
+def test_half_precision_in_postgresql(server: str) -> None:
+    store = open_store(f"{server}#{table_name()}", halfvec=True)
+    gallery, queries = upgraded(store), vectors(NEW, 2, 5)
+    backfill(gallery, embed, SECOND.fingerprint, budget=30, order="oldest")
+    assert_same(answers(gallery, queries, SECOND), queries @ padded(gallery, set(IDS[:30])).T, atol=2e-3)
+    assert gallery.verify() == []
+    store.close()

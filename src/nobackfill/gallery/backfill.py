@@ -195,6 +195,9 @@ def _plan(
     batches = [ids[start : start + batch_size] for start in range(0, len(ids), batch_size)]
     for number, batch in enumerate(batches):
         store.write(CHUNK.format(number), json.dumps(batch).encode())
+    left = read_job(store)
+    for number in range(len(batches), left.batches if left else 0):  # of a job that was killed while it cleaned up
+        store.write(CHUNK.format(number), None)
     job = Job(
         generation=generation,
         order=order,

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -41,7 +41,9 @@ from nobackfill.gallery.faiss_view import (
 from nobackfill.gallery.lineage import Floats
 from nobackfill.gallery.store import Found, Items
 
+Value = TypeVar("Value")
 INDEXED = 1000  # rows from which an approximate index is worth building
+RETRIES = 20  # to open a state while others compact it away
 PATIENCE = 2.0  # seconds: a killed owner's lock is gone at once
 
 
@@ -114,13 +116,7 @@ class FaissStore:
         self._commit(state.model_copy(update=update), moved(view, owner))
 
     def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Found]:  # noqa: D102
-        try:
-            view = self._open()
-            return {number: search_view(view, number, rows, k) for number, rows in queries.items()}
-        except FileNotFoundError:  # compacted between opening the state and its files: there is a newer state
-            self._view = None
-            view = self._open()
-            return {number: search_view(view, number, rows, k) for number, rows in queries.items()}
+        return self._read(lambda view: {number: search_view(view, number, rows, k) for number, rows in queries.items()})
 
     def counts(self) -> dict[int, int]:  # noqa: D102
         view = self._open()
@@ -131,28 +127,20 @@ class FaissStore:
         return {number: rows for number, rows in sorted(counts.items()) if rows}
 
     def ids(self, generation: int) -> list[str]:  # noqa: D102
-        view = self._open()
-        of_segment = np.array([segment.generation for segment in view.state.segments])
-        if not len(of_segment):
-            return []
-        return [view.ids[number] for number in np.flatnonzero(of_segment[view.owner] == generation)]
+        return self._read(lambda view: _ids(view, generation))
 
     def fetch(self, ids: Sequence[str]) -> list[Items]:  # noqa: D102
-        view = self._open()
-        wanted = np.array([view.places[name] for name in ids if name in view.places], np.int64)
-        found = []
-        for position in np.unique(view.owner[wanted]).tolist():
-            numbers, vectors = view.rows(position)
-            chosen = np.isin(numbers, wanted)
-            found.append(items_of(view, position, numbers[chosen], vectors[chosen]))
-        return found
+        return self._read(lambda view: _fetched(view, ids))
 
     def scan(self, size: int) -> Iterator[Items]:  # noqa: D102
         view = self._open()
-        for position in range(len(view.state.segments)):
-            numbers, vectors = view.rows(position)
-            for start in range(0, len(numbers), size):
-                yield items_of(view, position, numbers[start : start + size], vectors[start : start + size])
+        try:
+            for position in range(len(view.state.segments)):
+                numbers, vectors = view.rows(position)
+                for start in range(0, len(numbers), size):
+                    yield items_of(view, position, numbers[start : start + size], vectors[start : start + size])
+        except FileNotFoundError:
+            raise GalleryError(f"{self.url}: was compacted while it was read; try again") from None
 
     def restore(self, generation: int) -> int:  # noqa: D102
         view = self._open()
@@ -216,7 +204,7 @@ class FaissStore:
             raise GalleryError(f"{self.url}: no gallery there; make one by `gallery create`") from None
         stamp = (found.st_ino, found.st_mtime_ns)
         if self._view is None or self._stamp != stamp:
-            for _ in range(20):
+            for _ in range(RETRIES):
                 state = self._state()
                 try:
                     owner = owner_of(self.folder, state.segments, sum(rows for _, rows in state.items))
@@ -227,6 +215,14 @@ class FaissStore:
                 raise GalleryError(f"{self.url}: damaged: files that state.json names are missing")
             self._view, self._stamp = View(self.folder, state, owner), stamp
         return self._view
+
+    def _read(self, action: Callable[[View], Value]) -> Value:
+        """Read from one state. If it was compacted between opening it and reading its files, from the next one."""
+        for _ in range(RETRIES):
+            with contextlib.suppress(FileNotFoundError):
+                return action(self._open())
+            self._view = None
+        raise GalleryError(f"{self.url}: damaged: files that state.json names are missing")
 
     def _commit(self, state: State, view: View | None = None) -> None:
         write_text(self.folder / "state.json", state.model_dump_json(indent=1) + "\n")
@@ -249,6 +245,23 @@ class FaissStore:
         return Segment(name=name, generation=generation, dim=dim, rows=len(numbers), indexed=index != "flat")
 
 
+def _ids(view: View, generation: int) -> list[str]:
+    of_segment = np.array([segment.generation for segment in view.state.segments])
+    if not len(of_segment):
+        return []
+    return [view.ids[number] for number in np.flatnonzero(of_segment[view.owner] == generation)]
+
+
+def _fetched(view: View, ids: Sequence[str]) -> list[Items]:
+    wanted = np.array([view.places[name] for name in ids if name in view.places], np.int64)
+    found = []
+    for position in np.unique(view.owner[wanted]).tolist():
+        numbers, vectors = view.rows(position)
+        chosen = np.isin(numbers, wanted)
+        found.append(items_of(view, position, numbers[chosen], vectors[chosen]))
+    return found
+
+
 def _write_table(path: Path, columns: dict[str, Any]) -> None:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -268,7 +281,7 @@ def _write_index(path: Path, vectors: Floats, kind: Index) -> None:
         index.hnsw.efConstruction, index.hnsw.efSearch = 100, 128
     else:
         lists = int(np.clip(4 * np.sqrt(count), 1, max(1, count // 39)))
-        parts = max(part for part in range(1, min(dim, 64) + 1) if dim % part == 0)
+        parts = max(part for part in range(1, min(max(1, dim // 4), 64) + 1) if dim % part == 0)  # of 4 values or more
         index = faiss.index_factory(dim, f"IVF{lists},PQ{parts}x8", faiss.METRIC_INNER_PRODUCT)
         index.nprobe = max(1, lists // 8)
         index.train(vectors[np.random.default_rng(0).permutation(count)[: 256 * lists]])

@@ -115,6 +115,14 @@ def open_store(url: str, **options: Any) -> Store:
         from nobackfill.gallery.faiss_store import FaissStore  # noqa: PLC0415
 
         return FaissStore(rest, **options)
+    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        from nobackfill.gallery.postgres_store import PostgresStore  # noqa: PLC0415
+
+        return PostgresStore(url, **options)
+    if (scheme == "qdrant" and rest) or scheme in ("qdrant+http", "qdrant+https"):
+        from nobackfill.gallery.qdrant_store import QdrantStore  # noqa: PLC0415
+
+        return QdrantStore(url, **options)
     raise GalleryError(
         f"store {without_credentials(url)!r}: expected faiss:DIR, postgresql://…#table, qdrant:DIR or "
         "qdrant+http://host:port#collection"

@@ -1,0 +1,168 @@
+"""The gallery verbs, as `nobackfill` runs them."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.conftest import tiny_config
+
+import nobackfill
+from nobackfill.cli.app import run
+from nobackfill.data import load_split
+from nobackfill.training import train
+
+
+@pytest.fixture
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Digits as files, in the folders of their classes."""
+    monkeypatch.chdir(tmp_path)
+    digits = load_split(tiny_config("independent").data, "test")
+    paths = []
+    for number in range(60):
+        folder = Path("photos", "val", str(digits.labels[number]))
+        folder.mkdir(parents=True, exist_ok=True)
+        paths.append(folder / f"{number:02d} [red].png")
+        assert isinstance(digits.images, np.ndarray)
+        Image.fromarray(digits.images[number]).save(paths[-1])
+    return sorted(paths, key=lambda path: (path.parent.name, path.name))
+
+
+def test_from_creation_to_the_last_backfill(
+    images: list[Path], runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = str(runs["old"]), str(runs["bt2"])
+    names = [nobackfill.load(run).spec.generation for run in (old, new)]
+    assert run(["gallery", "create", "faiss:g", "--run", old, "--data", "folder:photos"]) == 0
+    assert capsys.readouterr().out == f"faiss:g: 60 vectors of {names[0]}\n"
+    assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0  # it remembers where the items came from
+    printed = capsys.readouterr().out
+    assert f"queries of {names[1]} work from now on" in printed
+    assert "expected top-1, measured on 60 items: 0% " in printed
+    query = str(images[7])
+    assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "3", "--json", "--remember"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    assert [hit["generation"] for hit in answer["hits"]] == [names[0]] * 3
+    assert set(answer["hits"][0]["payload"]) == {"label", "class"}
+    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--budget", "0.25", "--keep-old"]) == 0
+    assert f"15 items exchanged" in (printed := capsys.readouterr().out)
+    assert f"15 of 60 are of {names[1]} now" in printed
+    assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "60"]) == 0
+    printed = capsys.readouterr().out
+    assert (printed.count(f"[{names[0]}]"), printed.count(f"[{names[1]}]")) == (45, 15)
+    assert "[red].png" in printed
+    assert run(["gallery", "status", "faiss:g"]) == 0
+    assert "now (25% embedded anew)" in capsys.readouterr().out
+    assert run(["gallery", "rollback", "faiss:g", "--to", names[0]]) == 0
+    assert run(["gallery", "search", "faiss:g", query, "--run", new]) == 2
+    assert "is not of this gallery's lineage" in capsys.readouterr().err
+    assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0
+    os.remove(images[3])
+    images[5].write_bytes(b"no image")
+    capsys.readouterr()
+    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--batch-size", "7", "--order", "hardest"]) == 3
+    printed_both = capsys.readouterr()
+    assert "58 items exchanged" in printed_both.out
+    assert f"left old: {images[3]}: not in --data" in printed_both.err
+    assert f"left old: {images[5]}: " in printed_both.err
+    assert "does not decode as an image" in printed_both.err
+    assert run(["gallery", "verify", "faiss:g"]) == 0
+    assert capsys.readouterr().out == "faiss:g: no problems in 60 items\n"
+    assert run(["gallery", "compact", "faiss:g"]) == 0
+    assert run(["gallery", "status", "faiss:g", "--json"]) == 0
+    status = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert [one["items"] for one in status["generations"]] == [2, 58]
+    assert status["job"]["done"] == status["job"]["batches"]
+    # The stored vectors are those of the new model.
+    encoder = nobackfill.load(new)
+    store = nobackfill.open_gallery("faiss:g").store
+    (found,) = [items for items in store.fetch([str(images[20])])]
+    wanted = encoder.encode([images[20]])[0]
+    np.testing.assert_allclose(found.vectors[0], wanted / np.linalg.norm(wanted), atol=1e-5)
+
+
+def test_vectors_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    old, new = (random.standard_normal((30, dim)).astype(np.float16) for dim in (4, 7))
+    np.save("old.npy", old)
+    np.save("new.npy", new)
+    np.save("query.npy", new[:2])
+    Path("ids.txt").write_text("\n".join(f"doc {number}" for number in range(30)))
+    common = ["--ids", "ids.txt", "--vectors"]
+    assert run(["gallery", "create", "faiss:g", "--name", "api-v1", "--index", "hnsw", *common, "old.npy"]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 0
+    assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--budget", "10", *common, "new.npy"]) == 0
+    capsys.readouterr()
+    assert run(["gallery", "search", "faiss:g", "--name", "api-v2", "--vectors", "query.npy", "-k", "30", "--json"]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert {hit["id"] for hit in first["hits"]} == {f"doc {number}" for number in range(30)}
+    assert [hit["generation"] for hit in second["hits"]].count("api-v2") == 10
+    assert run(["gallery", "search", "faiss:g", "--name", "api-v1", "--vectors", "old.npy", "-k", "1"]) == 0
+
+
+def test_a_third_model_that_was_not_trained_for_it_is_refused(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["gallery", "create", "faiss:g", "--run", str(runs["old"]), "--data", "digits"]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", "--run", str(runs["new"])]) == 2
+    assert "was not trained to be compatible with" in capsys.readouterr().err
+    stranger = train(tiny_config("independent", seed=9), tmp_path / "stranger")
+    assert run(["gallery", "backfill", "faiss:g", "--run", str(stranger)]) == 2
+    assert "is not of this gallery's lineage" in capsys.readouterr().err
+
+
+BAD = {
+    "no model": (["create", "faiss:g", "--data", "digits"], "give --run or --name, one of them"),
+    "both": (["search", "faiss:g", "--run", "x", "--name", "y"], "give --run or --name, one of them"),
+    "no data": (["create", "faiss:g", "--run", "RUN"], "give --run and --data, or --vectors"),
+    "no gallery": (["status", "faiss:gone"], "faiss:gone: no gallery there"),
+    "store": (["status", "redis://me:secret@host"], "store 'redis://host': expected faiss:DIR"),
+    "index": (["create", "faiss:g", "--run", "RUN", "--data", "digits", "--index", "tree"], "expected flat, hnsw or ivfpq"),
+    "server": (["status", "postgresql://me:secret@127.0.0.1:1/db#items"], "postgresql://127.0.0.1:1/db#items: "),
+    "table": (["status", "postgresql://me:secret@127.0.0.1:1/db"], "with a table name"),
+    "qdrant": (["status", "qdrant+http://:secret@127.0.0.1:1#items"], "qdrant+http://127.0.0.1:1#items: "),
+    "taken": (["create", "faiss:taken", "--run", "RUN", "--data", "digits"], "exists and is not empty"),
+    "budget": (["backfill", "faiss:good", "--run", "RUN", "--budget", "much"], "--budget 'much': expected a share"),
+    "order": (["backfill", "faiss:good", "--run", "RUN", "--order", "best"], "--order 'best': expected random"),
+    "query": (["search", "faiss:good", "--run", "RUN"], "give image files (or texts) and --run, or --vectors"),
+    "no image": (["search", "faiss:good", "nothing.png", "--run", "RUN"], "nothing.png: does not decode as an image"),
+    "rollback": (["rollback", "faiss:good", "--to", "zero"], "no generation 'zero'; there are independent-"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(
+    tmp_path: Path,
+    runs: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command, message = BAD[name]
+    Path("taken").mkdir()
+    Path("taken", "mine").touch()
+    if "faiss:good" in command:
+        assert run(["gallery", "create", "faiss:good", "--run", str(runs["old"]), "--data", "digits"]) == 0
+        capsys.readouterr()
+    assert run(["gallery", *(str(runs["old"]) if word == "RUN" else word for word in command)]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("nobackfill: ")
+    assert printed.err.count("\n") == 1
+    assert message in printed.err
+    assert "secret" not in printed.err + printed.out
+    assert printed.out == ""
+
+
+def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("create", "upgrade", "backfill", "search", "status", "verify", "rollback", "compact"):
+        assert run(["gallery", verb, "--help"]) == 0
+        assert f"Example: nobackfill gallery {verb}" in " ".join(capsys.readouterr().out.split())

@@ -1,0 +1,188 @@
+"""Backfills that are killed, and searches beside them."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.gallery import jobs
+from tests.gallery.jobs import COUNT, NEW, OLD
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery import Embedded, Gallery, Generation, backfill, open_store
+from nobackfill.gallery.gallery import vectors_of
+
+IDS = [str(number) for number in range(COUNT)]
+FIRST = Generation(name="first", dim=OLD, fingerprint="a")
+SECOND = Generation(name="second", dim=NEW, fingerprint="b", answers=("a",))
+
+
+def make(url: str) -> Gallery:
+    gallery = Gallery.create(open_store(url), FIRST, [(IDS, jobs.vectors(OLD), [{} for _ in IDS])])
+    gallery.upgrade(SECOND, jobs.vectors(NEW))
+    return gallery
+
+
+def contents(gallery: Gallery) -> bytes:
+    known, vectors = vectors_of(gallery.store, IDS, 2)
+    assert known == IDS  # each once, none lost
+    assert gallery.store.counts() == {2: COUNT}
+    assert gallery.verify() == []
+    return vectors.tobytes()
+
+
+@pytest.fixture
+def straight(tmp_path: Path) -> bytes:
+    gallery = make(f"faiss:{tmp_path / 'straight'}")
+    process = jobs.start(gallery.store.url)
+    process.join()
+    assert process.exitcode == 0
+    return contents(gallery)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path, straight: bytes) -> None:
+    gallery = make(f"faiss:{tmp_path / 'store'}")
+    moments, kills = random.Random(1), 0
+    while True:
+        process = jobs.start(gallery.store.url)
+        process.join(moments.uniform(0.1, 0.5) * 1.1**kills)
+        if not process.is_alive():
+            break
+        process.kill()
+        process.join()
+        kills += 1
+        counts = gallery.store.counts()
+        assert sum(counts.values()) == COUNT
+        assert gallery.verify() == []
+    assert process.exitcode == 0
+    assert kills > 0
+    assert contents(gallery) == straight
+
+
+MOMENTS = [(kind, writes) for kind in ("faiss", "postgresql") for writes in (1, 21, 22, 23, 40, 61, 62, 82)]
+
+
+@pytest.mark.parametrize(("kind", "writes"), [*MOMENTS, ("qdrant", 22), ("qdrant", 61)])
+def test_killed_after_every_kind_of_write(
+    tmp_path: Path, straight: bytes, writes: int, kind: str, request: pytest.FixtureRequest
+) -> None:
+    # 20 batches: writes 1–20 are the plan, 21 the journal, then exchange and journal in turn, at the end the clean-up.
+    url = f"{kind}:{tmp_path / 'store'}"
+    if kind == "postgresql":
+        url = f"{request.getfixturevalue('server')}#killed_{writes}"
+    gallery = make(url)
+    gallery.store.close()  # Qdrant's local mode serves one process
+    process = jobs.start(url, writes)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    process = jobs.start(url)
+    process.join()
+    assert process.exitcode == 0
+    gallery = Gallery.open(open_store(url))
+    assert contents(gallery) == straight
+    gallery.store.close()
+
+
+@pytest.mark.parametrize("kind", ["faiss", "postgresql"])
+def test_searches_during_a_backfill_see_each_item_once(
+    tmp_path: Path, kind: str, request: pytest.FixtureRequest
+) -> None:
+    url = f"faiss:{tmp_path / 'store'}" if kind == "faiss" else f"{request.getfixturevalue('server')}#searched"
+    gallery = make(url)
+    reader, new = Gallery.open(open_store(url)), jobs.vectors(NEW)
+    faults: list[Any] = []
+    seen: set[tuple[tuple[int, int], ...]] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            try:
+                (hits,) = reader.search(new[:1], COUNT, "b")
+                seen.add(tuple(reader.store.counts().items()))
+                if sorted(hit.id for hit in hits) != sorted(IDS):
+                    faults.append(len(hits))
+            except Exception as error:
+                faults.append(error)
+
+    def embed(ids: list[str]) -> Embedded:
+        time.sleep(0.02)
+        return Embedded(ids, new[[int(name) for name in ids]], {})
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        backfill(gallery, embed, "b", batch_size=100)
+    finally:
+        ended.set()
+        thread.join()
+    assert faults == []
+    assert len(seen) > 2  # it did look in between
+    reader.store.close()
+    gallery.store.close()
+
+
+def test_a_second_backfill_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    gallery = make(f"faiss:{tmp_path / 'store'}")
+    with gallery.store.lock():
+        process = jobs.start(gallery.store.url)
+        process.join()
+        assert process.exitcode == 1
+        with pytest.raises(GalleryError, match="another process is changing this gallery"):
+            Gallery.open(open_store(gallery.store.url)).compact()
+    process = jobs.start(gallery.store.url)
+    process.join()
+    assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivfpq"])
+def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, index: str) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}", index=index)
+    old, new = jobs.vectors(OLD), jobs.vectors(NEW)
+    gallery = Gallery.create(store, FIRST, [(IDS, old, [{} for _ in IDS])])
+    gallery.upgrade(SECOND, new)
+    assert list((tmp_path / "store" / "segments").glob("*.faiss"))
+
+    def embed(ids: list[str]) -> Embedded:
+        return Embedded(ids, new[[int(name) for name in ids]], {})
+
+    backfill(gallery, embed, "b", budget=0.4, keep_old=True)  # without compaction: the old index holds what has moved
+    queries = new[:40]
+    scale = gallery.manifest.generations[1].scales["a"]
+    held = set(store.ids(2))
+    exact = np.where([name in held for name in IDS], queries @ new.T, scale * queries[:, :OLD] @ old.T)
+    found = gallery.search(queries, 10, "b")
+    right = 0
+    for query, hits in enumerate(found):
+        best = {IDS[place] for place in np.argsort(-exact[query])[:10]}
+        right += len(best & {hit.id for hit in hits})
+        assert len({hit.id for hit in hits}) == 10
+        for hit in hits:
+            assert hit.generation == ("second" if hit.id in held else "first")
+    assert right / 400 > (0.95 if index == "hnsw" else 0.4)
+    gallery.compact()
+    assert len(gallery.search(queries, 10, "b")[0]) == 10
+    assert gallery.verify() == []
+
+
+def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+    gallery = make(f"faiss:{tmp_path / 'store'}")
+    for name, content, message in (
+        ("state.json", b"{", "state.json is damaged"),
+        ("documents/manifest", b'{"generations": 3}', "damaged manifest"),
+        (next((tmp_path / "store" / "segments").iterdir()).relative_to(tmp_path / "store"), b"PAR1", "damaged"),
+    ):
+        copy = tmp_path / "copy"
+        shutil.copytree(tmp_path / "store", copy)
+        (copy / name).write_bytes(content)
+        with pytest.raises(GalleryError, match=message):
+            Gallery.open(open_store(f"faiss:{copy}")).search(jobs.vectors(NEW)[:1], 3, "b")
+        shutil.rmtree(copy)
+    assert gallery.verify() == []
