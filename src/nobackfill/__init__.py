@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nobackfill.evaluation import Upgrade as Upgrade
     from nobackfill.evaluation import compare as compare
     from nobackfill.evaluation import retrieval_metrics as retrieval_metrics
+    from nobackfill.gallery import Gallery as Gallery
     from nobackfill.models import EmbeddingSpec as EmbeddingSpec
     from nobackfill.models import Encoder as Encoder
     from nobackfill.models import load as load
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 _ROOMS = {
     "EmbeddingSpec": "models",
     "Encoder": "models",
+    "Gallery": "gallery",
     "NobackfillError": "errors",
     "RetrievalMetrics": "evaluation",
     "RunConfig": "config",

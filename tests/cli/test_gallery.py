@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +48,7 @@ def test_from_creation_to_the_last_backfill(
     assert [hit["generation"] for hit in answer["hits"]] == [names[0]] * 3
     assert set(answer["hits"][0]["payload"]) == {"label", "class"}
     assert run(["gallery", "backfill", "faiss:g", "--run", new, "--budget", "0.25", "--keep-old"]) == 0
-    assert f"15 items exchanged" in (printed := capsys.readouterr().out)
+    assert "15 items exchanged" in (printed := capsys.readouterr().out)
     assert f"15 of 60 are of {names[1]} now" in printed
     assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "60"]) == 0
     printed = capsys.readouterr().out
@@ -61,7 +60,7 @@ def test_from_creation_to_the_last_backfill(
     assert run(["gallery", "search", "faiss:g", query, "--run", new]) == 2
     assert "is not of this gallery's lineage" in capsys.readouterr().err
     assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0
-    os.remove(images[3])
+    images[3].unlink()
     images[5].write_bytes(b"no image")
     capsys.readouterr()
     assert run(["gallery", "backfill", "faiss:g", "--run", new, "--batch-size", "7", "--order", "hardest"]) == 3
@@ -79,8 +78,8 @@ def test_from_creation_to_the_last_backfill(
     assert status["job"]["done"] == status["job"]["batches"]
     # The stored vectors are those of the new model.
     encoder = nobackfill.load(new)
-    store = nobackfill.open_gallery("faiss:g").store
-    (found,) = [items for items in store.fetch([str(images[20])])]
+    store = nobackfill.Gallery.open("faiss:g").store
+    (found,) = store.fetch([str(images[20])])
     wanted = encoder.encode([images[20]])[0]
     np.testing.assert_allclose(found.vectors[0], wanted / np.linalg.norm(wanted), atol=1e-5)
 
@@ -100,7 +99,9 @@ def test_vectors_from_anywhere(
     assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 0
     assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--budget", "10", *common, "new.npy"]) == 0
     capsys.readouterr()
-    assert run(["gallery", "search", "faiss:g", "--name", "api-v2", "--vectors", "query.npy", "-k", "30", "--json"]) == 0
+    assert (
+        run(["gallery", "search", "faiss:g", "--name", "api-v2", "--vectors", "query.npy", "-k", "30", "--json"]) == 0
+    )
     first, second = json.loads(capsys.readouterr().out)
     assert {hit["id"] for hit in first["hits"]} == {f"doc {number}" for number in range(30)}
     assert [hit["generation"] for hit in second["hits"]].count("api-v2") == 10
@@ -125,10 +126,13 @@ BAD = {
     "no data": (["create", "faiss:g", "--run", "RUN"], "give --run and --data, or --vectors"),
     "no gallery": (["status", "faiss:gone"], "faiss:gone: no gallery there"),
     "store": (["status", "redis://me:secret@host"], "store 'redis://host': expected faiss:DIR"),
-    "index": (["create", "faiss:g", "--run", "RUN", "--data", "digits", "--index", "tree"], "expected flat, hnsw or ivfpq"),
+    "index": (
+        ["create", "faiss:g", "--run", "RUN", "--data", "digits", "--index", "tree"],
+        "expected flat, hnsw or ivfpq",
+    ),
     "server": (["status", "postgresql://me:secret@127.0.0.1:1/db#items"], "postgresql://127.0.0.1:1/db#items: "),
     "table": (["status", "postgresql://me:secret@127.0.0.1:1/db"], "with a table name"),
-    "qdrant": (["status", "qdrant+http://:secret@127.0.0.1:1#items"], "qdrant+http://127.0.0.1:1#items: "),
+    "qdrant": (["status", "qdrant+https://:secret@127.0.0.1:1#items"], "qdrant+https://127.0.0.1:1#items: "),
     "taken": (["create", "faiss:taken", "--run", "RUN", "--data", "digits"], "exists and is not empty"),
     "budget": (["backfill", "faiss:good", "--run", "RUN", "--budget", "much"], "--budget 'much': expected a share"),
     "order": (["backfill", "faiss:good", "--run", "RUN", "--order", "best"], "--order 'best': expected random"),

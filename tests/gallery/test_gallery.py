@@ -79,11 +79,10 @@ def answers(
     return [[(hit.id, hit.score) for hit in line] for line in found]
 
 
-def padded(gallery: Gallery, new: set[str]) -> np.ndarray:
-    """The layout of the design: new items at unit norm, old ones as [γ·φ ; 0]."""
-    scale = gallery.manifest.generations[1].scales[FIRST.fingerprint]
+def padded(new: set[str]) -> np.ndarray:
+    """One index of the newest size: new items at unit norm, old ones as [φ ; 0]."""
     rows = np.zeros((COUNT, NEW), np.float32)
-    rows[:, :OLD] = scale * OLD_VECTORS
+    rows[:, :OLD] = OLD_VECTORS
     for place, name in enumerate(IDS):
         if name in new:
             rows[place] = NEW_VECTORS[place]
@@ -110,9 +109,9 @@ def test_a_mixed_search_is_that_of_the_padded_index(store: Store) -> None:
                 known, _ = vectors_of(store, items, generation)
                 made = embed(known)
                 store.replace(Items(made.ids, 2, unit(made.vectors), []), keep_old=False)
-        assert_same(answers(gallery, queries, SECOND), queries @ padded(gallery, exchanged).T)
-        # The same in words: cosine on the prefix for old items, on everything for new ones, with their norms.
-        old = np.linalg.norm(queries[:, :OLD], axis=1, keepdims=True) * scale * (unit(queries[:, :OLD]) @ OLD_VECTORS.T)
+        assert_same(answers(gallery, queries, SECOND), queries @ padded(exchanged).T)
+        # In words: cosine on the prefix, times the prefix's norm, for old items; cosine on everything for new ones.
+        old = np.linalg.norm(queries[:, :OLD], axis=1, keepdims=True) * (unit(queries[:, :OLD]) @ OLD_VECTORS.T)
         by_hand = np.where([name in exchanged for name in IDS], queries @ NEW_VECTORS.T, old)
         assert_same(answers(gallery, queries, SECOND), by_hand)
         assert store.counts() == {
@@ -267,17 +266,30 @@ def test_three_generations(store: Store) -> None:
     )  # fmt: skip
     assert store.counts() == {1: 10, 2: 20, 3: 30}
     assert gallery.verify() == []
-    queries, scales = vectors(THIRD, 5, 3), gallery.manifest.generations[2].scales
+    queries = vectors(THIRD, 5, 3)
     scores = np.concatenate(
         [
-            scales["a" * 64] * queries[:, :OLD] @ OLD_VECTORS.T,
-            scales["b" * 64] * queries[:, :NEW] @ NEW_VECTORS.T,
+            queries[:, :OLD] @ OLD_VECTORS.T,
+            queries[:, :NEW] @ NEW_VECTORS.T,
             queries @ newest.T,
         ]
     ).reshape(3, 3, COUNT)
     held = {name: items.generation for items in store.fetch(IDS) for name in items.ids}
     wanted = np.stack([scores[held[name] - 1, :, place] for place, name in enumerate(IDS)], axis=1)
     assert_same(answers(gallery, queries, LAST), wanted)
+
+
+def test_calibrated_scores(store: Store) -> None:
+    gallery = fresh(store)
+    gallery.upgrade(SECOND, NEW_VECTORS, calibration={1: (0.5, 0.25)})
+    backfill(gallery, embed, SECOND.fingerprint, budget=20, order="oldest")
+    queries, first = vectors(NEW, 2, 5), vectors(OLD, 3, 4)
+    new = [IDS.index(name) < 20 for name in IDS]
+    old_scores = 0.5 * queries[:, :OLD] @ OLD_VECTORS.T + 0.25
+    assert_same(answers(gallery, queries, SECOND), np.where(new, queries @ NEW_VECTORS.T, old_scores))
+    scale = gallery.manifest.generations[1].scales[FIRST.fingerprint]
+    by_old = np.where(new, first @ NEW_VECTORS[:, :OLD].T / scale, first @ OLD_VECTORS.T)
+    assert_same(answers(gallery, first, FIRST), by_old)  # only the newest queries are calibrated
 
 
 def test_strangers_are_refused(store: Store) -> None:
@@ -370,6 +382,6 @@ def test_half_precision_in_postgresql(server: str) -> None:
     store = open_store(f"{server}#{table_name()}", halfvec=True)
     gallery, queries = upgraded(store), vectors(NEW, 2, 5)
     backfill(gallery, embed, SECOND.fingerprint, budget=30, order="oldest")
-    assert_same(answers(gallery, queries, SECOND), queries @ padded(gallery, set(IDS[:30])).T, atol=2e-3)
+    assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:30])).T, atol=2e-3)
     assert gallery.verify() == []
     store.close()

@@ -86,6 +86,9 @@ def upgrade(
     vectors: VectorsOption = None,
     ids: IdsOption = None,
     sample: Annotated[int, typer.Option(min=10, help="Items on which scale and expected quality are measured.")] = 2000,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Bring old and new scores to one scale, if the sample shows it helps.")
+    ] = False,
     workers: WorkersOption = None,
 ) -> None:
     """Add a new model's generation: its queries work at once, and no vector is touched.
@@ -96,8 +99,9 @@ def upgrade(
     Example: `nobackfill gallery upgrade faiss:photos --run runs/digits/bt2`
     """
     from nobackfill.cli.gallery_items import named_generation, read_vectors
+    from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery, Generation, open_store
-    from nobackfill.gallery.expected import expected_curve, sample_ids
+    from nobackfill.gallery.expected import expected_curve, helpful_calibration, labelled_sample, sample_ids
 
     _one_of("--run", run, "--name", name)
     opened = Gallery.open(open_store(store))
@@ -109,10 +113,16 @@ def upgrade(
         generation = named_generation(name or "", read_vectors(_given(vectors, "--vectors"), ids)[1].shape[1], every)
     embed = _embedder(opened, encoder, data, split, vectors, ids, workers)
     made = embed(sample_ids(opened.store, sample))
-    curve = expected_curve(opened, generation, made)
-    added = opened.upgrade(generation, made.vectors, curve)
-    older = ", ".join(f"{key[:12]} × {scale:.3f}" for key, scale in added.scales.items())
-    typer.echo(f"{opened.store.url}: queries of {added.name} work from now on; old vectors count {older}")
+    samples = labelled_sample(opened, generation, made)
+    if calibrate and not samples:
+        raise ConfigError("--calibrate: needs items with labels, whose old vectors the new model answers")
+    curve, calibration = expected_curve(samples), helpful_calibration(samples) if calibrate else {}
+    added = opened.upgrade(generation, made.vectors, curve, calibration)
+    typer.echo(f"{opened.store.url}: queries of {added.name} work from now on")
+    if calibrate:
+        typer.echo(
+            f"  calibration: {calibration}" if calibration else "  calibration: does not help; scores stay plain"
+        )
     if curve is not None:
         typer.echo(f"  expected top-1, measured on {curve.queries} items: {_curve_line(curve)}")
 

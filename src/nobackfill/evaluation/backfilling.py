@@ -27,30 +27,28 @@ class Curve:
         shares: β, shares of the gallery already embedded by the new model.
         scores: name of the score → M(β) at each share.
         area: name of the score → M̃, the area below, by the trapezoidal rule.
-        scale: γ, by which old vectors were multiplied in the mixed gallery.
         queries: how many queries it rests on.
     """
 
     shares: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
     area: dict[str, float]
-    scale: float
     queries: int
 
 
 def prefix_scale(new: Floats, dim: int) -> float:
-    """γ: mean norm of the first `dim` values of new unit vectors [n, d].
-
-    An old unit vector scaled by it lies in the new space as a new one's compatible part does: one inner-product search
-    with a new query then scores both on one scale. 1 where the old space is the whole new one.
-    """
+    """γ: mean norm of the first `dim` values of new unit vectors [n, d]; 1 where the old space is the whole new one."""
     return float(np.linalg.norm(new[:, :dim], axis=1).mean())
 
 
-def mixed_gallery(old: Floats, new: Floats, scale: float, backfilled: np.ndarray) -> Floats:
-    """Unit vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [γ·old ; 0]."""
+def mixed_gallery(old: Floats, new: Floats, backfilled: np.ndarray) -> Floats:
+    """Unit vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [old ; 0].
+
+    Shrinking the old ones to the norm γ that a new vector's first values have sounds right and ranks worse
+    (`evaluation.mixing` measures it).
+    """
     gallery = np.zeros_like(new)
-    gallery[:, : old.shape[1]] = scale * old
+    gallery[:, : old.shape[1]] = old
     gallery[backfilled] = new[backfilled]
     return gallery
 
@@ -94,7 +92,6 @@ def backfilling_curve(
         raise DataError(f"backfilling: query has {queries.shape[1]} values, the new gallery {new.shape[1]}")
     check_selves(exclude_self, len(queries), len(new))
     old = unit(table, "old gallery", min(table.shape[1], new.shape[1]))
-    scale = prefix_scale(new, old.shape[1])
     random = np.random.default_rng(seed)
     order = random.permutation(len(new))
     chosen = np.sort(random.permutation(len(queries))[:MAX_QUERIES])
@@ -105,9 +102,9 @@ def backfilling_curve(
     for share in shares:
         backfilled = np.zeros(len(new), np.bool_)
         backfilled[order[: round(share * len(new))]] = True
-        gallery = mixed_gallery(old, new, scale, backfilled)
+        gallery = mixed_gallery(old, new, backfilled)
         lines.append(summarise(search(queries[chosen], gallery, some, CUTOFFS, own=own, device=device), CUTOFFS))
     found = [line.scores() for line in lines]
     scores = {name: tuple(line[name] for line in found) for name in found[0]}
     area = {name: float(np.trapezoid(values, shares)) for name, values in scores.items()}
-    return Curve(tuple(shares), scores, area, scale, lines[0].queries)
+    return Curve(tuple(shares), scores, area, lines[0].queries)

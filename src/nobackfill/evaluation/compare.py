@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -233,7 +232,6 @@ def _mean_curve(curves: Sequence[Curve]) -> Curve | None:
             for score in first.scores
         },
         area={score: float(np.mean([curve.area[score] for curve in curves])) for score in first.area},
-        scale=math.fsum(curve.scale for curve in curves) / len(curves),
         queries=first.queries,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Curve, Floats, Generation, Manifest, read_manifest, unit_rows
-from nobackfill.gallery.store import Found, Items, Payload, Store
+from nobackfill.gallery.store import Found, Items, Payload, Store, open_store
 
 MANIFEST, HITS = "manifest", "hits"
 NORM_TOLERANCE = 1e-3  # half precision in a store moves a norm by less
@@ -38,8 +38,9 @@ class Gallery:
         self.store, self.manifest = store, manifest
 
     @classmethod
-    def open(cls, store: Store) -> Gallery:
-        """The gallery in a store; raises `GalleryError` if there is none."""
+    def open(cls, store: Store | str) -> Gallery:
+        """The gallery in a store, or behind its URL; raises `GalleryError` if there is none."""
+        store = open_store(store) if isinstance(store, str) else store
         data = store.read(MANIFEST)
         if data is None:
             raise GalleryError(
@@ -50,7 +51,7 @@ class Gallery:
     @classmethod
     def create(
         cls,
-        store: Store,
+        store: Store | str,
         generation: Generation,
         batches: Iterable[tuple[list[str], Any, list[Payload]]],
         source: str | None = None,
@@ -58,7 +59,7 @@ class Gallery:
         """Fill an empty store.
 
         Args:
-            store: where to put it.
+            store: where to put it, or its URL.
             generation: the model of all vectors.
             batches: ids, vectors floats [n, dim] of any norm but zero, payloads.
             source: where the items came from, for later backfills.
@@ -66,6 +67,7 @@ class Gallery:
         Raises:
             GalleryError: if there is something in the store, an id comes twice, or a vector is not usable.
         """
+        store = open_store(store) if isinstance(store, str) else store
         store.create()
         with store.lock():
             store.add_generation(1, generation.dim)
@@ -81,13 +83,20 @@ class Gallery:
             gallery._save(gallery.manifest)
         return gallery
 
-    def upgrade(self, generation: Generation, sample: Any, curve: Curve | None = None) -> Generation:
+    def upgrade(
+        self,
+        generation: Generation,
+        sample: Any,
+        curve: Curve | None = None,
+        calibration: dict[int, tuple[float, float]] | None = None,
+    ) -> Generation:
         """Add a generation: its queries work from now on; no vector is touched.
 
         Args:
             generation: the new model, compatible with every generation whose vectors are stored.
             sample: some of its vectors, floats [n, dim], from which γ is measured.
             curve: what backfilling to it is worth, if known.
+            calibration: see `Manifest`; it takes the place of an earlier one.
 
         Raises:
             GalleryError: if it is in the lineage already, or not compatible with a generation in use.
@@ -109,7 +118,8 @@ class Gallery:
                 scales[older.fingerprint] = float(np.linalg.norm(rows[:, : older.dim], axis=1).mean())
             added = generation.model_copy(update={"scales": scales, "curve": curve})
             self.store.add_generation(manifest.newest + 1, generation.dim)
-            self._save(manifest.model_copy(update={"generations": (*manifest.generations, added)}))
+            update = {"generations": (*manifest.generations, added), "calibration": calibration or {}}
+            self._save(manifest.model_copy(update=update))
         return added
 
     def search(self, queries: Any, k: int, fingerprint: str, *, remember: bool = False) -> list[list[Hit]]:
@@ -129,7 +139,8 @@ class Gallery:
         rows = unit_rows(queries, manifest.generations[asked - 1].dim, "queries")
         held = [number for number in self.store.counts() if self._compatible(manifest, asked, number)]
         found = self.store.search({number: manifest.query_vectors(rows, asked, number) for number in held}, k)
-        best = [merged(found, query, k, manifest.calibration) for query in range(len(rows))]
+        calibration = manifest.calibration if asked == manifest.newest else {}
+        best = [merged(found, query, k, calibration) for query in range(len(rows))]
         if remember:
             self._remember([name for answers in best for name, _, _ in answers])
         payloads: dict[str, Payload] = {}
@@ -160,8 +171,7 @@ class Gallery:
                     "--keep-old can be rolled back"
                 )
             self.store.write("job", None)
-            calibration = {key: value for key, value in manifest.calibration.items() if key <= number}
-            update = {"generations": manifest.generations[:number], "calibration": calibration}
+            update = {"generations": manifest.generations[:number], "calibration": {}}  # it was for newer queries
             self._save(manifest.model_copy(update=update))
 
     def compact(self) -> None:

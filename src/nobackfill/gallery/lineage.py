@@ -55,7 +55,7 @@ class Generation(BaseModel):
         fingerprint: says which model it is; a query or vector of another is refused.
         answers: fingerprints of the older generations whose vectors its own compare with.
         scales: fingerprint of an older generation → γ, the mean norm of a unit vector's first values (as many as that
-            generation has).
+            generation has). Older queries' scores on this generation's items are divided by it.
         curve: what backfilling from the generation before to this one is worth, if that could be measured.
     """
 
@@ -80,7 +80,8 @@ class Manifest(BaseModel):
     Attributes:
         generations: of the lineage.
         source: where the items came from, as `--data` named it; None for vectors from a file.
-        calibration: number of a generation → factor and offset of its scores; empty if scores are plain.
+        calibration: number of an older generation → factor and offset that bring its scores, with queries of the newest
+            one, to the scale of new items' scores; empty if scores are plain.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -107,14 +108,14 @@ class Manifest(BaseModel):
     def query_vectors(self, queries: Floats, asked: int, stored: int) -> Floats:
         """Unit queries of generation `asked` as inner-product queries for the unit vectors of generation `stored`.
 
-        A newer query meets an older item by its first values, times γ: the score the item would have as [γ·φ ; 0]
-        among new vectors. An older query meets a newer item's first values, which have norm γ on average.
+        A newer query meets an older item by its first values: the score the item has as [φ ; 0] among new vectors.
+        An older query meets a newer item's first values, which have norm γ on average and count as if it were 1.
         """
         asker, holder = self.generations[asked - 1], self.generations[stored - 1]
         if asked == stored:
             return queries
         if asked > stored:
-            return np.ascontiguousarray(queries[:, : holder.dim]) * np.float32(asker.scales[holder.fingerprint])
+            return np.ascontiguousarray(queries[:, : holder.dim])
         padded = np.zeros((len(queries), holder.dim), np.float32)
         padded[:, : asker.dim] = queries / np.float32(holder.scales[asker.fingerprint])
         return padded

