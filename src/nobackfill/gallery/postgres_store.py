@@ -78,6 +78,7 @@ class PostgresStore:
             self._execute(cursor, "CREATE TABLE {documents} (name text PRIMARY KEY, data bytea NOT NULL)")
 
         self._transaction(make)
+        self._register()
 
     def add_generation(self, number: int, dim: int) -> None:
         """An HNSW index over the generation's own rows; new and exchanged rows enter it as they come."""
@@ -100,9 +101,11 @@ class PostgresStore:
         from psycopg.types.json import Jsonb  # noqa: PLC0415
 
         def load(cursor: Any) -> None:
-            with cursor.copy(self._sql("COPY {items} (id, generation, payload, embedding) FROM STDIN")) as copy:
+            statement = "COPY {items} (id, generation, payload, embedding) FROM STDIN WITH (FORMAT BINARY)"
+            with cursor.copy(self._sql(statement)) as copy:
+                copy.set_types(["text", "int4", "jsonb", self.kind])
                 for name, payload, vector in zip(items.ids, items.payloads, items.vectors, strict=True):
-                    copy.write_row((name, items.generation, Jsonb(dict(payload)), _text(vector)))
+                    copy.write_row((name, items.generation, Jsonb(dict(payload)), self._binary(vector)))
 
         try:
             self._transaction(load)
@@ -112,9 +115,10 @@ class PostgresStore:
     def replace(self, items: Items, *, keep_old: bool) -> None:  # noqa: D102
         def exchange(cursor: Any) -> None:
             cursor.execute(f"CREATE TEMP TABLE exchanged (id text PRIMARY KEY, embedding {self.kind}) ON COMMIT DROP")
-            with cursor.copy("COPY exchanged FROM STDIN") as copy:
+            with cursor.copy("COPY exchanged FROM STDIN WITH (FORMAT BINARY)") as copy:
+                copy.set_types(["text", self.kind])
                 for name, vector in zip(items.ids, items.vectors, strict=True):
-                    copy.write_row((name, _text(vector)))
+                    copy.write_row((name, self._binary(vector)))
             if keep_old:
                 self._execute(
                     cursor,
@@ -240,7 +244,17 @@ class PostgresStore:
         if self._connection is None or self._connection.closed or self._connection.broken:
             with _translated(self.psycopg, self.url):
                 self._connection = self.psycopg.connect(self.address, connect_timeout=10)
+                self._register()
         return self._connection
+
+    def _register(self) -> None:
+        """Vectors travel in binary once the database has the extension."""
+        from pgvector.psycopg import register_vector  # noqa: PLC0415
+
+        found = self._connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone()
+        if found:
+            register_vector(self._connection)
+        self._connection.rollback()
 
     def _sql(self, statement: str, **names: str) -> Any:
         from psycopg import sql  # noqa: PLC0415
@@ -250,6 +264,11 @@ class PostgresStore:
 
     def _execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = (), **names: str) -> Any:
         return cursor.execute(self._sql(statement, **names), values or None)
+
+    def _binary(self, vector: Floats) -> Any:
+        import pgvector  # noqa: PLC0415
+
+        return pgvector.HalfVector(vector) if self.kind == "halfvec" else pgvector.Vector(vector)
 
     def _transaction(self, action: Callable[[Any], Value]) -> Value:
         connection = self._connect()
