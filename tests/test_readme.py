@@ -45,8 +45,8 @@ def commands() -> list[str]:
 @pytest.mark.parametrize("command", commands())
 def test_every_command_has_known_options_and_configs(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     verb, *arguments = shlex.split(command.removeprefix("nobackfill "))
-    if arguments and verb == "data":
-        verb = f"data {arguments.pop(0)}"
+    if arguments and verb in ("data", "gallery"):
+        verb = f"{verb} {arguments.pop(0)}"
     assert run([*verb.split(), "--help"]) == 0
     known = capsys.readouterr().out
     for argument in arguments:
