@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -170,3 +173,35 @@ def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("create", "upgrade", "backfill", "search", "status", "verify", "rollback", "compact"):
         assert run(["gallery", verb, "--help"]) == 0
         assert f"Example: nobackfill gallery {verb}" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.slow
+def test_embedding_and_backfill_on_a_local_cluster_of_two(images: list[Path], runs: dict[str, Path]) -> None:
+    pytest.importorskip("ray")
+    old, new = str(runs["old"]), str(runs["bt2"])
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nobackfill", *arguments]
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+        return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300, env=environment)
+
+    done = call("embed", new, "--data", "folder:photos", "--out", "vectors.npy", "--ray", "local", "--batch-size", "20")
+    assert done.returncode == 0, done.stderr
+    here = nobackfill.load(new).encode(list(images))
+    np.testing.assert_allclose(np.load("vectors.npy"), here, atol=1e-5)  # in order
+    assert run(["gallery", "create", "faiss:g", "--run", old, "--data", "folder:photos"]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0
+    images[5].write_bytes(b"no image")
+    done = call("gallery", "backfill", "faiss:g", "--run", new, "--ray", "local", "--batch-size", "25")
+    assert done.returncode == 3, done.stderr
+    assert f"left old: {images[5]}: " in done.stderr
+    gallery = nobackfill.Gallery.open("faiss:g")
+    assert gallery.store.counts() == {1: 1, 2: 59}
+    assert gallery.verify() == []
+    for items in gallery.store.fetch([str(path) for path in images]):
+        if items.generation == 2:
+            wanted = here[[images.index(Path(name)) for name in items.ids]]
+            np.testing.assert_allclose(items.vectors, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-5)
+    done = call("embed", new, "--data", "folder:photos", "--out", "other.npy", "--ray", "127.0.0.1:1")
+    assert done.returncode == 2
+    assert "--ray 127.0.0.1:1: no cluster there" in done.stderr

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import BadImageOption, DataOption, SplitOption, WorkersOption, open_data
+from nobackfill.cli.source import BadImageOption, DataOption, RayOption, SplitOption, WorkersOption, open_data
 
 
 def embed(
@@ -17,6 +17,7 @@ def embed(
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Embed a data set, in its own order.
@@ -34,6 +35,11 @@ def embed(
         raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
     encoder = load(run)
     images, processes = open_data(data, split, on_bad_image, workers)
-    vectors = encoder.encode_set(images, processes, batch_size)
+    if ray is None:
+        vectors = encoder.encode_set(images, processes, batch_size)
+    else:
+        from nobackfill.models.cluster import encode_set_on_cluster
+
+        vectors = encode_set_on_cluster(run, images, batch_size, ray, None)
     write_vectors(out, vectors, images, encoder.spec)
     typer.echo(f"{out}: {len(vectors)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

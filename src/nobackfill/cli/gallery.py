@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nobackfill.cli.source import SplitOption, WorkersOption
+from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
 
 if TYPE_CHECKING:
     from nobackfill.gallery import Gallery
@@ -111,7 +111,7 @@ def upgrade(
     else:
         every = tuple(older.fingerprint for older in opened.manifest.generations)
         generation = named_generation(name or "", read_vectors(_given(vectors, "--vectors"), ids)[1].shape[1], every)
-    embed = _embedder(opened, encoder, data, split, vectors, ids, workers)
+    embed = _embedder(opened, encoder, run, data, split, vectors, ids, workers)
     made = embed(sample_ids(opened.store, sample))
     samples = labelled_sample(opened, generation, made)
     if calibrate and not samples:
@@ -142,6 +142,7 @@ def backfill(
     order: Annotated[str, typer.Option(help="random, oldest, hardest or queried.")] = "random",
     batch_size: Annotated[int, typer.Option(min=1, help="Items exchanged at one moment.")] = 256,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep old vectors, for a rollback.")] = False,
+    ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Embed items anew by the newest model and exchange their vectors, batch by batch.
@@ -161,7 +162,7 @@ def backfill(
         raise ConfigError(f"--order {order!r}: expected {', '.join(ORDERS)}")
     opened = Gallery.open(open_store(store))
     encoder = _encoder(run)
-    embed = _embedder(opened, encoder, data, split, vectors, ids, workers)
+    embed = _embedder(opened, encoder, run, data, split, vectors, ids, workers, ray)
     fingerprint = encoder.spec.fingerprint if encoder else f"name:{name}"
     job = exchange(
         opened,
@@ -326,23 +327,25 @@ def _encoder(run: Path | None) -> Encoder | None:
 def _embedder(
     opened: Gallery,
     encoder: Encoder | None,
+    run: Path | None,
     data: str | None,
     split: str,
     vectors: Path | None,
     ids: Path | None,
     workers: int | None,
+    cluster: str | None = None,
 ) -> Any:
     """Item ids to vectors, from --vectors or else from images."""
-    from nobackfill.cli.gallery_items import array_embedder, image_embedder, open_images, read_vectors
+    from nobackfill.cli.gallery_items import ImageEmbedder, array_embedder, open_images, read_vectors
     from nobackfill.errors import ConfigError
 
     if vectors is not None:
         return array_embedder(*read_vectors(vectors, ids))
     if data is None and opened.manifest.source is not None:
         split, _, data = opened.manifest.source.partition(" ")
-    if encoder is None or data is None:
+    if encoder is None or run is None or data is None:
         raise ConfigError("give --run and --data, or --vectors: this gallery does not say where its items came from")
-    return image_embedder(encoder, open_images(data, split, workers))
+    return ImageEmbedder(encoder, open_images(data, split, workers), run, cluster)
 
 
 def _one_of(first: str, one: Any, second: str, other: Any) -> None:

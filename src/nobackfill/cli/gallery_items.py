@@ -11,7 +11,7 @@ import numpy as np
 
 from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
-from nobackfill.errors import ConfigError, DataError
+from nobackfill.errors import ConfigError
 from nobackfill.gallery import Embedded, Generation
 
 if TYPE_CHECKING:
@@ -55,44 +55,53 @@ def embedded_batches(encoder: Encoder, items: Images) -> Iterator[tuple[list[str
         yield ids[some], vectors, payloads[some]
 
 
-def image_embedder(encoder: Encoder, items: Images) -> Any:
-    """For a backfill: item ids to vectors; images that are gone or do not decode are named."""
-    place_of = {name: place for place, name in enumerate(items.ids)}
+class ImageEmbedder:
+    """For a backfill: item ids to vectors; images that are gone or do not decode are named.
 
-    def embed(ids: list[str]) -> Embedded:
-        missing = {name: "not in --data" for name in ids if name not in place_of}
-        known = [name for name in ids if name in place_of]
-        try:
-            return Embedded(known, _encode(encoder, items, known, place_of), missing)
-        except DataError:
-            missing |= _unreadable(items, known, place_of)
-            sound = [name for name in known if name not in missing]
-            if len(sound) == len(known):  # the fault is not in a file
-                raise
-            return Embedded(sound, _encode(encoder, items, sound, place_of), missing)
+    Args:
+        encoder: of the new model.
+        items: where the images are.
+        run: its run folder.
+        cluster: address of a Ray cluster to embed on; None embeds here.
+    """
 
-    return embed
+    def __init__(self, encoder: Encoder, items: Images, run: Path, cluster: str | None) -> None:
+        self.encoder, self.items, self.run, self.cluster = encoder, items, run, cluster
+        self.place_of = {name: place for place, name in enumerate(items.ids)}
 
+    def __call__(self, ids: list[str]) -> Embedded:
+        """One batch, here."""
+        known = self._known(ids)
+        if not known:
+            return self._embedded(ids, known, ([], np.empty((0, self.encoder.spec.dim), np.float32), {}))
+        from nobackfill.models.cluster import encode_sound
 
-def _encode(encoder: Encoder, items: Images, ids: list[str], place_of: dict[str, int]) -> Any:
-    chosen = np.array([place_of[name] for name in ids], np.int64)
-    if not len(chosen):
-        return np.empty((0, encoder.spec.dim), np.float32)
-    return encoder.encode_set(items.images.take(chosen), items.workers)
+        return self._embedded(ids, known, encode_sound(self.encoder, self._samples(known), self.items.workers))
 
+    def stream(self, batches: list[list[str]]) -> Iterator[Embedded]:
+        """All batches in their order, on the cluster if there is one."""
+        if self.cluster is None:
+            yield from map(self, batches)
+            return
+        from nobackfill.models.cluster import encode_on_cluster
 
-def _unreadable(items: Images, ids: list[str], place_of: dict[str, int]) -> dict[str, str]:
-    from nobackfill.data.preprocessing import read_image
+        known = [self._known(ids) for ids in batches]
+        made = encode_on_cluster(self.run, [self._samples(some) for some in known if some], self.cluster)
+        for ids, some in zip(batches, known, strict=True):
+            yield self._embedded(ids, some, next(made)) if some else self(ids)
 
-    faults = {}
-    for name in ids:
-        source = items.images.images[place_of[name]]
-        if not isinstance(source, np.ndarray):
-            try:
-                read_image(source)
-            except DataError as error:
-                faults[name] = str(error)
-    return faults
+    def _known(self, ids: list[str]) -> list[str]:
+        return [name for name in ids if name in self.place_of]
+
+    def _samples(self, ids: list[str]) -> Any:
+        chosen = np.array([self.place_of[name] for name in ids], np.int64)
+        return self.items.images.take(chosen).samples(self.encoder.spec.modality)
+
+    def _embedded(self, ids: list[str], known: list[str], made: Any) -> Embedded:
+        sound, vectors, faults = made
+        missing = {name: "not in --data" for name in ids if name not in self.place_of}
+        missing |= {known[place]: reason for place, reason in faults.items()}
+        return Embedded([known[place] for place in sound], vectors, missing)
 
 
 def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Any]:

@@ -13,6 +13,9 @@ DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file whose data sec
 WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode image files. Default: the config's, or 2.")
 ]
+RayOption = Annotated[
+    str | None, typer.Option("--ray", help="Embed on a Ray cluster: local, auto or host:port (extra `ray`).")
+]
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 SplitOption = Annotated[str, typer.Option("--split", help="test (every class) or train.")]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -40,6 +40,7 @@ class Embedded:
 
 
 Embed = Callable[[list[str]], Embedded]
+"""Item ids to vectors. If it has a method `stream(batches)`, that gets all batches and yields them in their order."""
 
 
 class Job(BaseModel):
@@ -115,9 +116,10 @@ def backfill(
             job = _plan(gallery, manifest.newest, budget, order, batch_size, keep_old, seed)
         dim, started, before = manifest.generations[-1].dim, time.perf_counter(), job.seconds
         with bar(f"backfill {store.url}", job.items, done=job.done * job.batch_size, log=True) as advance:
-            for number in range(job.done, job.batches):
-                ids = json.loads(_document(store, CHUNK.format(number)))
-                made = embed(ids)
+            left = range(job.done, job.batches)
+            batches: list[list[str]] = [json.loads(_document(store, CHUNK.format(number))) for number in left]
+            stream: Iterable[Embedded] = getattr(embed, "stream", partial(map, embed))(batches)
+            for number, ids, made in zip(left, batches, stream, strict=True):
                 rows = unit_rows(made.vectors, dim, "new vectors") if made.ids else np.empty((0, dim), np.float32)
                 if len(rows) != len(made.ids):
                     raise GalleryError(f"expected {len(made.ids)} vectors for as many items, found {len(rows)}")

@@ -1,0 +1,133 @@
+"""Embedding on a Ray cluster (extra `ray`): an encoder a worker, batches come back in their order."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import pickle
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.data.imageset import ImageSet
+from nobackfill.data.preprocessing import read_image
+from nobackfill.errors import ConfigError, DataError
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.runfolder import load
+
+Sound = tuple[list[int], NDArray[np.float32], dict[int, str]]
+"""Places of the samples that could be embedded, their vectors, and why the others could not."""
+
+
+def encode_sound(encoder: Encoder, samples: Any, workers: int = 0) -> Sound:
+    """Embed what can be; image files that are gone or do not decode are named instead of ending it all.
+
+    Raises:
+        DataError: if something else than an image file is at fault.
+    """
+    try:
+        return list(range(len(samples))), encoder.encode(samples, workers=workers), {}
+    except DataError:
+        faults = _unreadable(samples)
+        if not faults:
+            raise
+        sound = [place for place in range(len(samples)) if place not in faults]
+        return sound, encoder.encode([samples[place] for place in sound], workers=workers), faults
+
+
+def encode_on_cluster(run: Path, batches: Iterable[Any], address: str, workers: int | None = None) -> Iterator[Sound]:
+    """Embed batches of samples on a cluster, one after the other as they are asked for.
+
+    Args:
+        run: run folder, on a path that every machine sees.
+        batches: image files (on paths that every machine sees), uint8 arrays, or texts.
+        address: `local` starts a cluster on this machine, `auto` joins the one it belongs to; or `host:port`.
+        workers: encoders at work; None takes one a GPU, or else one a core.
+
+    Raises:
+        ConfigError: if Ray is not installed, or there is no cluster at the address.
+    """
+    ray = _joined(address)
+    try:
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = True
+        gpus = int(ray.cluster_resources().get("GPU", 0))
+        count = workers or gpus or int(ray.cluster_resources().get("CPU", 1))
+        # Pickled, for Arrow would not take lists of paths and arrays alike; they travel between our own workers.
+        rows = [{"number": number, "samples": pickle.dumps(batch)} for number, batch in enumerate(batches)]
+        made = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map_batches(
+            _Worker,
+            fn_constructor_args=(str(run.resolve()),),
+            compute=ray.data.ActorPoolStrategy(size=count),
+            batch_size=1,
+            num_gpus=1 if gpus else 0,
+        )
+        for handler in logging.getLogger("ray.data").handlers:
+            handler.setLevel(logging.ERROR)
+        for row in made.iter_rows():
+            yield pickle.loads(row["made"])  # noqa: S301
+    finally:
+        ray.shutdown()
+
+
+def encode_set_on_cluster(
+    run: Path, images: ImageSet, batch_size: int, address: str, workers: int | None
+) -> NDArray[np.float32]:
+    """A whole data set, as `Encoder.encode_set`; raises `DataError` for a file that does not decode."""
+    samples = images.samples(load(run, "cpu").spec.modality)
+    starts = range(0, len(images), batch_size)
+    batches = [samples[start : start + batch_size] for start in starts]
+    vectors = []
+    for _, rows, faults in encode_on_cluster(run, batches, address, workers):
+        if faults:
+            raise DataError(next(iter(faults.values())))
+        vectors.append(rows)
+    return np.concatenate(vectors)
+
+
+def _joined(address: str) -> Any:
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray speaks a lot
+    try:
+        ray: Any = importlib.import_module("ray")
+        importlib.import_module("ray.data")
+    except ImportError as error:
+        raise ConfigError("--ray: needs its extra: pip install 'nobackfill[ray]'") from error
+    host, _, port = address.rpartition(":")
+    try:
+        if port.isdigit():  # Ray itself would wait for minutes
+            socket.create_connection((host.rpartition("/")[2], int(port)), timeout=5).close()
+        place = {} if address == "local" else {"address": address}
+        ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, **place)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"--ray {address}: no cluster there: {reason}; use local to start one here") from error
+    return ray
+
+
+class _Worker:
+    """Lives in a process of the cluster."""
+
+    def __init__(self, run: str) -> None:
+        self.encoder = load(run)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        made = [pickle.dumps(encode_sound(self.encoder, pickle.loads(samples))) for samples in batch["samples"]]  # noqa: S301
+        return {"number": batch["number"], "made": made}
+
+
+def _unreadable(samples: Any) -> dict[int, str]:
+    faults: dict[int, str] = {}
+    if isinstance(samples, np.ndarray):
+        return faults
+    for place, source in enumerate(samples):
+        try:
+            read_image(source)
+        except DataError as error:
+            faults[place] = str(error)
+    return faults
