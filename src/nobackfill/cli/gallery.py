@@ -42,7 +42,8 @@ def create(
     vectors: VectorsOption = None,
     ids: IdsOption = None,
     workers: WorkersOption = None,
-    index: Annotated[str, typer.Option(help="FAISS: flat (exact), hnsw or ivfpq.")] = "flat",
+    index: Annotated[str | None, typer.Option(help="FAISS: flat (exact, the default), hnsw or ivfpq.")] = None,
+    halfvec: Annotated[bool, typer.Option("--halfvec", help="PostgreSQL: store vectors in half precision.")] = False,
 ) -> None:
     """Embed a data set, or take vectors from a file, into a new gallery.
 
@@ -59,7 +60,11 @@ def create(
     from nobackfill.gallery import Gallery, Generation, open_store
 
     _one_of("--run", run, "--name", name)
-    opened = open_store(store, **({"index": index} if store.startswith("faiss:") else {}))
+    if index is not None and not store.startswith("faiss:"):
+        raise ConfigError("--index is for faiss:DIR; the other stores have their own")
+    if halfvec and not store.startswith("postgres"):
+        raise ConfigError("--halfvec is for postgresql://…#table")
+    opened = open_store(store, **({"index": index} if index else {}), **({"halfvec": True} if halfvec else {}))
     if vectors is not None:
         names, array = read_vectors(vectors, ids)
         encoder = _encoder(run)

@@ -248,12 +248,19 @@ class PostgresStore:
         return self._connection
 
     def _register(self) -> None:
-        """Vectors travel in binary once the database has the extension."""
+        """Vectors travel in binary once the database has the extension; a table that is there says of which type."""
         from pgvector.psycopg import register_vector  # noqa: PLC0415
 
         found = self._connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone()
         if found:
             register_vector(self._connection)
+        kind = self._connection.execute(
+            "SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            "WHERE a.attrelid = to_regclass(quote_ident(%s)) AND a.attname = 'embedding'",
+            (self.table,),
+        ).fetchone()
+        if kind:
+            self.kind = kind[0]
         self._connection.rollback()
 
     def _sql(self, statement: str, **names: str) -> Any:

@@ -33,6 +33,7 @@ Value = TypeVar("Value")
 NAMESPACE = uuid.UUID("6c1f8f0e-53a5-4a52-9a0b-0f5a7c1d2e3b")  # point ids are made of item ids by it
 LEASE = 30.0  # seconds until a server takes the lock of a silent owner away
 BATCH = 256  # points a request
+TRIES = 4
 
 
 def _translated(method: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
@@ -290,7 +291,20 @@ class QdrantStore:
             for point, vector, payload in zip(points, vectors, payloads, strict=True)
         ]
         for start in range(0, len(made), size):
-            self._open().upsert(self.name, made[start : start + size], wait=True)
+            self._patient_upsert(made[start : start + size])
+
+    def _patient_upsert(self, points: list[Any]) -> None:
+        """Upserting twice changes nothing, so a request that got no answer is made again."""
+        from qdrant_client.http.exceptions import ResponseHandlingException  # noqa: PLC0415
+
+        for attempt in range(TRIES):
+            try:
+                self._open().upsert(self.name, points, wait=True)
+                return
+            except ResponseHandlingException:
+                if attempt == TRIES - 1:
+                    raise
+                time.sleep(0.5 * 2**attempt)
 
     def _scroll(self, size: int, wanted: Any, *, with_vectors: bool) -> Iterator[Any]:
         offset = None
