@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -377,60 +376,3 @@ def test_urls() -> None:
         open_store("mysql://me:secret@host/db")
     assert "secret" not in str(caught.value)
     assert json.loads(FIRST.model_dump_json())["dim"] == OLD
-
-
-def test_half_precision_in_postgresql(server: str) -> None:
-    store = open_store(f"{server}#{table_name()}", halfvec=True)
-    gallery, queries = upgraded(store), vectors(NEW, 2, 5)
-    backfill(gallery, embed, SECOND.fingerprint, budget=30, order="oldest")
-    assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:30])).T, atol=2e-3)
-    assert gallery.verify() == []
-    again = Gallery.open(store.address + f"#{store.table}")  # type: ignore[attr-defined]
-    backfill(again, embed, SECOND.fingerprint)  # the table says that it holds half precision
-    assert again.store.counts() == {2: COUNT}
-    again.store.close()
-    store.close()
-
-
-def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
-    store = qdrant_store.QdrantStore(f"qdrant:{tmp_path / 'store'}")
-    fresh(store)
-    with store._lease(), pytest.raises(GalleryError, match="another process is changing"), store._lease():
-        pass
-    with store._lease():
-        pass
-    store.write("lease", json.dumps({"owner": "dead", "until": time.time() + 0.3}).encode())
-    with pytest.raises(GalleryError, match="another process is changing"), store._lease():
-        pass
-    time.sleep(0.4)
-    with store._lease():  # it was not renewed
-        assert json.loads(store.read("lease"))["owner"] != "dead"
-    store.close()
-
-
-def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
-    from qdrant_client.http.exceptions import ResponseHandlingException
-
-    monkeypatch.setattr(time, "sleep", lambda _: None)
-    store = qdrant_store.QdrantStore(f"qdrant:{tmp_path / 'store'}")
-    real, calls = store._open().upsert, [0]
-
-    def flaky(*arguments: Any, **options: Any) -> Any:
-        calls[0] += 1
-        answer = real(*arguments, **options)  # it arrived, the answer did not
-        if calls[0] % 2 and arguments[0] == store.name:
-            raise ResponseHandlingException(ConnectionError("reset"))
-        return answer
-
-    monkeypatch.setattr(store._open(), "upsert", flaky)
-    gallery = fresh(store)
-    assert store.counts() == {1: COUNT}
-    assert gallery.verify() == []
-    monkeypatch.setattr(
-        store._open(), "upsert", lambda *_, **__: (_ for _ in ()).throw(ResponseHandlingException(OSError("x")))
-    )
-    with pytest.raises(UnreachableError):
-        store.write("name", b"")
-    store.close()

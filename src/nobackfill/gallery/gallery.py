@@ -10,7 +10,8 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Curve, Floats, Generation, Manifest, read_manifest, unit_rows
-from nobackfill.gallery.store import Found, Items, Payload, Store, open_store
+from nobackfill.gallery.opening import open_store
+from nobackfill.gallery.store import Found, Items, Payload, Store
 
 MANIFEST, HITS = "manifest", "hits"
 NORM_TOLERANCE = 1e-3  # half precision in a store moves a norm by less
