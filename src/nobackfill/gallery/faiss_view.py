@@ -48,12 +48,14 @@ class View:
 
     Attributes:
         owner: by item, the position of the segment whose vector counts.
+        columns: payloads by part, as far as they were read.
     """
 
     folder: Path
     state: State
     owner: NDArray[np.int32]
     indexes: dict[int, tuple[Any, NDArray[np.int64]]] = field(default_factory=dict)
+    columns: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def ids(self) -> list[str]:
@@ -65,6 +67,15 @@ class View:
         """Item numbers by id."""
         return {name: number for number, name in enumerate(self.ids)}
 
+    @cached_property
+    def counts(self) -> dict[int, int]:
+        """Items by generation."""
+        held = np.bincount(self.owner, minlength=len(self.state.segments))
+        counts: dict[int, int] = {}
+        for segment, rows in zip(self.state.segments, held.tolist(), strict=True):
+            counts[segment.generation] = counts.get(segment.generation, 0) + rows
+        return {number: rows for number, rows in sorted(counts.items()) if rows}
+
     def payloads(self, numbers: Sequence[int]) -> list[Payload]:
         """Read from the parts that hold these items."""
         found: dict[int, Payload] = {}
@@ -72,7 +83,9 @@ class View:
         for part, rows in self.state.items:
             inside = wanted[(wanted >= start) & (wanted < start + rows)]
             if len(inside):
-                texts = column(self.folder / "items" / part, "payload").take(inside - start).to_pylist()
+                if part not in self.columns:
+                    self.columns[part] = column(self.folder / "items" / part, "payload").combine_chunks()
+                texts = self.columns[part].take(inside - start).to_pylist()
                 found.update(zip(inside.tolist(), map(json.loads, texts), strict=True))
             start += rows
         return [found[number] for number in numbers]
@@ -158,7 +171,7 @@ def owner_of(folder: Path, segments: Sequence[Segment], count: int) -> NDArray[n
 def extended(view: View, ids: list[str], segment: int) -> View:
     """The view after an insertion, without reading anything again."""
     new = View(view.folder, view.state, np.concatenate([view.owner, np.full(len(ids), segment, np.int32)]))
-    new.__dict__["places"] = view.places
+    new.__dict__["places"], new.columns = view.places, view.columns
     first = len(view.owner)
     view.places.update({name: first + offset for offset, name in enumerate(ids)})
     if "ids" in view.__dict__:
@@ -169,7 +182,7 @@ def extended(view: View, ids: list[str], segment: int) -> View:
 
 def moved(view: View, owner: NDArray[np.int32]) -> View:
     """The view after an exchange, without reading anything again."""
-    new = View(view.folder, view.state, owner)
+    new = View(view.folder, view.state, owner, columns=view.columns)
     for name in ("ids", "places"):
         if name in view.__dict__:
             new.__dict__[name] = view.__dict__[name]

@@ -144,9 +144,7 @@ class Gallery:
         best = [merged(found, query, k, calibration) for query in range(len(rows))]
         if remember:
             self._remember([name for answers in best for name, _, _ in answers])
-        payloads: dict[str, Payload] = {}
-        for items in self.store.fetch(sorted({name for answers in best for name, _, _ in answers})):
-            payloads.update(zip(items.ids, items.payloads, strict=True))
+        payloads = self.store.payloads(sorted({name for answers in best for name, _, _ in answers}))
         names = {number: generation.name for number, generation in enumerate(manifest.generations, start=1)}
         return [
             [Hit(name, score, names[number], payloads.get(name, {})) for name, score, number in answers]

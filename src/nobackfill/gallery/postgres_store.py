@@ -20,7 +20,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Floats
-from nobackfill.gallery.store import Found, Items, UnreachableError, without_credentials
+from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, without_credentials
 
 Value = TypeVar("Value")
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
@@ -174,6 +174,9 @@ class PostgresStore:
                 (list(ids),),
             )
         )
+
+    def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:  # noqa: D102
+        return dict(self._rows("SELECT id, payload FROM {items} WHERE id = ANY(%s)", (list(ids),)))
 
     def scan(self, size: int) -> Iterator[Items]:  # noqa: D102
         last = 0

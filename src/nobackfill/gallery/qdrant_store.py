@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Floats
-from nobackfill.gallery.store import Found, Items, UnreachableError, without_credentials
+from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, without_credentials
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -195,6 +195,12 @@ class QdrantStore:
             some = points[start : start + BATCH]
             found += self._open().retrieve(self.name, some, with_payload=True, with_vectors=True)
         return _grouped(found)
+
+    @_translated
+    def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:  # noqa: D102
+        points = [_point(name) for name in ids]
+        found = self._open().retrieve(self.name, points, with_payload=True)
+        return {point.payload["id"]: point.payload["payload"] for point in found}
 
     def scan(self, size: int) -> Iterator[Items]:  # noqa: D102
         page: list[Any] = []

@@ -84,6 +84,9 @@ class Store(Protocol):
     def fetch(self, ids: Sequence[str]) -> list[Items]:
         """Vectors and payloads of these items, grouped by generation; unknown ids are left out."""
 
+    def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
+        """What else is known of these items, without their vectors; unknown ids are left out."""
+
     def scan(self, size: int) -> Iterator[Items]:
         """Every item, some of one generation at a time."""
 
