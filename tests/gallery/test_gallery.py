@@ -307,6 +307,9 @@ def test_strangers_are_refused(store: Store) -> None:
         GalleryError, match="stranger was not trained to be compatible with first, of which the gallery holds 60"
     ):
         gallery.upgrade(stranger, NEW_VECTORS)
+    with pytest.raises(GalleryError, match="sample of second: no vector in it"):
+        unmeasured = Generation(name="second", dim=NEW, fingerprint="e" * 64, answers=("a" * 64,))
+        gallery.upgrade(unmeasured, NEW_VECTORS[:0])
     with pytest.raises(GalleryError, match="second is a generation of this gallery already"):
         gallery.upgrade(SECOND, NEW_VECTORS)
     with pytest.raises(GalleryError, match="a backfill goes to the newest generation, second"):
@@ -371,7 +374,8 @@ def test_urls() -> None:
     assert (
         without_credentials("postgresql://me:secret@host:5432/db?password=x#items") == "postgresql://host:5432/db#items"
     )
-    assert without_credentials("faiss:a/b") == "faiss:a/b"
+    assert without_credentials("faiss:a@b") == "faiss:a@b"
+    assert without_credentials("mysql:me:secret@host") == "mysql:host"
     with pytest.raises(GalleryError, match="expected faiss:DIR") as caught:
         open_store("mysql://me:secret@host/db")
     assert "secret" not in str(caught.value)

@@ -266,7 +266,7 @@ def status(store: StoreArgument, json_: Annotated[bool, typer.Option("--json", h
     for one in generations:
         typer.echo(f"  {one['items']:>9}  {one['name']}, {one['dim']} values")
     if job and not job.finished:
-        exchanged = job.done * job.batch_size
+        exchanged = min(job.items, job.done * job.batch_size)
         left = job.seconds / exchanged * (job.items - exchanged) if exchanged else float("nan")
         rate = exchanged / job.seconds if job.seconds else 0.0
         typer.echo(

@@ -107,6 +107,8 @@ class Gallery:
             if any(known.fingerprint == generation.fingerprint for known in manifest.generations):
                 raise GalleryError(f"{self.store.url}: {generation.name} is a generation of this gallery already")
             rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
+            if not len(rows):
+                raise GalleryError(f"sample of {generation.name}: no vector in it; its scale cannot be measured")
             scales = {}
             for number, older in enumerate(manifest.generations, start=1):
                 if older.fingerprint not in generation.answers:

@@ -303,14 +303,16 @@ def _translated(psycopg: Any, url: str) -> Iterator[None]:
         yield
     except psycopg.errors.UniqueViolation:
         raise
-    except (psycopg.OperationalError, psycopg.errors.AdminShutdown) as error:
+    except psycopg.OperationalError as error:
         raise UnreachableError(f"{url}: {_first_line(error)}") from None
     except psycopg.Error as error:
         raise GalleryError(f"{url}: {_first_line(error)}") from None
 
 
 def _first_line(error: Exception) -> str:
-    text = str(getattr(getattr(error, "diag", None), "message_primary", None) or type(error).__name__)
+    """What the server says; of a failed connection only the reason, since the rest repeats the address."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    text = str(primary or str(error).partition("\n")[0].rpartition(": ")[2] or type(error).__name__)
     return " ".join(text.split())[:200]
 
 

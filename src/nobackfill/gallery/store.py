@@ -107,7 +107,8 @@ def without_credentials(url: str) -> str:
     """The URL as it may be printed: no user, password or query string."""
     head, slashes, tail = url.partition("://")
     if not slashes:
-        return url
+        scheme, _, rest = url.partition(":")
+        return url if scheme in ("faiss", "qdrant") else f"{scheme}:{rest.rpartition('@')[2]}"
     tail, _, table = tail.partition("#")
     tail = tail.partition("?")[0].rpartition("@")[2]
     return f"{head}://{tail}" + (f"#{table}" if table else "")
