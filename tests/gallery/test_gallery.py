@@ -125,6 +125,21 @@ def test_a_mixed_search_is_that_of_the_padded_index(store: Store) -> None:
         assert_same(answers(gallery, first, FIRST), by_old)
 
 
+def test_items_exchanged_just_before_the_store_is_searched_are_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, queries, search = upgraded(store), vectors(NEW, 2, 3), store.search
+    for upto in (10, COUNT):  # the first of the new generation, then the last of the old one
+
+        def late(wanted: Any, k: int, upto: int = upto) -> Any:
+            store.replace(Items(IDS[:upto], 2, NEW_VECTORS[:upto], []), keep_old=False)
+            return search(wanted, k)
+
+        monkeypatch.setattr(store, "search", late)
+        assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:upto])).T)
+    assert search({1: OLD_VECTORS[:1]}, 3)[1].ids == [[]]
+
+
 def test_the_best_k_come_with_generation_and_payload(store: Store) -> None:
     gallery = upgraded(store)
     backfill(gallery, embed, SECOND.fingerprint, budget=20, batch_size=7)

@@ -120,7 +120,7 @@ class View:
             index = faiss.read_index(str(self.folder / "segments" / f"{segment.name}.faiss"), faiss.IO_FLAG_MMAP)
             live = self.owner[numbers] == position
             parts.append((index, numbers, None if live.all() else live))
-        if exact:
+        if any(len(numbers) for numbers, _ in exact):
             flat = faiss.IndexFlatIP(self.state.dims[number])
             for _, vectors in exact:
                 flat.add(vectors)

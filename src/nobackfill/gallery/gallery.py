@@ -140,8 +140,9 @@ class Gallery:
         manifest = Gallery.open(self.store).manifest  # another process may have upgraded it
         asked = manifest.number(fingerprint)
         rows = unit_rows(queries, manifest.generations[asked - 1].dim, "queries")
-        held = [number for number in self.store.counts() if self._compatible(manifest, asked, number)]
-        found = self.store.search({number: manifest.query_vectors(rows, asked, number) for number in held}, k)
+        # Empty generations too: a backfill may fill one before the store is looked at.
+        compared = [number for number in range(1, manifest.newest + 1) if self._compares(manifest, asked, number)]
+        found = self.store.search({number: manifest.query_vectors(rows, asked, number) for number in compared}, k)
         calibration = manifest.calibration if asked == manifest.newest else {}
         best = [merged(found, query, k, calibration) for query in range(len(rows))]
         if remember:
@@ -204,14 +205,17 @@ class Gallery:
             problems.append(f"the store counts {self.store.counts()} items by generation, a scan finds {counts}")
         return problems
 
-    def _compatible(self, manifest: Manifest, asked: int, stored: int) -> bool:
+    def _compares(self, manifest: Manifest, asked: int, stored: int) -> bool:
+        """Whether these generations compare; refused if they do not and there are vectors of the stored one."""
         newer, older = manifest.generations[max(asked, stored) - 1], manifest.generations[min(asked, stored) - 1]
-        if asked != stored and older.fingerprint not in newer.scales:
+        if asked == stored or older.fingerprint in newer.scales:
+            return True
+        if self.store.counts().get(stored):
             raise GalleryError(
                 f"vectors of {newer.name} and {older.name} do not compare; the gallery holds vectors of "
                 f"{manifest.generations[stored - 1].name}: backfill, or search with another model"
             )
-        return True
+        return False
 
     def _remember(self, names: list[str]) -> None:
         import json  # noqa: PLC0415
