@@ -7,6 +7,7 @@ import yaml
 
 from nobackfill.config import dump_config, load_config, load_scenario, parse_config, read_tree
 from nobackfill.errors import ConfigError
+from nobackfill.training.scenario import changed_configs
 
 MINIMAL = {"method": "bt2", "data": {"name": "digits"}}
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -111,7 +112,21 @@ def test_a_scenario_reads_its_paths_from_its_own_folder_independent_first(tmp_pa
     found = load_scenario(scenario(tmp_path, {"a": {"independent": "old.yaml"}, "b": later}), ["seeds=2"])
     assert found.seeds == 2
     expected = [("independent", tmp_path / "new.yaml"), ("bct", tmp_path / "bct.yaml")]
-    assert list(found.generations["b"].items()) == expected
+    assert [(name, run.config) for name, run in found.generations["b"].items()] == expected
+
+
+def test_a_scenario_changes_the_settings_of_its_runs(tmp_path: Path) -> None:
+    write(tmp_path, MINIMAL)
+    (tmp_path / "run.yaml").rename(tmp_path / "plain.yaml")
+    varied = {"config": "plain.yaml", "set": ["epochs=3", "seed=4"]}
+    path = write(tmp_path, {"generations": {"a": {"independent": "plain.yaml"}, "b": {"independent": varied}}})
+    found = load_scenario(path, ["set=[epochs=7]"])
+    changed = changed_configs(found)
+    assert {name: config.epochs for name, config in changed.items()} == {"a/independent": 7, "b/independent": 7}
+    assert changed_configs(load_scenario(path)).keys() == {"b/independent"}
+    assert changed_configs(load_scenario(path))["b/independent"].epochs == 3
+    with pytest.raises(ConfigError, match="unknown key 'epoch': did you mean 'epochs'"):
+        changed_configs(found.model_copy(update={"set": ["epoch=7"]}))
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,9 @@ class DataConfig(Section):
     """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
     train_limit: Positive | None = None
     """Use at most this many training images (a fixed random choice)."""
+    holdout: Positive | None = None
+    """Choose settings without the test set: this many training images (a fixed random choice) are kept out of training
+    and take the place of the test split."""
     image_size: Annotated[int, Field(gt=0, le=4096)] = 32
     """Side of the square the network sees, in pixels."""
     resize: Annotated[int, Field(gt=0, le=8192)] | None = None
@@ -62,7 +65,7 @@ class ModelConfig(Section):
     """Backbone and embedding. What a method does not use must be left out."""
 
     backbone: str = "smallnet32"
-    """`smallnetW` (a small residual net of width W) or any timm model name."""
+    """`smallnetW` (a small residual net of width W), any timm model name, or `small-stem/` and a timm ResNet's name."""
     embedding_dim: Annotated[int, Field(gt=0, le=65536)] = 128
     """Size d of the self-trained embedding."""
     old_dim: Positive | None = None
@@ -144,11 +147,25 @@ INDEPENDENT = "independent"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]  # a folder's name too
 
 
-class ScenarioConfig(Section):
-    """A lineage: for each generation, oldest first, a run config by method. Made by `load_scenario`."""
+class ScenarioRun(Section):
+    """A run of a scenario: its config with changes, each `key=value` as for `--set`; a bare path is a config as is."""
 
-    generations: dict[Name, dict[Name, Path]]
+    config: Path
+    set: list[str] = []
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"config": value} if isinstance(value, str | Path) else value
+
+
+class ScenarioConfig(Section):
+    """A lineage: for each generation, oldest first, a run by method. Made by `load_scenario`."""
+
+    generations: dict[Name, dict[Name, ScenarioRun]]
     """Each has `independent`; the first has nothing else; all later ones have the same methods."""
+    set: list[str] = []
+    """Changes to every run."""
     seeds: Positive = 3
 
     @pydantic.model_validator(mode="after")
@@ -186,7 +203,10 @@ def load_scenario(path: str | Path, overrides: list[str] | None = None) -> Scena
     folder = Path(path).parent
     generations = {
         # The independent model first: it is the upper bound, and a teacher of others.
-        name: {method: folder / methods[method] for method in sorted(methods, key=lambda method: method != INDEPENDENT)}
+        name: {
+            method: methods[method].model_copy(update={"config": folder / methods[method].config})
+            for method in sorted(methods, key=lambda method: method != INDEPENDENT)
+        }
         for name, methods in scenario.generations.items()
     }
     return scenario.model_copy(update={"generations": generations})

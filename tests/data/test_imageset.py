@@ -60,6 +60,21 @@ def test_digits() -> None:
     np.testing.assert_array_equal(test.images, again)
 
 
+def test_a_holdout_takes_the_place_of_the_test_split() -> None:
+    whole = load_split(DataConfig(name="digits"), "train")
+    data = DataConfig(name="digits", holdout=200)
+    train, test = load_split(data, "train"), load_split(data, "test")
+    assert (len(train), len(test)) == (len(whole) - 200, 200)
+
+    def rows(images: ImageSet) -> list[bytes]:
+        return [np.asarray(image).tobytes() for image in images.images]
+
+    assert sorted(rows(train) + rows(test)) == sorted(rows(whole))
+    assert rows(load_split(data, "test")) == rows(test)  # the same ones every time
+    with pytest.raises(DataError, match="data.holdout: 5000 leaves nothing of the 1198 training images"):
+        load_split(DataConfig(name="digits", holdout=5000), "train")
+
+
 def test_a_missing_or_superfluous_root_is_named() -> None:
     with pytest.raises(DataError, match="data.root: x: 'digits' comes with scikit-learn"):
         load_split(DataConfig.model_validate({"name": "digits", "root": "x"}), "train")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ from nobackfill.errors import ConfigError
 from nobackfill.methods import METHODS, Batch, method_class
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
+from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
+from nobackfill.methods.prefix import Prefix
 
 N, D, OLD, CLASSES = 7, 6, 4, 5
 
@@ -86,6 +90,40 @@ def test_bt2__equals_a_loop(dtype: torch.dtype, scale: float) -> None:
     assert {name: float(value) for name, value in parts.items()} == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_prefix__equals_a_loop(dtype: torch.dtype) -> None:
+    output, batch = sample(5, dtype)
+    assert batch.prototypes is not None
+    assert batch.old is not None
+    expected = dict.fromkeys(("labels", "prototypes", "old"), 0.0)
+    for i in range(N):
+        label, b = int(batch.labels[i]), output["compatible"][i]
+        expected["labels"] += cross_entropy_of_one(output["logits"][i], label) / N
+        old_logits = torch.stack([16 * (b / b.norm() @ w) for w in batch.prototypes])
+        expected["prototypes"] += cross_entropy_of_one(old_logits, label) / N
+        expected["old"] += 5 * (1 - cosine(b, batch.old[i])) / N
+    found = Prefix({}).loss(output, Batch(batch.labels, batch.old, None, batch.prototypes))
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
+
+
+def test_concat__has_the_loss_of_bt2() -> None:
+    output, batch = sample(6, torch.float64)
+    assert Concat({}).loss(output, batch) == BT2({}).loss(output, batch)
+    assert Concat.loss_defaults == BT2.loss_defaults
+
+
+def test_a_part_of_weight_0_needs_no_teacher_and_is_left_out() -> None:
+    output, batch = sample(7, torch.float64)
+    assert BT2({}).needed == {"old", "independent", "prototypes"}
+    full = BT2({}).loss(output, batch)
+    for name in ("old", "independent", "prototypes"):
+        method = BT2({name: 0})
+        assert method.needed == {"old", "independent", "prototypes"} - {name}
+        found = method.loss(output, dataclasses.replace(batch, **cast("dict[str, Any]", {name: None})))
+        assert found == {part: value for part, value in full.items() if part != name}
+    assert set(Prefix({"old": 0}).loss(output, dataclasses.replace(batch, old=None))) == {"labels", "prototypes"}
+
+
 def test_bt2__each_weight_multiplies_its_own_part_and_smoothing_the_first() -> None:
     output, batch = sample(4, torch.float64)
     plain = BT2({"prototypes": 1, "old": 1}).loss(output, batch)
@@ -118,6 +156,6 @@ def test_a_teacher_that_was_not_named_is_missed_loudly() -> None:
 
 
 def test_method_class__names_the_nearest() -> None:
-    assert set(METHODS) == {"independent", "bct", "bt2"}
+    assert set(METHODS) == {"independent", "bct", "bt2", "concat", "prefix"}
     with pytest.raises(ConfigError, match="unknown method 'bt'; did you mean 'bt2'"):
         method_class("bt")

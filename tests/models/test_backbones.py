@@ -19,6 +19,16 @@ def test_smallnet_takes_small_images(size: int) -> None:
     assert build_backbone("smallnet8", 5)(torch.randn(2, 3, size, size)).shape == (2, 5)
 
 
+def test_a_small_stem_keeps_the_size_of_small_images() -> None:
+    small = build_backbone("small-stem/resnet18", 5).eval()
+    assert small.maxpool(small.conv1(torch.zeros(1, 3, 32, 32))).shape[-2:] == (32, 32)  # type: ignore[operator]
+    assert small(torch.zeros(1, 3, 32, 32)).shape == (1, 5)
+    with pytest.raises(ConfigError, match="only ResNets with one stem convolution"):
+        build_backbone("small-stem/vit_tiny_patch16_224", 5)
+    with pytest.raises(ConfigError, match="unknown name 'resnet1'"):
+        build_backbone("small-stem/resnet1", 5)
+
+
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown name 'resnet19'; did you mean 'resnet1"):
         build_backbone("resnet19", 4)

@@ -10,6 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from nobackfill.errors import ConfigError
 from nobackfill.models import BasisTransformHead, PlainHead
+from nobackfill.models.heads import ConcatHead
 
 CLASSES = 5
 TOLERANCE = 2e-5
@@ -116,6 +117,18 @@ def test_bt2_head_equals_the_equations_one_sample_at_a_time() -> None:
         torch.testing.assert_close(output["embedding"][i], phi)
         torch.testing.assert_close(output["compatible"][i], phi[:d_o])
         torch.testing.assert_close(output["logits"][i], head.classifier.weight @ f)
+
+
+def test_concat_head_is_both_embeddings_side_by_side() -> None:
+    head = ConcatHead(5, 3, 2.0, 4)
+    features = torch.randn(6, 8)
+    output = head(features)
+    for i in range(6):
+        b, f = features[i, :3] / features[i, :3].norm(), features[i, 3:] / features[i, 3:].norm()
+        torch.testing.assert_close(output["embedding"][i], torch.cat([b, 2 * f]))
+        torch.testing.assert_close(output["compatible"][i], b)
+        torch.testing.assert_close(output["logits"][i], head.classifier.weight @ f)
+    torch.testing.assert_close(output["embedding"].norm(dim=1), torch.full((6,), head.norm))
 
 
 def test_plain_head_is_a_unit_vector_and_its_prefix() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from nobackfill.config import RunConfig
+
 
 def check(
-    configs: Annotated[list[Path], typer.Argument(help="YAML files of runs or evaluations.", show_default=False)],
+    configs: Annotated[
+        list[Path], typer.Argument(help="YAML files of runs, scenarios or evaluations.", show_default=False)
+    ],
 ) -> None:
     """Build each config's model, run one random step, and print what a run would cost.
 
@@ -19,8 +24,7 @@ def check(
     Example: `nobackfill check configs/reference/*.yaml`
     """
     from nobackfill.config import EvaluationConfig, load_scenario, parse_as, parse_config, read_tree
-    from nobackfill.errors import ConfigError, NobackfillError
-    from nobackfill.training.check import check_config
+    from nobackfill.training.scenario import changed_configs
 
     for path in configs:
         tree = read_tree(path)
@@ -29,24 +33,27 @@ def check(
             typer.echo(f"{path}: evaluation, fine")
             continue
         if "generations" in tree:
-            missing = [
-                run for runs in load_scenario(path).generations.values() for run in runs.values() if not run.is_file()
-            ]
-            if missing:
-                raise ConfigError(f"{path}: no such run config: {missing[0]}")
+            for name, config in changed_configs(load_scenario(path)).items():
+                _check(f"{path}: {name}", config)
             typer.echo(f"{path}: scenario, fine")
             continue
-        config = parse_config(tree, str(path))
-        try:
-            found = check_config(config)
-        except NobackfillError as error:
-            raise type(error)(f"{path}: {error}") from error
-        steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
-        hours = "" if found.hours is None else f", about {_duration(found.hours)} here"
-        typer.echo(
-            f"{path}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC an image, "
-            f"{found.dim} values, {steps} of {found.batch_size}{hours}"
-        )
+        _check(str(path), parse_config(tree, str(path)))
+
+
+def _check(name: str, config: RunConfig) -> None:
+    from nobackfill.errors import NobackfillError
+    from nobackfill.training.check import check_config
+
+    try:
+        found = check_config(config)
+    except NobackfillError as error:
+        raise type(error)(f"{name}: {error}") from error
+    steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
+    hours = "" if found.hours is None else f", about {_duration(found.hours)} here"
+    typer.echo(
+        f"{name}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC an image, "
+        f"{found.dim} values, {steps} of {found.batch_size}{hours}"
+    )
 
 
 def _duration(hours: float) -> str:

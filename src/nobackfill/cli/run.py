@@ -15,6 +15,9 @@ def run(
     scenario: Annotated[Path, typer.Argument(help="YAML file with the generations and their configs.")],
     out: Annotated[Path, typer.Option(help="Folder for the report and the run folders.", show_default=False)],
     seeds: Annotated[int | None, typer.Option(min=1, help="Instead of the scenario's number of seeds.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a key of every run config, such as epochs=2.")
+    ] = None,
 ) -> None:
     """Train a lineage of generations by each method, and report every generation's search in every older gallery.
 
@@ -25,7 +28,8 @@ def run(
     """
     from nobackfill.config import load_scenario
 
-    report(load_scenario(scenario, [f"seeds={seeds}"] if seeds else None), out)
+    lineage = load_scenario(scenario, [f"seeds={seeds}"] if seeds else None)
+    report(lineage.model_copy(update={"set": [*lineage.set, *(overrides or [])]}), out)
 
 
 def report(scenario: ScenarioConfig, out: Path) -> None:
@@ -63,7 +67,7 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     ]
     seconds = round(time.perf_counter() - started, 1)
     figures = {"summary": summary(rows, names), "generations": names, "seconds": seconds}
-    settings = {"out": str(out), "seeds": scenario.seeds}
+    settings = {"out": str(out), "seeds": scenario.seeds, "set": scenario.set}
     write_text(out / "report.json", to_json(rows, **figures, upgrades=upgrades, training=training, settings=settings))
     draw_matrices(rows, names, out / "matrix.png")
     print_table(lineage_table(rows, names))

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
 from nobackfill.config import DataConfig
 from nobackfill.data.captions import with_captions
 from nobackfill.data.cifar100 import load_cifar100
@@ -41,10 +43,19 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
         raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
     if data.root is not None and data.name == "digits":
         raise DataError(f"data.root: {data.root}: 'digits' comes with scikit-learn and takes no folder; leave it out")
-    images = DATASETS[data.name](data.root or Path(), split)
+    images = DATASETS[data.name](data.root or Path(), "train" if data.holdout else split)
+    if data.holdout:
+        images = _held_out(images, data.holdout, split)
     if data.captions is not None:
         images = with_captions(images, data.captions, data.root or Path())
     return leave_out_unreadable(images, data.workers) if data.on_bad_image == "skip" else images
+
+
+def _held_out(images: ImageSet, count: int, split: Split) -> ImageSet:
+    if count >= len(images):
+        raise DataError(f"data.holdout: {count} leaves nothing of the {len(images)} training images of {images.origin}")
+    order = np.random.default_rng(1).permutation(len(images))
+    return images.take(np.sort(order[:count] if split == "test" else order[count:]))
 
 
 __all__ = ["DATASETS", "SIZES", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]

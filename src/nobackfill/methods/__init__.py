@@ -6,12 +6,16 @@ from nobackfill.errors import ConfigError, nearest
 from nobackfill.methods.base import Batch, Method
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
+from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
+from nobackfill.methods.prefix import Prefix
 
 METHODS: dict[str, type[Method]] = {
     "independent": Independent,
     "bct": BCT,
     "bt2": BT2,
+    "concat": Concat,
+    "prefix": Prefix,
 }
 
 

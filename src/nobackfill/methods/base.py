@@ -38,8 +38,9 @@ class Method:
     """Base of methods.
 
     Attributes:
-        teachers: which of "old", "independent", "prototypes" the loss looks at.
-        loss_defaults: the keys of the config's `loss` and their default values, the published ones.
+        teachers: which of "old", "independent", "prototypes" the loss looks at, where their weights are above 0.
+        loss_defaults: the keys of the config's `loss` and their default values, the published ones. The weight of what
+            a teacher says has the teacher's name.
         model_defaults: the optional keys of the config's `model` that this method uses, with their defaults.
         constants: the weights and constants in force.
     """
@@ -57,6 +58,11 @@ class Method:
             if key == "label_smoothing" and value > 1:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at most 1, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
+
+    @property
+    def needed(self) -> frozenset[Teacher]:
+        """The teachers whose weight is above 0."""
+        return frozenset(name for name in self.teachers if self.constants[name] > 0)
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         """The head for this model section; `old_dim` is 0 where there is no old model."""

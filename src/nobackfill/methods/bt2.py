@@ -17,6 +17,7 @@ class BT2(Method):
     """L = CE(W f, y) + λ1·(1 − cos(f, φ'_new)) + λ2·CE(s·normalize(b)·Wᵒᵀ, y) + λ3·(1 − cos(b, φ_old)).
 
     λ1, λ2, λ3, s = `independent`, `prototypes`, `old`, `prototype_scale`; label smoothing acts on the first term.
+    With λ1 = 0 it needs no independent model.
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "independent", "prototypes"})
@@ -43,12 +44,14 @@ class BT2(Method):
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         weight = self.constants
         compatible = output["compatible"]
-        old_classifier = prototype_loss(
-            normalize(compatible), required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
-        )
-        return {
-            "labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"]),
-            "independent": weight["independent"] * one_minus_cosine(output["self"], required(batch.independent)),
-            "prototypes": weight["prototypes"] * old_classifier,
-            "old": weight["old"] * one_minus_cosine(compatible, required(batch.old)),
-        }
+        parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"])}
+        if weight["independent"]:
+            parts["independent"] = weight["independent"] * one_minus_cosine(output["self"], required(batch.independent))
+        if weight["prototypes"]:
+            old_classifier = prototype_loss(
+                normalize(compatible), required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
+            )
+            parts["prototypes"] = weight["prototypes"] * old_classifier
+        if weight["old"]:
+            parts["old"] = weight["old"] * one_minus_cosine(compatible, required(batch.old))
+        return parts

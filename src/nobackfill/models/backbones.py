@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.reference import PREFIX, build_reference
+
+SMALL_STEM = "small-stem/"
 
 
 def build_backbone(
@@ -25,7 +28,8 @@ def build_backbone(
 
     Args:
         name: `smallnetW` for a small residual net of width W (8–512); `reference/…` for an architecture of the BT²
-            paper; `clip/text` or `clip/image` for a tower of CLIP; or a timm model name such as `resnet18`.
+            paper; `clip/text` or `clip/image` for a tower of CLIP; a timm model name such as `resnet18`; or
+            `small-stem/resnet18`, the same for images of about 32 pixels.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
@@ -49,7 +53,23 @@ def build_backbone(
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
         return build_reference(name, out_features, weights)
+    if name.startswith(SMALL_STEM):
+        if pretrained:
+            raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
+        return _small_stem(name, out_features)
     return _timm(name, out_features, pretrained)
+
+
+def _small_stem(name: str, out_features: int) -> nn.Module:
+    """A timm ResNet for images of 32 pixels or so: its 7×7/2 stem and max-pool would leave an eighth of them."""
+    model: Any = _timm(name.removeprefix(SMALL_STEM), out_features, pretrained=False)
+    if not isinstance(getattr(model, "conv1", None), nn.Conv2d) or not hasattr(model, "maxpool"):
+        raise ConfigError(f"model.backbone: {name!r}: only ResNets with one stem convolution take a small stem")
+    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.maxpool = nn.Identity()
+    whole: nn.Module = model
+    return whole
 
 
 def _timm(name: str, out_features: int, pretrained: bool) -> nn.Module:

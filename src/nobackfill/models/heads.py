@@ -190,4 +190,33 @@ class BasisTransformHead(Head):
         self.basis.fold()
 
 
-HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, UnitHead, BasisTransformHead)}
+class ConcatHead(Head):
+    """Two embeddings side by side, from features h [n, d_o + d]: φ = [b ; C·f], b = normalize(h[:d_o]), f of the rest.
+
+    The dimensions BT² would need if it shared none; ‖φ‖ = √(1 + C²) as there.
+    """
+
+    kind = "concat"
+
+    def __init__(self, dim: int, old_dim: int, scale: float, classes: int, *, classifier_bias: bool = False) -> None:
+        super().__init__()
+        self.options = {
+            "dim": dim, "old_dim": old_dim, "scale": scale, "classes": classes, "classifier_bias": classifier_bias,
+        }  # fmt: skip
+        self.in_features = self.dim = old_dim + dim
+        self.old_dim, self.scale = old_dim, scale
+        self.norm = math.sqrt(1 + scale**2)
+        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, d_o + d] to embedding [n, d_o + d], self [n, d], logits, compatible [n, d_o]."""
+        b, f = normalize(features[:, : self.old_dim]), normalize(features[:, self.old_dim :])
+        return {
+            "embedding": torch.cat([b, self.scale * f], dim=1),
+            "self": f,
+            "logits": self.classifier(f),
+            "compatible": b,
+        }
+
+
+HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, UnitHead, BasisTransformHead, ConcatHead)}

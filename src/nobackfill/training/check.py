@@ -106,7 +106,7 @@ def _sizes(config: RunConfig) -> tuple[int | None, int]:
 
 
 def _old_dim(config: RunConfig) -> int:
-    if not teacher_keys(config.method)["old"]:
+    if not teacher_keys(config)["old"]:
         return 0
     if config.model.old_dim is not None:
         return config.model.old_dim

@@ -48,9 +48,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterato
         itself comes once, as "independent".
     """
     configs = _configs(scenario)
-    for methods in configs.values():
-        for config in methods.values():
-            resolve(_with_teachers(config, Path("old"), Path("independent"), 0))  # whatever is wrong, before hours pass
+    changed_configs(scenario)  # whatever is wrong, before hours pass
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
@@ -79,14 +77,30 @@ def scenario_test_set(scenario: ScenarioConfig) -> ImageSet:
     return load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test")
 
 
+def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
+    """`generation/method` → config of the runs that change their file's settings; the teachers are placeholders.
+
+    Raises:
+        ConfigError: for anything wrong with any run of the scenario.
+    """
+    found = {}
+    for generation, methods in _configs(scenario).items():
+        for method, config in methods.items():
+            placed = _with_teachers(config, Path("old"), Path("independent"), 0)
+            resolve(placed)
+            if scenario.set or scenario.generations[generation][method].set:
+                found[f"{generation}/{method}"] = placed
+    return found
+
+
 def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
     return {
-        generation: {method: load_config(path) for method, path in methods.items()}
+        generation: {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
         for generation, methods in scenario.generations.items()
     }
 
 
 def _with_teachers(config: RunConfig, old: Path, independent: Path, seed: int) -> RunConfig:
     places = {"old": old, INDEPENDENT: independent}
-    needed = {key: places[key] for key, needed in teacher_keys(config.method).items() if needed}
-    return config.model_copy(update={"seed": seed, **needed})
+    given = {key: places[key] if needed else None for key, needed in teacher_keys(config).items()}
+    return config.model_copy(update={"seed": seed, **given})

@@ -26,17 +26,18 @@ def resolve(config: RunConfig) -> RunConfig:
         ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
     """
     method = method_class(config.method)
-    method(config.loss)
+    needs = teacher_keys(config)
     for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
-    for key, needed in teacher_keys(config.method).items():
+    for key, needed in needs.items():
         given = getattr(config, key) is not None
         if needed and not given:
             raise ConfigError(f"missing key {key!r}: method {config.method!r} needs the run folder of that model")
         if given and not needed:
-            raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it; leave it out")
-    if config.model.old_dim is not None and not teacher_keys(config.method)["old"]:
+            why = f" with loss.{key}: 0" if key in method.teachers else ""
+            raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it{why}; leave it out")
+    if config.model.old_dim is not None and not needs["old"]:
         raise ConfigError(f"key 'model.old_dim': method {config.method!r} has no use for it; leave it out")
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
@@ -53,10 +54,13 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
-def teacher_keys(method: str) -> dict[str, bool]:
-    """Which of the config's teacher keys a method needs; the prototypes come from the old model."""
-    teachers = method_class(method).teachers
-    return {"old": bool(teachers & {"old", "prototypes"}), "independent": "independent" in teachers}
+def teacher_keys(config: RunConfig) -> dict[str, bool]:
+    """Which of the config's teacher keys its method needs; the prototypes come from the old model.
+
+    An independent model whose weight is 0 need not exist; the old one is what the new one answers to in any case.
+    """
+    method = method_class(config.method)(config.loss)
+    return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
 
 
 TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it was trained against or began from
@@ -64,7 +68,7 @@ TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it
 
 def teacher_fingerprints(config: RunConfig) -> dict[str, str]:
     """The teachers' fingerprints as their run folders have them now: a path does not say which model was there."""
-    places = {key: getattr(config, key) for key, needed in teacher_keys(config.method).items() if needed}
+    places = {key: getattr(config, key) for key, needed in teacher_keys(config).items() if needed}
     if config.init_from is not None:
         places["init_from"] = config.init_from
     return {key: load_spec(place).fingerprint for key, place in places.items()}
@@ -138,7 +142,7 @@ def _teachers(
 ) -> Teachers:
     """The vectors that the method's loss looks at, and the prototypes, which are always of the evaluation view."""
     present = {name: encoder for name, encoder in encoders.items() if encoder is not None}
-    wanted: set[str] = set(method.teachers)
+    wanted: set[str] = set(method.needed)
     looked_at = {name: encoder for name, encoder in present.items() if name in wanted}
     live = looked_at if config.teacher_view == "same" else {}
     for name, encoder in live.items():

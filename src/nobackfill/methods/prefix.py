@@ -1,0 +1,44 @@
+"""`prefix`: one plain embedding of d + k values whose first d_o face the old model. Our own candidate beside BT²."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from nobackfill.config import ModelConfig
+from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
+from nobackfill.models.heads import Head, PlainHead
+
+
+class Prefix(Method):
+    """L = CE(W φ, y) + w·CE(s·normalize(b)·Wᵒᵀ, y) + λ·(1 − cos(b, φ_old)), b = φ[:d_o].
+
+    w, s, λ = `prototypes`, `prototype_scale`, `old`. Like BT² it asks single vectors to stay near the old ones; unlike
+    BT² it has no change of basis and needs no independently trained model. `embedding_dim` is the whole size, d + k.
+    """
+
+    teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
+    loss_defaults: ClassVar[Mapping[str, float]] = {
+        "prototypes": 1.0,
+        "prototype_scale": 16.0,
+        "old": 5.0,
+        "label_smoothing": 0.0,
+    }
+
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+        return PlainHead(model.embedding_dim, classes, old_dim, classifier_bias=model.classifier_bias)
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        weight, compatible = self.constants, output["compatible"]
+        parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"])}
+        if weight["prototypes"]:
+            old_classifier = prototype_loss(
+                normalize(compatible), required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
+            )
+            parts["prototypes"] = weight["prototypes"] * old_classifier
+        if weight["old"]:
+            parts["old"] = weight["old"] * one_minus_cosine(compatible, required(batch.old))
+        return parts
