@@ -39,8 +39,16 @@ class AugmentConfig(Section):
 class DataConfig(Section):
     """A labelled set of images. `classes` restricts *training* only: evaluation always sees every class."""
 
-    name: Literal["digits", "cifar100", "imagenet", "folder"]
+    name: Literal["digits", "cifar100", "imagenet", "folder", "vectors"]
     root: Path | None = None
+    vectors: Path | None = None
+    """`vectors`: what the new model made of the items, a .npy array of floats [n, d]."""
+    old_vectors: Path | None = None
+    """`vectors`: what the old model made of the same items, row by row, [n, d_o]."""
+    labels: Path | None = None
+    """`vectors`: class numbers of the items, if known, integers [n]."""
+    old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
+    """`vectors`: the old model's name; galleries know its vectors by it."""
     captions: Path | None = None
     """JSON {image file: caption}, for a teacher that reads text."""
     classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None

@@ -14,8 +14,9 @@ from nobackfill.data.cifar100 import load_cifar100
 from nobackfill.data.digits import load_digits
 from nobackfill.data.folder import load_folder
 from nobackfill.data.imageset import ImageSet, choose_classes
-from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
 from nobackfill.data.screening import leave_out_unreadable
+from nobackfill.data.vectors import load_vectors
 from nobackfill.errors import DataError
 
 Split = Literal["train", "test"]
@@ -39,11 +40,20 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
     Raises:
         DataError: naming the folder or file that is missing or unusable.
     """
-    if data.root is None and data.name != "digits":
+    if data.root is None and data.name not in ("digits", "vectors"):
         raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
-    if data.root is not None and data.name == "digits":
-        raise DataError(f"data.root: {data.root}: 'digits' comes with scikit-learn and takes no folder; leave it out")
-    images = DATASETS[data.name](data.root or Path(), "train" if data.holdout else split)
+    if data.root is not None and data.name in ("digits", "vectors"):
+        raise DataError(f"data.root: {data.root}: {data.name!r} takes no folder; leave it out")
+    if data.name == "vectors" and split == "test" and not data.holdout:
+        raise DataError("vectors have no test split; hold some out by data.holdout")
+    for key, value in (("vectors", data.vectors), ("old_vectors", data.old_vectors), ("labels", data.labels)):
+        if value is not None and data.name != "vectors":
+            raise DataError(f"data.{key}: {value}: only the data set 'vectors' has a use for it; leave it out")
+    images = (
+        load_vectors(data)
+        if data.name == "vectors"
+        else DATASETS[data.name](data.root or Path(), "train" if data.holdout else split)
+    )
     if data.holdout:
         images = _held_out(images, data.holdout, split)
     if data.captions is not None:
@@ -58,4 +68,13 @@ def _held_out(images: ImageSet, count: int, split: Split) -> ImageSet:
     return images.take(np.sort(order[:count] if split == "test" else order[count:]))
 
 
-__all__ = ["DATASETS", "SIZES", "ImageSet", "Preprocessing", "Split", "choose_classes", "load_split"]
+__all__ = [
+    "DATASETS",
+    "SIZES",
+    "ImageSet",
+    "Preprocessing",
+    "Split",
+    "VectorPreprocessing",
+    "choose_classes",
+    "load_split",
+]

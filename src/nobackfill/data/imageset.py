@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,9 @@ from nobackfill.cache import file_marks
 from nobackfill.config import DataConfig
 from nobackfill.errors import DataError
 
-Images = NDArray[np.uint8] | Sequence[str | Path | Image.Image]
-"""uint8 [n, height, width, 3], or image files (or opened images) of any size."""
-Modality = Literal["image", "text"]
+Images = NDArray[Any] | Sequence[str | Path | Image.Image]
+"""uint8 [n, height, width, 3], or image files (or opened images) of any size; or vectors of another model, [n, dim]."""
+Modality = Literal["image", "text", "vector"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class ImageSet:
         origin: what the set was read from, for messages.
         skipped: a line for each image that was left out because it does not decode.
         captions: a text for each image, where `data.captions` names them.
+        given: floats [n, d_o], vectors of the old model, where they come with the set and are not computed.
     """
 
     images: Images
@@ -41,6 +42,7 @@ class ImageSet:
     origin: str
     skipped: tuple[str, ...] = ()
     captions: tuple[str, ...] | None = None
+    given: NDArray[Any] | None = None
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.labels):
@@ -61,15 +63,24 @@ class ImageSet:
         """The images at these positions, in this order."""
         images = self.images[index] if isinstance(self.images, np.ndarray) else [self.images[i] for i in index]
         captions = None if self.captions is None else tuple(self.captions[i] for i in index)
-        return replace(self, images=images, labels=self.labels[index], captions=captions)
+        given = None if self.given is None else self.given[index]
+        return replace(self, images=images, labels=self.labels[index], captions=captions, given=given)
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the samples are vectors, not images."""
+        return isinstance(self.images, np.ndarray) and self.images.ndim == 2
 
     def samples(self, modality: Modality) -> Images | Sequence[str]:
-        """What an encoder of this modality takes: the images, or their captions.
+        """What an encoder of this modality takes: the images (or vectors), or their captions.
 
         Raises:
-            DataError: if captions are wanted and there are none.
+            DataError: if the set has nothing of this kind.
         """
-        if modality == "image":
+        if modality != "text":
+            if self.vectors != (modality == "vector"):
+                kind = "vectors" if self.vectors else "images"
+                raise DataError(f"{self.origin}: holds {kind}, but the model takes {modality}s")
             return self.images
         if self.captions is None:
             raise DataError(

@@ -12,7 +12,7 @@ from torch import Tensor
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import random_view
 from nobackfill.data.imageset import Images
-from nobackfill.data.preprocessing import Preprocessing, read_image
+from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing, read_image
 from nobackfill.errors import DataError
 from nobackfill.machine import cores
 
@@ -21,7 +21,7 @@ class Loader:
     """Serves views of images in batches, on `device`.
 
     Args:
-        images: uint8 [n, h, w, 3], possibly memory-mapped, or image files.
+        images: uint8 [n, h, w, 3], possibly memory-mapped, or image files; or vectors [n, dim].
         preprocessing: the encoder's view.
         device: where batches are wanted.
         workers: processes that decode files; 0 decodes in this one.
@@ -34,7 +34,7 @@ class Loader:
     def __init__(
         self,
         images: Images,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | VectorPreprocessing,
         device: torch.device,
         workers: int = 0,
         *,
@@ -76,6 +76,9 @@ class Loader:
             raw = (
                 torch.from_numpy(self.images[chunk]).to(self.device) if self.pixels is None else self.pixels[positions]
             )
+            if isinstance(self.preprocessing, VectorPreprocessing):
+                yield positions, raw
+                continue
             raw = raw.permute(0, 3, 1, 2)
             if augment is None or numbers is None:
                 yield positions, self.preprocessing.fit(raw)
@@ -85,6 +88,7 @@ class Loader:
     def _decoded(
         self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        assert isinstance(self.preprocessing, Preprocessing)  # noqa: S101 (vectors come as an array)
         dataset = _Files(self.images, self.preprocessing, augment, numbers)
         workers = min(self.workers, len(chunks), cores())
         batches = torch.utils.data.DataLoader(

@@ -40,6 +40,25 @@ class TextPreprocessing(BaseModel):
     padding: int = Field(ge=0)
 
 
+class VectorPreprocessing(BaseModel):
+    """How the vectors of another model are seen: at unit norm.
+
+    Attributes:
+        input_dim: number of values.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    input_dim: int = Field(gt=0, le=65536)
+
+    def fit(self, vectors: Tensor) -> Tensor:
+        """Nothing to fit."""
+        return vectors
+
+    def normalize(self, vectors: Tensor) -> Tensor:
+        """Floats [n, input_dim] of any width to unit vectors float32."""
+        return torch.nn.functional.normalize(vectors.to(torch.float32))
+
+
 class Preprocessing(BaseModel):
     """Evaluation view of an image: to size, then to float with ImageNet's mean and deviation.
 

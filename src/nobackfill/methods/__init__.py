@@ -6,9 +6,11 @@ from nobackfill.errors import ConfigError, nearest
 from nobackfill.methods.base import Batch, Method
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
+from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
 from nobackfill.methods.prefix import Prefix
+from nobackfill.methods.vector_map import VectorMap
 
 METHODS: dict[str, type[Method]] = {
     "independent": Independent,
@@ -16,6 +18,8 @@ METHODS: dict[str, type[Method]] = {
     "bt2": BT2,
     "concat": Concat,
     "prefix": Prefix,
+    "bt2_vectors": BT2Vectors,
+    "map": VectorMap,
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.reference import PREFIX, build_reference
+from nobackfill.models.vector_net import VECTORS, build_vector_net
 
 SMALL_STEM = "small-stem/"
 
@@ -29,17 +30,19 @@ def build_backbone(
     Args:
         name: `smallnetW` for a small residual net of width W (8–512); `reference/…` for an architecture of the BT²
             paper; `clip/text` or `clip/image` for a tower of CLIP; a timm model name such as `resnet18`; or
-            `small-stem/resnet18`, the same for images of about 32 pixels.
+            `small-stem/resnet18`, the same for images of about 32 pixels; `vectors/…` for vectors of another model.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
-        options: `clip/…` only, and needed there: the sizes of the tower.
+        options: `clip/…` and `vectors/…` only, and needed there: the sizes of the tower, of the input.
 
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
     if name in TOWERS:
         return build_tower(name, options or {})
+    if name.startswith(VECTORS):
+        return build_vector_net(name, out_features, options or {})
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):

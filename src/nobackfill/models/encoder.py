@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from nobackfill.data.imageset import Images, ImageSet
 from nobackfill.data.loader import Loader
-from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
+from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
 from nobackfill.errors import DataError
 from nobackfill.models.network import Network
-from nobackfill.models.spec import EmbeddingSpec, Prefix, fingerprint
+from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, Prefix, fingerprint
 from nobackfill.progress import track
 
 
 class Encoder(nn.Module):
-    """Images to embeddings, in evaluation mode; `TextEncoder` is its like for captions.
+    """Images to embeddings, in evaluation mode; `TextEncoder` and `VectorEncoder` are its like for other samples.
 
     Attributes:
         network: backbone and head.
@@ -86,16 +86,19 @@ class Encoder(nn.Module):
 
 
 def finished_encoder(
-    network: Network, method: str, preprocessing: Preprocessing, prefixes: tuple[Prefix, ...] = ()
+    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[Prefix, ...] = ()
 ) -> Encoder:
     """Wrap a trained network: fold its head, fingerprint it, name the generation."""
-    return Encoder(network, finished_spec(network, method, preprocessing, prefixes))
+    from nobackfill.models.vectors import VectorEncoder  # noqa: PLC0415 (it is an Encoder)
+
+    kind = VectorEncoder if isinstance(preprocessing, VectorPreprocessing) else Encoder
+    return kind(network, finished_spec(network, method, preprocessing, prefixes))
 
 
 def finished_spec(
     network: Network,
     method: str,
-    preprocessing: Preprocessing | TextPreprocessing,
+    preprocessing: AnyPreprocessing,
     prefixes: tuple[Prefix, ...] = (),
 ) -> EmbeddingSpec:
     """The spec of a trained network, whose head this folds."""

@@ -75,7 +75,7 @@ class PlainHead(Head):
 
 
 class UnitHead(Head):
-    """normalize(h) and nothing else, for encoders that come without a classifier."""
+    """normalize(h) and nothing else, for encoders without a classifier and for maps between spaces."""
 
     kind = "unit"
 
@@ -86,8 +86,9 @@ class UnitHead(Head):
         self.norm = 1.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, dim] to embedding [n, dim]."""
-        return {"embedding": normalize(features)}
+        """[n, dim] to embedding = self = compatible [n, dim]."""
+        unit = normalize(features)
+        return {"embedding": unit, "self": unit, "compatible": unit}
 
 
 class BasisTransform(nn.Module):
@@ -190,6 +191,36 @@ class BasisTransformHead(Head):
         self.basis.fold()
 
 
+class FrozenBasisHead(Head):
+    """BT² around a frozen embedding: features h [n, d + beside] of which the first d are the new model's vector.
+
+    f = normalize(h[:d]), o = normalize(A·h + a) with k values, φ = `BasisTransform`(f, o).
+    """
+
+    kind = "bt2_vectors"
+
+    def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float, beside: int = 0) -> None:
+        super().__init__()
+        self.options = {"dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "beside": beside}
+        self.in_features = dim + beside
+        self.self_dim, self.old_dim = dim, old_dim
+        self.dim = dim + extra_dim
+        self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
+        self.extra = nn.Linear(self.in_features, extra_dim) if extra_dim else None
+
+    def forward(self, features: Tensor) -> dict[str, Tensor]:
+        """[n, d + beside] to embedding [n, k + d], self [n, d], compatible [n, d_o], extra [n, k]."""
+        f = normalize(features[:, : self.self_dim])
+        o = features[:, :0] if self.extra is None else normalize(self.extra(features))
+        embedding = self.basis(f, o)
+        return {"embedding": embedding, "self": f, "compatible": embedding[:, : self.old_dim], "extra": o}
+
+    def fold(self) -> None:
+        """Keep P and B as plain matrices."""
+        self.basis.fold()
+
+
 class ConcatHead(Head):
     """Two embeddings side by side, from features h [n, d_o + d]: φ = [b ; C·f], b = normalize(h[:d_o]), f of the rest.
 
@@ -219,4 +250,6 @@ class ConcatHead(Head):
         }
 
 
-HEADS: dict[str, type[Head]] = {head.kind: head for head in (PlainHead, UnitHead, BasisTransformHead, ConcatHead)}
+HEADS: dict[str, type[Head]] = {
+    head.kind: head for head in (PlainHead, UnitHead, BasisTransformHead, ConcatHead, FrozenBasisHead)
+}

@@ -18,6 +18,7 @@ from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import build_network
 from nobackfill.models.spec import EmbeddingSpec, fingerprint
 from nobackfill.models.text import TextEncoder
+from nobackfill.models.vectors import VectorEncoder
 
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
 
@@ -92,6 +93,8 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     encoder = Encoder(network, spec)
     if spec.modality == "text":
         encoder = TextEncoder(network, spec, _read_text(path.parent / TOKENIZER))
+    if spec.modality == "vector":
+        encoder = VectorEncoder(network, spec)
     return encoder.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 

@@ -10,8 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from nobackfill.data.imageset import Modality
-from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.models.network import Architecture
+
+AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 
 
 class Prefix(BaseModel):
@@ -21,6 +23,11 @@ class Prefix(BaseModel):
     generation: str
     dim: int = Field(gt=0)
     fingerprint: str
+
+
+def named_prefix(name: str, dim: int) -> Prefix:
+    """A model that is known by its name only, since all there is of it are vectors; the name is its fingerprint."""
+    return Prefix(generation=name, dim=dim, fingerprint=f"name:{name}")
 
 
 class EmbeddingSpec(BaseModel):
@@ -41,11 +48,13 @@ class EmbeddingSpec(BaseModel):
     prefixes: tuple[Prefix, ...] = ()
     fingerprint: str
     architecture: Architecture
-    preprocessing: Preprocessing | TextPreprocessing
+    preprocessing: AnyPreprocessing
 
     @property
     def modality(self) -> Modality:
         """What the encoder takes."""
+        if isinstance(self.preprocessing, VectorPreprocessing):
+            return "vector"
         return "text" if isinstance(self.preprocessing, TextPreprocessing) else "image"
 
     def answers(self, other: EmbeddingSpec) -> bool:
@@ -57,9 +66,7 @@ class EmbeddingSpec(BaseModel):
         return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
 
 
-def fingerprint(
-    architecture: Architecture, preprocessing: Preprocessing | TextPreprocessing, weights: Mapping[str, Tensor]
-) -> str:
+def fingerprint(architecture: Architecture, preprocessing: AnyPreprocessing, weights: Mapping[str, Tensor]) -> str:
     """SHA-256 over everything that decides what a vector means: two encoders agree on it only if they encode alike."""
     digest = hashlib.sha256()
     # Without defaults, so that a setting added later leaves the fingerprints of older models as they are.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from nobackfill.config import RunConfig
-from nobackfill.data import SIZES, choose_classes
+from nobackfill.data import SIZES, choose_classes, load_split
 from nobackfill.errors import ConfigError, TrainingError
 from nobackfill.methods import Batch, method_class
 from nobackfill.models import Network, build_backbone
@@ -61,22 +62,27 @@ def check_config(config: RunConfig) -> Check:
     """
     config = resolve(config)
     method = method_class(config.method)(config.loss)
-    images, classes = _sizes(config)
+    vectors = load_split(config.data, "train") if config.data.name == "vectors" else None  # mapped: their sizes
+    images, classes = _sizes(config) if vectors is None else (len(vectors), len(vectors.class_names))
+    old_dim = _old_dim(config) if vectors is None or vectors.given is None else vectors.given.shape[1]
+    size = config.data.image_size
+    shape = (3, size, size) if vectors is None else np.shape(vectors.images)[1:]
+    options = {} if vectors is None else {"in_features": shape[0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = method.head(config.model, _old_dim(config), classes)
-        network = Network(build_backbone(config.model.backbone, head.in_features), head, config.model.backbone)
-        size = config.data.image_size
+        head = method.head(config.model, old_dim, classes)
+        backbone = build_backbone(config.model.backbone, head.in_features, options=options)
+        network = Network(backbone, head, config.model.backbone, options)
         network.eval()
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network.backbone(torch.randn(1, 3, size, size))
+            network.backbone(torch.randn(1, *shape))
         network.train()
         macs = counter.get_total_flops() // 2
         # One image of a small net is too short to time, one batch of a large one too long to wait for.
         for count in (2, 64 if macs < SMALL else 4):  # the first warms up
             started = time.perf_counter()
-            output = network(torch.randn(count, 3, size, size))
-            parts = method.loss(output, _random_batch(config, output, classes))
+            output = network(torch.randn(count, *shape))
+            parts = method.loss(output, _random_batch(old_dim, output, classes))
             total = torch.stack(list(parts.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
             seconds = (time.perf_counter() - started) / count
@@ -115,8 +121,8 @@ def _old_dim(config: RunConfig) -> int:
     raise ConfigError(f"key 'model.old_dim': needed to check without the old run {config.old}")
 
 
-def _random_batch(config: RunConfig, output: dict[str, torch.Tensor], classes: int) -> Batch:
-    old_dim, count = _old_dim(config), len(output["self"])
+def _random_batch(old_dim: int, output: dict[str, torch.Tensor], classes: int) -> Batch:
+    count = len(output["self"])
     old = normalize(torch.randn(count, old_dim)) if old_dim else None
     return Batch(
         labels=torch.randint(classes, (count,)),

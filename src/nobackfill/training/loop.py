@@ -114,8 +114,7 @@ def _train(
             if on_epoch and accelerator.is_main_process:
                 on_epoch(line)
 
-    prefixes = setup.old.as_prefixes() if setup.old else ()
-    encoder = finished_encoder(network, config.method, setup.preprocessing, prefixes)
+    encoder = finished_encoder(network, config.method, setup.preprocessing, setup.prefixes)
     summary = {
         "seconds": round(position.seconds + time.perf_counter() - started, 2),
         "device": _device_name(accelerator),

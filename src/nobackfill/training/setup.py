@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import normalize
 
-from nobackfill.config import RunConfig
-from nobackfill.data import ImageSet, Preprocessing, choose_classes, load_split
+from nobackfill.config import AugmentConfig, RunConfig
+from nobackfill.data import ImageSet, Preprocessing, VectorPreprocessing, choose_classes, load_split
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
-from nobackfill.models import EmbeddingSpec, Encoder, Network, build_backbone, load
+from nobackfill.methods.vector_map import VectorMap
+from nobackfill.models import Encoder, Network, Prefix, build_backbone, load
 from nobackfill.models.runfolder import load_spec
+from nobackfill.models.spec import named_prefix
+from nobackfill.models.vector_net import VECTORS
 from nobackfill.training.start import start_weights
 from nobackfill.training.teachers import Teachers, check_view, class_means, teacher_vectors
 
@@ -32,11 +38,14 @@ def resolve(config: RunConfig) -> RunConfig:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
     for key, needed in needs.items():
         given = getattr(config, key) is not None
+        if key == "old" and needed and config.data.name == "vectors":
+            continue  # its vectors come with the data; the run folder only says which model it was
         if needed and not given:
             raise ConfigError(f"missing key {key!r}: method {config.method!r} needs the run folder of that model")
         if given and not needed:
             why = f" with loss.{key}: 0" if key in method.teachers else ""
             raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it{why}; leave it out")
+    _check_vectors(config, method(config.loss))
     if config.model.old_dim is not None and not needs["old"]:
         raise ConfigError(f"key 'model.old_dim': method {config.method!r} has no use for it; leave it out")
     if config.schedule.warmup_epochs >= config.epochs:
@@ -63,15 +72,44 @@ def teacher_keys(config: RunConfig) -> dict[str, bool]:
     return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
 
 
+def _check_vectors(config: RunConfig, method: Method) -> None:
+    """What goes with vectors goes with nothing else, and the other way round."""
+    vectors = config.data.name == "vectors"
+    if vectors != isinstance(method, VectorMap):
+        wanted = "map or bt2_vectors" if vectors else "a method of images"
+        raise ConfigError(f"key 'method': data.name is {config.data.name!r}, so expected {wanted}; see data.name")
+    if vectors != config.model.backbone.startswith(VECTORS):
+        raise ConfigError(f"key 'model.backbone': {config.model.backbone!r} does not go with data {config.data.name!r}")
+    if vectors and (config.data.augment != AugmentConfig() or config.teacher_view == "same"):
+        raise ConfigError("keys 'data.augment', 'teacher_view': vectors have one view only; leave them out")
+    if vectors and "prototypes" in method.needed and config.data.labels is None:
+        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set it to 0")
+
+
 TEACHERS = "teachers.json"  # in a run folder: the fingerprints of the models it was trained against or began from
 
 
 def teacher_fingerprints(config: RunConfig) -> dict[str, str]:
-    """The teachers' fingerprints as their run folders have them now: a path does not say which model was there."""
-    places = {key: getattr(config, key) for key, needed in teacher_keys(config).items() if needed}
-    if config.init_from is not None:
-        places["init_from"] = config.init_from
-    return {key: load_spec(place).fingerprint for key, place in places.items()}
+    """The teachers' fingerprints as their run folders have them now: a path does not say which model was there.
+
+    Of vectors that come as files, their digests.
+    """
+    keys = [key for key, needed in teacher_keys(config).items() if needed]
+    places = {key: place for key in [*keys, "init_from"] if (place := getattr(config, key)) is not None}
+    files = {"vectors": config.data.vectors, "old_vectors": config.data.old_vectors, "labels": config.data.labels}
+    contents = {key: _digest(path) for key, path in files.items() if path is not None}
+    return {**{key: load_spec(place).fingerprint for key, place in places.items()}, **contents}
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**22):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,6 +117,7 @@ class Setup:
     """What training works on.
 
     Attributes:
+        prefixes: the older generations it will answer.
         network: on the CPU, its weights where they start, drawn from the global random state.
         start: what there is to say of a warm start or of frozen weights.
         batch_size: of all processes and parts together: the config's, or what the data hold if that is less.
@@ -87,8 +126,8 @@ class Setup:
     config: RunConfig
     method: Method
     network: Network
-    preprocessing: Preprocessing
-    old: EmbeddingSpec | None
+    preprocessing: Preprocessing | VectorPreprocessing
+    prefixes: tuple[Prefix, ...]
     images: ImageSet
     teachers: Teachers
     start: dict[str, Any]
@@ -109,26 +148,46 @@ def prepare(config: RunConfig, accelerator: Accelerator) -> Setup:
     old = load(config.old, device) if config.old else None
     independent = load(config.independent, device) if config.independent else None
     _check_dims(config, old, independent)
-    _try_network(config, method, old.spec.dim if old else 0)
-    train_set = load_split(config.data, "train")
+    vectors = config.data.name == "vectors"
+    train_set = load_split(config.data, "train") if vectors else None  # their sizes are the network's
+    given = None if train_set is None else train_set.given
+    old_dim = given.shape[1] if given is not None else old.spec.dim if old else 0
+    if old and old.spec.dim != old_dim:
+        raise ConfigError(f"key 'old': {config.old} has an embedding of {old.spec.dim}, data.old_vectors {old_dim}")
+    preprocessing = _preprocessing(config, train_set)
+    options = {"in_features": preprocessing.input_dim} if isinstance(preprocessing, VectorPreprocessing) else {}
+    _try_network(config, method, old_dim, preprocessing, options)
+    train_set = train_set or load_split(config.data, "train")
     classes = choose_classes(config.data, len(train_set.class_names))
     images, labels = _training_images(config, train_set, classes)
-    head = method.head(config.model, old.spec.dim if old else 0, len(classes))
+    head = method.head(config.model, old_dim, len(classes))
     backbone = build_backbone(
-        config.model.backbone, head.in_features, pretrained=config.model.pretrained, weights=config.model.weights
+        config.model.backbone,
+        head.in_features,
+        pretrained=config.model.pretrained,
+        weights=config.model.weights,
+        options=options,
     )
-    network = Network(backbone, head, config.model.backbone)
+    network = Network(backbone, head, config.model.backbone, options)
     start = start_weights(config, network)
     teachers = _teachers(
         config, method, {"old": old, "independent": independent}, images, labels, len(classes), accelerator
     )
-    preprocessing = Preprocessing(image_size=config.data.image_size, resize=config.data.resize)
     parts = config.accumulate * accelerator.num_processes
     batch_size = min(config.batch_size, len(images) // parts * parts)
     if batch_size < 2 * parts:
         raise DataError(f"{images.origin}: {len(images)} images to train on are too few for {parts} parts of a batch")
-    spec = old.spec if old else None
-    return Setup(config, method, network, preprocessing, spec, images, teachers, start, batch_size)
+    prefixes = old.spec.as_prefixes() if old else ()
+    if vectors and not old:
+        prefixes = (named_prefix(config.data.old_name, old_dim),)
+    return Setup(config, method, network, preprocessing, prefixes, images, teachers, start, batch_size)
+
+
+def _preprocessing(config: RunConfig, vectors: ImageSet | None) -> Preprocessing | VectorPreprocessing:
+    if vectors is None:
+        return Preprocessing(image_size=config.data.image_size, resize=config.data.resize)
+    assert isinstance(vectors.images, np.ndarray)  # noqa: S101 (`load_vectors` reads arrays)
+    return VectorPreprocessing(input_dim=vectors.images.shape[1])
 
 
 def _teachers(
@@ -141,6 +200,10 @@ def _teachers(
     accelerator: Accelerator,
 ) -> Teachers:
     """The vectors that the method's loss looks at, and the prototypes, which are always of the evaluation view."""
+    if images.given is not None:
+        old = normalize(torch.from_numpy(np.ascontiguousarray(images.given)).float())
+        prototypes = class_means(old, labels, classes) if "prototypes" in method.needed else None
+        return Teachers(labels, {"old": old} if "old" in method.needed else {}, prototypes)
     present = {name: encoder for name, encoder in encoders.items() if encoder is not None}
     wanted: set[str] = set(method.needed)
     looked_at = {name: encoder for name, encoder in present.items() if name in wanted}
@@ -166,14 +229,23 @@ def _training_images(config: RunConfig, train_set: ImageSet, classes: np.ndarray
     return images, torch.from_numpy(np.searchsorted(classes, images.labels))
 
 
-def _try_network(config: RunConfig, method: Method, old_dim: int) -> None:
+def _try_network(
+    config: RunConfig,
+    method: Method,
+    old_dim: int,
+    preprocessing: Preprocessing | VectorPreprocessing,
+    options: dict[str, int],
+) -> None:
     """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
     size = config.data.image_size
+    example = torch.zeros(2, 3, size, size)
+    if isinstance(preprocessing, VectorPreprocessing):
+        example = torch.zeros(2, preprocessing.input_dim)
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         head = method.head(config.model, old_dim, classes=2)
-        backbone = build_backbone(config.model.backbone, head.in_features).eval()
+        backbone = build_backbone(config.model.backbone, head.in_features, options=options).eval()
         try:
-            shape = list(backbone(torch.zeros(2, 3, size, size)).shape)
+            shape = list(backbone(example).shape)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise ConfigError(

@@ -13,6 +13,7 @@ from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
 from nobackfill.models import Network, load
 from nobackfill.models.stages import freeze, rest_frozen, stages
+from nobackfill.models.vector_net import VECTORS
 
 
 def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:
@@ -28,7 +29,8 @@ def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:
 def _warm_start(network: Network, run: Path) -> dict[str, Any]:
     """Take every tensor of a run that has the same name and shape here."""
     source = load(run, "cpu").network
-    if source.architecture.backbone != network.architecture.backbone:
+    names = (source.architecture.backbone, network.architecture.backbone)
+    if names[0] != names[1] and not all(name.startswith(VECTORS) for name in names):
         raise ConfigError(
             f"key 'init_from': {run} has the backbone {source.architecture.backbone!r}, this run "
             f"{network.architecture.backbone!r}; only equal ones share weights"

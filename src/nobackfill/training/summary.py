@@ -38,9 +38,13 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
+    if config.data.name == "vectors" and config.data.labels is None:
+        return {**summary, "not_tested": "the items have no labels"}
     new = encode_shared(encoder, test, config.data.workers, accelerator)
     summary["self_test"] = searched(new, new)
-    if config.old:
+    if test.given is not None:
+        summary["cross_test"], summary["status_quo"] = searched(new, test.given), searched(test.given, test.given)
+    elif config.old:
         old = encode_shared(load(config.old, accelerator.device), test, config.data.workers, accelerator)
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary

@@ -1,0 +1,58 @@
+"""Vectors of other models as a data set: what the new model made of some items, and the old one of the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.config import DataConfig
+from nobackfill.data.imageset import ImageSet
+from nobackfill.errors import DataError
+
+
+def load_vectors(data: DataConfig) -> ImageSet:
+    """The rows of `data.vectors` as samples, those of `data.old_vectors` as what the old model says of them.
+
+    Without `data.labels` every item is of one nameless class.
+
+    Raises:
+        DataError: for files that are no arrays, or do not belong together.
+    """
+    if data.vectors is None or data.old_vectors is None:
+        raise DataError("data.vectors or data.old_vectors is missing: vectors come as two .npy files, row by row")
+    new, old = (read_rows(path) for path in (data.vectors, data.old_vectors))
+    if len(new) != len(old):
+        raise DataError(f"{data.old_vectors}: {len(old)} rows, but {data.vectors} has {len(new)}")
+    labels = np.zeros(len(new), np.int64)
+    if data.labels is not None:
+        labels = class_numbers(read_npy(data.labels), len(new), str(data.labels))
+    names = tuple(map(str, range(int(labels.max()) + 1))) if len(labels) else ("0",)
+    return ImageSet(new, labels, names, str(data.vectors), given=old)
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """A .npy file, mapped copy-on-write; never a pickle. Raises `DataError`."""
+    try:
+        # Copy-on-write, not read-only: torch warns of arrays that it could not write to.
+        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+    except (OSError, ValueError, EOFError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
+        raise DataError(f"{path}: cannot be read as a .npy array: {reason}") from error
+
+
+def read_rows(path: Path) -> NDArray[Any]:
+    """Floats [n, dim] of a .npy file; raises `DataError`."""
+    array = read_npy(path)
+    if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
+        raise DataError(f"{path}: expected floats [n, dim], found {array.dtype} {list(array.shape)}")
+    return array
+
+
+def class_numbers(labels: NDArray[Any], count: int, name: str) -> NDArray[np.int64]:
+    """Labels of any kind of integer as 0 … classes−1, in the order of their values; raises `DataError`."""
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError(f"{name}: expected integers [{count}], found {labels.dtype} {list(labels.shape)}")
+    return np.unique(labels, return_inverse=True)[1].astype(np.int64)

@@ -1,0 +1,65 @@
+"""Maps and bases as encoders, and as run folders like any other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.files import whole_folder, write_text
+from nobackfill.maps.basis import Basis
+from nobackfill.maps.linear import LinearMap
+from nobackfill.models import Encoder, Network, Prefix, build_backbone, runfolder
+from nobackfill.models.encoder import finished_encoder
+from nobackfill.models.heads import FrozenBasisHead, Head, UnitHead
+
+
+def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> Encoder:
+    """x ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
+    out_dim, in_dim = found.weight.shape
+    tensors = {"linear.weight": _float(found.weight), "linear.bias": _float(found.bias)}
+    return _encoder(method, "vectors/linear", UnitHead(out_dim), in_dim, tensors, {}, prefix)
+
+
+def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix) -> Encoder:
+    """x ↦ φ of BT² around the frozen x."""
+    dim, (old_dim, extra_dim) = len(found.P), (len(found.B), len(found.A))
+    tensors = {"basis.P.weight": _float(found.P), "basis.B.weight": _float(found.B)}
+    if extra_dim:
+        tensors |= {"extra.weight": _float(found.A), "extra.bias": _float(found.a)}
+    head = FrozenBasisHead(dim, extra_dim, old_dim, scale)
+    return _encoder(method, "vectors/keep", head, dim, {}, tensors, prefix)
+
+
+def save_encoder(encoder: Encoder, folder: Path, metrics: Mapping[str, Any]) -> None:
+    """Write a run folder, whole or not at all."""
+    with whole_folder(folder) as working:
+        runfolder.save(encoder, working)
+        write_text(working / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
+
+
+def _encoder(
+    method: str,
+    name: str,
+    head: Head,
+    in_dim: int,
+    backbone_tensors: Mapping[str, Tensor],
+    head_tensors: Mapping[str, Tensor],
+    prefix: Prefix,
+) -> Encoder:
+    head.fold()
+    options = {"in_features": in_dim}
+    with torch.random.fork_rng(devices=[]):
+        network = Network(build_backbone(name, head.in_features, options=options), head, name, options)
+    network.backbone.load_state_dict(dict(backbone_tensors))
+    head.load_state_dict(dict(head_tensors))
+    return finished_encoder(network, method, VectorPreprocessing(input_dim=in_dim), (prefix,))
+
+
+def _float(values: Any) -> Tensor:
+    return torch.from_numpy(values).float()

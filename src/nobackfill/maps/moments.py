@@ -1,0 +1,70 @@
+"""First and second moments of pairs of vectors, in one pass over files of any size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.errors import DataError
+from nobackfill.evaluation.vectors import unit
+from nobackfill.progress import track
+
+Doubles = NDArray[np.float64]
+ROWS = 16384  # at a time: long enough for the matrix product, short enough for the memory
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of pairs (x, y) of unit vectors.
+
+    Attributes:
+        count: pairs.
+        mean_x, mean_y: float64 [d], [m].
+        xx: E[x xᵀ], float64 [d, d].
+        yx: E[y xᵀ], float64 [m, d].
+    """
+
+    count: int
+    mean_x: Doubles
+    mean_y: Doubles
+    xx: Doubles
+    yx: Doubles
+
+    def centred(self) -> tuple[Doubles, Doubles]:
+        """Covariances: (xx, yx) about the means."""
+        return (
+            self.xx - np.outer(self.mean_x, self.mean_x),
+            self.yx - np.outer(self.mean_y, self.mean_x),
+        )
+
+
+def moments(x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64] | None = None) -> Moments:
+    """Moments of the rows of two arrays, each row brought to unit norm.
+
+    Products are float32 within a block, sums over blocks float64. Memory does not grow with the number of rows.
+
+    Args:
+        x: floats [n, d] of any width, also memory-mapped.
+        y: floats [n, m].
+        rows: int64, ascending: use these pairs only.
+
+    Raises:
+        DataError: for rows without a direction.
+    """
+    count = len(x) if rows is None else len(rows)
+    if not count:
+        raise DataError("moments: no pairs")
+    d, m = x.shape[1], y.shape[1]
+    sum_x, sum_y, xx, yx = np.zeros(d), np.zeros(m), np.zeros((d, d)), np.zeros((m, d))
+    starts = range(0, count, ROWS)
+    for start in track(starts, f"reading {count} pairs", len(starts)):
+        some: Any = slice(start, min(count, start + ROWS)) if rows is None else rows[start : start + ROWS]
+        block_x, block_y = unit(x[some], "new vectors"), unit(y[some], "old vectors")
+        sum_x += block_x.sum(axis=0, dtype=np.float64)
+        sum_y += block_y.sum(axis=0, dtype=np.float64)
+        xx += block_x.T @ block_x
+        yx += block_y.T @ block_x
+    return Moments(count, sum_x / count, sum_y / count, xx / count, yx / count)

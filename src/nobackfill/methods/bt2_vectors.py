@@ -1,0 +1,24 @@
+"""`bt2_vectors`: BT² (arXiv 2211.03989) where the new model is frozen, and only vectors of it are at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from nobackfill.config import ModelConfig
+from nobackfill.methods.base import required
+from nobackfill.methods.vector_map import VectorMap
+from nobackfill.models.heads import FrozenBasisHead, Head
+
+
+class BT2Vectors(VectorMap):
+    """f is the new vector, kept exactly, so BT²'s first two terms have nothing to teach; o, P and B are learned.
+
+    The loss of the compatible part b is that of `map`.
+    """
+
+    model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0}
+
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+        beside = old_dim if "+" in model.backbone else 0  # what the small net says beside the vectors
+        return FrozenBasisHead(model.embedding_dim, required(model.extra_dim), old_dim, required(model.scale), beside)

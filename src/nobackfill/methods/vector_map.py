@@ -1,0 +1,65 @@
+"""`map`: from one frozen space to another, trained on pairs; `mlp` and `infonce` of `nobackfill fit` are this."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from nobackfill.config import ModelConfig
+from nobackfill.errors import ConfigError
+from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
+from nobackfill.models.heads import Head, UnitHead
+
+
+class VectorMap(Method):
+    """L = λ·(1 − cos(b, φ_old)) + w·CE(s·b·Wᵒᵀ, y) + c·InfoNCE(b, φ_old; τ), b of unit norm.
+
+    λ, w, s, c, τ = `old`, `prototypes`, `prototype_scale`, `contrast`, `temperature`. InfoNCE asks each b to be nearer
+    to its own old vector than to the others of the batch; the prototypes need labels.
+    """
+
+    teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
+    loss_defaults: ClassVar[Mapping[str, float]] = {
+        "old": 1.0,
+        "prototypes": 0.0,
+        "prototype_scale": 16.0,
+        "contrast": 0.0,
+        "temperature": 0.05,
+    }
+
+    def __init__(self, loss: Mapping[str, float]) -> None:
+        super().__init__(loss)
+        if self.constants["temperature"] == 0:
+            raise ConfigError("key 'loss.temperature': expected a value above 0, found 0")
+
+    @property
+    def needed(self) -> frozenset[Teacher]:
+        """InfoNCE looks at the old vectors too."""
+        more: frozenset[Teacher] = frozenset({"old"}) if self.constants["contrast"] else frozenset()
+        return super().needed | more
+
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+        if model.embedding_dim != old_dim:
+            raise ConfigError(f"model.embedding_dim: {model.embedding_dim}, but the space it maps to has {old_dim}")
+        return UnitHead(old_dim)
+
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+        weight, b = self.constants, normalize(output["compatible"])
+        parts = {}
+        if weight["old"]:
+            parts["old"] = weight["old"] * one_minus_cosine(b, required(batch.old))
+        if weight["prototypes"]:
+            old_classifier = prototype_loss(
+                b, required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
+            )
+            parts["prototypes"] = weight["prototypes"] * old_classifier
+        if weight["contrast"]:
+            scores = b @ normalize(required(batch.old)).T / weight["temperature"]
+            parts["contrast"] = weight["contrast"] * cross_entropy(scores, torch.arange(len(b), device=b.device))
+        if not parts:
+            raise ConfigError("key 'loss': old, prototypes and contrast are all 0: there is nothing to learn")
+        return parts
