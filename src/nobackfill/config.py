@@ -47,6 +47,8 @@ class DataConfig(Section):
     """`vectors`: what the old model made of the same items, row by row, [n, d_o]."""
     labels: Path | None = None
     """`vectors`: class numbers of the items, if known, integers [n]."""
+    rows: Path | None = None
+    """`vectors`: a .npy array of the row numbers to train on; null: all."""
     old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
     """`vectors`: the old model's name; galleries know its vectors by it."""
     captions: Path | None = None

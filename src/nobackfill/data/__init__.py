@@ -46,7 +46,12 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
         raise DataError(f"data.root: {data.root}: {data.name!r} takes no folder; leave it out")
     if data.name == "vectors" and split == "test" and not data.holdout:
         raise DataError("vectors have no test split; hold some out by data.holdout")
-    for key, value in (("vectors", data.vectors), ("old_vectors", data.old_vectors), ("labels", data.labels)):
+    for key, value in (
+        ("vectors", data.vectors),
+        ("old_vectors", data.old_vectors),
+        ("labels", data.labels),
+        ("rows", data.rows),
+    ):
         if value is not None and data.name != "vectors":
             raise DataError(f"data.{key}: {value}: only the data set 'vectors' has a use for it; leave it out")
     images = (

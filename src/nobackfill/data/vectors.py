@@ -30,7 +30,13 @@ def load_vectors(data: DataConfig) -> ImageSet:
     if data.labels is not None:
         labels = class_numbers(read_npy(data.labels), len(new), str(data.labels))
     names = tuple(map(str, range(int(labels.max()) + 1))) if len(labels) else ("0",)
-    return ImageSet(new, labels, names, str(data.vectors), given=old)
+    whole = ImageSet(new, labels, names, str(data.vectors), given=old)
+    if data.rows is None:
+        return whole
+    rows = read_npy(data.rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(new):
+        raise DataError(f"{data.rows}: expected row numbers 0…{len(new) - 1}, found {rows.dtype} {list(rows.shape)}")
+    return whole.take(rows.astype(np.int64))
 
 
 def read_npy(path: Path) -> NDArray[Any]:

@@ -41,7 +41,8 @@ def neighbours(query: ArrayLike, gallery: ArrayLike, k: int, *, exclude_self: bo
 def overlap(found: Integers, wanted: Integers) -> NDArray[np.float64]:
     """Share of `wanted` [n, k] that is in `found` [n, k], for each row, float64 [n]; −1 is nothing."""
     shares = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(found, wanted, strict=True)]
-    return np.asarray(shares, np.float64) / np.maximum((wanted >= 0).sum(axis=1), 1)
+    found_shares: NDArray[np.float64] = np.asarray(shares, np.float64) / np.maximum((wanted >= 0).sum(axis=1), 1)
+    return found_shares
 
 
 def own_ranks(vectors: ArrayLike, counterparts: ArrayLike) -> Integers:

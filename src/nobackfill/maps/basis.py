@@ -32,7 +32,7 @@ def closed_basis(pairs: Moments, predictor: LinearMap, extra_dim: int) -> Basis:
         predictor: an affine map f → φ_old, such as ridge's.
         extra_dim: k; d + k ≥ d_o ≥ k.
     """
-    old_dim, dim = pairs.yx.shape
+    old_dim = len(pairs.yx)
     left, _, right = np.linalg.svd(pairs.yx, full_matrices=True)
     copied = old_dim - extra_dim
     # Rows of P: the directions of f that are copied first, then all that is left of its space.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,20 +21,24 @@ from nobackfill.models.heads import FrozenBasisHead, Head, UnitHead
 
 
 def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> Encoder:
-    """x ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
+    """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
     out_dim, in_dim = found.weight.shape
     tensors = {"linear.weight": _float(found.weight), "linear.bias": _float(found.bias)}
     return _encoder(method, "vectors/linear", UnitHead(out_dim), in_dim, tensors, {}, prefix)
 
 
-def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix) -> Encoder:
-    """x ↦ φ of BT² around the frozen x."""
-    dim, (old_dim, extra_dim) = len(found.P), (len(found.B), len(found.A))
+def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidden: int = 0) -> Encoder:
+    """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o."""
+    dim, old_dim, extra_dim = len(found.P), len(found.B), len(found.A)
     tensors = {"basis.P.weight": _float(found.P), "basis.B.weight": _float(found.B)}
+    beside = old_dim if hidden else 0
     if extra_dim:
-        tensors |= {"extra.weight": _float(found.A), "extra.bias": _float(found.a)}
-    head = FrozenBasisHead(dim, extra_dim, old_dim, scale)
-    return _encoder(method, "vectors/keep", head, dim, {}, tensors, prefix)
+        # Through the ones the net's last layer, which starts at zero, gets a gradient from the first step.
+        weight = np.concatenate([found.A, np.eye(extra_dim, beside)], axis=1)
+        tensors |= {"extra.weight": _float(weight), "extra.bias": _float(found.a)}
+    head = FrozenBasisHead(dim, extra_dim, old_dim, scale, beside)
+    name = f"vectors/keep+{hidden}" if hidden else "vectors/keep"
+    return _encoder(method, name, head, dim, {}, tensors, prefix)
 
 
 def save_encoder(encoder: Encoder, folder: Path, metrics: Mapping[str, Any]) -> None:
@@ -55,8 +60,10 @@ def _encoder(
     head.fold()
     options = {"in_features": in_dim}
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         network = Network(build_backbone(name, head.in_features, options=options), head, name, options)
-    network.backbone.load_state_dict(dict(backbone_tensors))
+    if backbone_tensors:
+        network.backbone.load_state_dict(dict(backbone_tensors))
     head.load_state_dict(dict(head_tensors))
     return finished_encoder(network, method, VectorPreprocessing(input_dim=in_dim), (prefix,))
 

@@ -47,7 +47,7 @@ def ridge(pairs: Moments, penalties: Sequence[float]) -> list[LinearMap]:
     covariance, cross = pairs.centred()
     values, vectors = np.linalg.eigh(covariance)
     rotated = cross @ vectors
-    scale = max(float(values.mean()), np.finfo(np.float32).tiny)
+    scale = max(float(values.mean()), float(np.finfo(np.float32).tiny))
     maps = []
     for penalty in penalties:
         weight = (rotated / (np.maximum(values, 0) + penalty * scale)) @ vectors.T

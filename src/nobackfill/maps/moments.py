@@ -33,6 +33,22 @@ class Moments:
     xx: Doubles
     yx: Doubles
 
+    def __add__(self, other: Moments) -> Moments:
+        """Of both sets of pairs."""
+        count = self.count + other.count
+        share = self.count / count
+
+        def mixed(one: Doubles, two: Doubles) -> Doubles:
+            return share * one + (1 - share) * two
+
+        return Moments(
+            count,
+            mixed(self.mean_x, other.mean_x),
+            mixed(self.mean_y, other.mean_y),
+            mixed(self.xx, other.xx),
+            mixed(self.yx, other.yx),
+        )
+
     def centred(self) -> tuple[Doubles, Doubles]:
         """Covariances: (xx, yx) about the means."""
         return (

@@ -66,7 +66,7 @@ def check_config(config: RunConfig) -> Check:
     images, classes = _sizes(config) if vectors is None else (len(vectors), len(vectors.class_names))
     old_dim = _old_dim(config) if vectors is None or vectors.given is None else vectors.given.shape[1]
     size = config.data.image_size
-    shape = (3, size, size) if vectors is None else np.shape(vectors.images)[1:]
+    shape = (3, size, size) if vectors is None else np.asarray(vectors.images).shape[1:]
     options = {} if vectors is None else {"in_features": shape[0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)

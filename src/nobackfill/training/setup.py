@@ -96,7 +96,12 @@ def teacher_fingerprints(config: RunConfig) -> dict[str, str]:
     """
     keys = [key for key, needed in teacher_keys(config).items() if needed]
     places = {key: place for key in [*keys, "init_from"] if (place := getattr(config, key)) is not None}
-    files = {"vectors": config.data.vectors, "old_vectors": config.data.old_vectors, "labels": config.data.labels}
+    files = {
+        "vectors": config.data.vectors,
+        "old_vectors": config.data.old_vectors,
+        "labels": config.data.labels,
+        "rows": config.data.rows,
+    }
     contents = {key: _digest(path) for key, path in files.items() if path is not None}
     return {**{key: load_spec(place).fingerprint for key, place in places.items()}, **contents}
 

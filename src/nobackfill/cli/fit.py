@@ -1,0 +1,104 @@
+"""`nobackfill fit`: vectors of two models in, a way to compare them and a verdict out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def fit(
+    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    old: Annotated[Path | None, typer.Option(help="Old vectors: .npy [n, d_o], or .parquet (id, vector).")] = None,
+    new: Annotated[Path | None, typer.Option(help="The same items' new vectors: .npy [n, d], or .parquet.")] = None,
+    pairs: Annotated[
+        Path | None, typer.Option(help="Instead: one .parquet file with columns old, new, and maybe id, label.")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class numbers of the items, .npy [n].")] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(help="procrustes, ridge, mlp, infonce, bt2, bt2_residual; repeatable. Default: the first five."),
+    ] = None,
+    direction: Annotated[
+        str, typer.Option(help="to-old: map new queries; to-new: map the stored vectors; both.")
+    ] = "both",
+    test_old: Annotated[
+        Path | None, typer.Option(help="Held-out items, old vectors. Default: a share of the pairs.")
+    ] = None,
+    test_new: Annotated[Path | None, typer.Option(help="Held-out items, new vectors.")] = None,
+    test_labels: Annotated[Path | None, typer.Option(help="Held-out items, class numbers.")] = None,
+    query_old: Annotated[
+        Path | None, typer.Option(help="Queries that are no items, old vectors. Default: the held-out items.")
+    ] = None,
+    query_new: Annotated[Path | None, typer.Option(help="The same queries, new vectors.")] = None,
+    relevant: Annotated[
+        Path | None, typer.Option(help="Items each query looks for: lists of ids (.json) or a boolean table (.npy).")
+    ] = None,
+    holdout: Annotated[float, typer.Option(help="Share of the pairs to judge by, at most 10,000.")] = 0.2,
+    extra_dim: Annotated[
+        list[int] | None, typer.Option(min=0, help="BT²: k; repeat it to try several.", show_default="32")
+    ] = None,
+    scale: Annotated[
+        list[float] | None, typer.Option(min=0, help="BT²: C; repeat it to try several.", show_default="2")
+    ] = None,
+    hidden: Annotated[int, typer.Option(min=1, help="Units of the small net of mlp and bt2_residual.")] = 512,
+    old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: its file's.")] = None,
+    new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: its file's.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the split and of training.")] = 0,
+) -> None:
+    """Fit maps and BT² on pairs of vectors, and say whether any of them beats doing nothing.
+
+    Every method is judged on items that none was fitted on, beside the status quo (old model on both sides) and a full
+    backfill (new model on both sides). The run folder is that of the way into the old space that did best on validation
+    pairs; the others lie in its folder `methods`, all figures in `report.json`.
+
+    Example: `nobackfill fit --old old.npy --new new.npy --labels y.npy --out fits/upgrade`
+
+    Example: `nobackfill fit --pairs pairs.parquet --method bt2 --extra-dim 8 --extra-dim 64 --out fits/bt2`
+    """
+    from nobackfill.cli.fit_inputs import read_held, read_pairs
+    from nobackfill.errors import ConfigError
+    from nobackfill.files import require_new, write_text
+    from nobackfill.maps import Settings
+    from nobackfill.maps import fit as fit_pairs
+    from nobackfill.maps.fits import DEFAULT_FITS
+    from nobackfill.reports.fits import draw_trade, fit_document, fit_table
+    from nobackfill.reports.tables import print_table
+
+    directions = {"to-old": ("to-old",), "to-new": ("to-new",), "both": ("to-old", "to-new")}
+    if direction not in directions:
+        raise ConfigError(f"--direction {direction!r}: expected {', '.join(directions)}")
+    if not 0 < holdout < 1:
+        raise ConfigError(f"--holdout {holdout}: expected a share between 0 and 1")
+    if any(value <= 0 for value in scale or []):
+        raise ConfigError("--scale: expected values above 0")
+    require_new(out)
+    given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.arrays"))
+    held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
+    settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
+    found = fit_pairs(
+        given.pairs,
+        out,
+        methods=method or DEFAULT_FITS,
+        directions=directions[direction],  # type: ignore[arg-type]
+        settings=settings,
+        held_share=holdout,
+        held=held,
+        seen=seen,
+    )
+    write_text(out / "report.json", fit_document(found, given.pairs))
+    print_table(fit_table(found))
+    if draw_trade(found, out / "trade.png"):
+        typer.echo(f"{out / 'trade.png'}: what dimensions buy")
+    if found.dropped:
+        typer.echo(f"{found.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
+    if found.seen:
+        typer.echo(
+            "The gallery searched here is what the maps were fitted on: mapped galleries look better than new ones will."
+        )
+    if found.lines[0].top1 is None:
+        typer.echo("No labels or relevance: all that shows is how far a search agrees with a full backfill's.")
+    for reason in found.advice.reasons:
+        typer.echo(reason)
+    typer.echo(f"{out}: {found.best}; {found.advice.word}")

@@ -1,0 +1,181 @@
+"""The arrays `nobackfill fit` works on, from .npy and .parquet files."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from nobackfill.cli.vectors import read_relevant
+from nobackfill.data.vectors import class_numbers, read_npy, read_rows
+from nobackfill.errors import ConfigError, DataError
+from nobackfill.files import whole_file
+from nobackfill.maps import Held, Pairs
+
+
+@dataclass(frozen=True)
+class Given:
+    """Pairs, and the ids of their rows where the files have some."""
+
+    pairs: Pairs
+    ids: list[str] | None = None
+
+
+def read_pairs(
+    old: Path | None,
+    new: Path | None,
+    pairs: Path | None,
+    labels: Path | None,
+    old_name: str | None,
+    new_name: str | None,
+    arrays: Path,
+) -> Given:
+    """The pairs that the options name; those of parquet files are joined by id and written to .npy files in `arrays`.
+
+    Raises:
+        ConfigError, DataError: for options or files that do not go together.
+    """
+    if pairs is not None:
+        if old is not None or new is not None or labels is not None:
+            raise ConfigError("--pairs: holds old, new and labels; leave --old, --new and --labels out")
+        names = {"old_name": old_name or "old", "new_name": new_name or "new"}
+        table = _parquet(pairs)
+        both = {side: _vectors(table, side, pairs) for side in ("old", "new")}
+        ids = _ids(table, pairs) if "id" in table.column_names else None
+        return Given(_written(arrays, both["old"], both["new"], _labels(table), names), ids)
+    if old is None or new is None:
+        raise ConfigError("fit: expected --old and --new, or --pairs; see nobackfill fit --help")
+    names = {"old_name": old_name or old.stem, "new_name": new_name or new.stem}
+    for option, name in (("--old-name", names["old_name"]), ("--new-name", names["new_name"])):
+        if not name or ":" in name or any(mark.isspace() for mark in name):
+            raise ConfigError(f"{option} {name!r}: expected a name without spaces and colons")
+    if names["old_name"] == names["new_name"]:
+        raise ConfigError(f"--old-name, --new-name: both are {names['old_name']!r}; two models need two names")
+    if (old.suffix == ".parquet") != (new.suffix == ".parquet"):
+        raise ConfigError("--old and --new: expected two .npy files or two .parquet files")
+    if old.suffix != ".parquet":
+        return Given(Pairs(old, new, labels, **names))
+    return _joined(old, new, labels, names, arrays)
+
+
+def read_held(
+    given: Given,
+    test_old: Path | None,
+    test_new: Path | None,
+    test_labels: Path | None,
+    query_old: Path | None,
+    query_new: Path | None,
+    relevant: Path | None,
+) -> tuple[Held | None, bool]:
+    """What to judge by (None: a share of the pairs), and whether its gallery is the pairs themselves."""
+    if (test_old is None) != (test_new is None):
+        raise ConfigError("--test-old and --test-new: one goes with the other")
+    if (query_old is None) != (query_new is None) or (query_old is None) != (relevant is None):
+        raise ConfigError("--query-old, --query-new and --relevant: each goes with the others")
+    if test_labels is not None and (test_old is None or relevant is not None):
+        raise ConfigError("--test-labels: goes with --test-old and --test-new, and without --relevant")
+    if test_old is None and query_old is None:
+        return None, False
+    gallery = (given.pairs.old, given.pairs.new) if test_old is None or test_new is None else (test_old, test_new)
+    old, new = (read_rows(path) for path in gallery)
+    if len(old) != len(new):
+        raise DataError(f"{gallery[1]}: {len(new)} rows, but {gallery[0]} has {len(old)}")
+    _check_sizes(given.pairs, old, new, gallery)
+    if query_old is None or query_new is None or relevant is None:
+        labels = None if test_labels is None else class_numbers(read_npy(test_labels), len(old), str(test_labels))
+        return Held.of(old, new, labels), False
+    asked_old, asked_new = read_rows(query_old), read_rows(query_new)
+    if len(asked_old) != len(asked_new):
+        raise DataError(f"{query_new}: {len(asked_new)} rows, but {query_old} has {len(asked_old)}")
+    _check_sizes(given.pairs, asked_old, asked_new, (query_old, query_new))
+    lists = read_relevant(relevant, "--relevant")
+    if given.ids is not None and test_old is None and not isinstance(lists, np.ndarray):
+        lists = _places(lists, given.ids, relevant)
+    return Held(old, new, asked_old, asked_new, None, lists), test_old is None
+
+
+def _check_sizes(pairs: Pairs, old: Any, new: Any, paths: tuple[Path, Path]) -> None:
+    for rows, path, fitted in ((old, paths[0], pairs.old), (new, paths[1], pairs.new)):
+        wanted = read_rows(fitted).shape[1]
+        if rows.shape[1] != wanted:
+            raise DataError(f"{path}: {rows.shape[1]} values a row, but {fitted} has {wanted}")
+
+
+def _joined(old: Path, new: Path, labels: Path | None, names: dict[str, str], arrays: Path) -> Given:
+    if labels is not None:
+        raise ConfigError("--labels: with .parquet files labels come as a column 'label'; leave it out")
+    tables = {path: _parquet(path) for path in (old, new)}
+    places = {path: {name: row for row, name in enumerate(_ids(table, path))} for path, table in tables.items()}
+    common = [name for name in places[old] if name in places[new]]
+    lost = sum(len(each) - len(common) for each in places.values())
+    if not common:
+        raise DataError(f"{new}: has no id in common with {old}")
+    if lost:
+        typer.echo(f"{lost} items are in one of {old} and {new} only; {len(common)} pairs are left", err=True)
+    rows = {path: np.array([places[path][name] for name in common]) for path in tables}
+    vectors = {path: _vectors(table, "vector", path)[rows[path]] for path, table in tables.items()}
+    found = next((_labels(table)[rows[path]] for path, table in tables.items() if "label" in table.column_names), None)
+    return Given(_written(arrays, vectors[old], vectors[new], found, names), common)
+
+
+def _written(arrays: Path, old: Any, new: Any, labels: Any, names: dict[str, str]) -> Pairs:
+    paths = {}
+    for name, array in (("old", old), ("new", new), ("labels", labels)):
+        if array is not None:
+            paths[name] = arrays / f"{name}.npy"
+            with whole_file(paths[name]) as temporary:
+                np.save(temporary, array)
+    return Pairs(paths["old"], paths["new"], paths.get("labels"), **names)
+
+
+def _parquet(path: Path) -> Any:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())[:160]}") from error
+
+
+def _ids(table: Any, path: Path) -> list[str]:
+    if "id" not in table.column_names:
+        raise DataError(f"{path}: no column 'id' to join by; it has {', '.join(table.column_names)}")
+    ids = [str(name) for name in table["id"].to_pylist()]
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if ids.count(name) > 1)
+        raise DataError(f"{path}: id {twice!r} comes twice")
+    return ids
+
+
+def _vectors(table: Any, column: str, path: Path) -> Any:
+    if column not in table.column_names:
+        raise DataError(f"{path}: no column {column!r}; it has {', '.join(table.column_names)}")
+    values = table[column].combine_chunks()
+    lists = hasattr(values, "flatten") and hasattr(values.type, "value_type")
+    flat = values.flatten() if lists else None
+    if flat is None or not len(values) or flat.null_count or len(flat) % len(values):
+        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of one size")
+    rows = flat.to_numpy(zero_copy_only=False)
+    if rows.dtype.kind != "f" or len({len(one) for one in values[:1000].to_pylist()}) > 1:
+        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of one size")
+    return rows.reshape(len(values), -1)
+
+
+def _labels(table: Any) -> Any:
+    if "label" not in table.column_names:
+        return None
+    return np.unique(np.asarray(table["label"].to_pylist()), return_inverse=True)[1].astype(np.int64)
+
+
+def _places(lists: Any, ids: list[str], path: Path) -> list[list[int]]:
+    """Ids as row numbers; an id that is not in the gallery is named."""
+    place_of = {name: place for place, name in enumerate(ids)}
+    try:
+        return [[place_of[str(name)] for name in each] for each in lists]
+    except KeyError as error:
+        raise ConfigError(f"--relevant {path}: no item has the id {json.loads(json.dumps(error.args[0]))!r}") from None

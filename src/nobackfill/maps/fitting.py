@@ -1,0 +1,201 @@
+"""From pairs of vectors to a run folder and a verdict."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.errors import ConfigError, DataError, RunError, nearest
+from nobackfill.evaluation.vectors import unit
+from nobackfill.files import publish_folder, require_new, whole_file, write_text
+from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task
+from nobackfill.maps.judging import Advice, Line, advise, judge_candidates, unrelated
+from nobackfill.maps.linear import ridge
+from nobackfill.maps.moments import Moments, moments
+from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, without_twins
+from nobackfill.models.spec import named_prefix
+
+TRAINED_ON = 200_000  # pairs at most; closed forms use all of them
+ALIKE = 1e-6  # variance of unit vectors below which they all point the same way
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What `fit` found.
+
+    Attributes:
+        run: the run folder: of the way to the old space that did best on the validation rows.
+        lines: the table, status quo and full backfill first.
+        advice: in words.
+        best: name of the method in `run`.
+        dropped: held-out queries that were left out since they stand among the fitted pairs.
+        seen: whether the gallery that is searched was fitted on.
+    """
+
+    run: Path
+    lines: list[Line]
+    advice: Advice
+    best: str
+    dropped: int
+    seen: bool
+
+
+def fit(
+    pairs: Pairs,
+    out: Path,
+    *,
+    methods: Sequence[str] = DEFAULT_FITS,
+    directions: Sequence[Direction] = ("to-old", "to-new"),
+    settings: Settings | None = None,
+    held_share: float = 0.2,
+    held: Held | None = None,
+    seen: bool = False,
+) -> Fitted:
+    """Fit every method, judge all of them on held-out items, and write the best one as a run folder.
+
+    A fit that was killed is done again by the same call; trained methods go on where they were.
+
+    Args:
+        pairs: the same items by the old and the new model.
+        out: run folder to write; the other candidates lie in its folder `methods`.
+        methods: names in `FITS`.
+        directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
+        settings: see `Settings`.
+        held_share: of the pairs, to judge by, where `held` is not given.
+        held: items and queries to judge by.
+        seen: whether the gallery of `held` is the pairs themselves.
+
+    Raises:
+        DataError: for arrays that do not belong together, pairs that are unusable, or too few.
+        ConfigError: for an unknown method.
+    """
+    settings = settings or Settings()
+    for name in methods:
+        if name not in FITS:
+            raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
+    if not any(direction in FITS[name][1] for name in methods for direction in directions):
+        raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot go there")
+    require_new(out)
+    old, new, labels = pairs.read()
+    split = split_rows(len(old), held_share, settings.seed, judged_apart=held is not None)
+    if held is None:
+        rows = split.held
+        held = Held.of(np.asarray(old[rows]), np.asarray(new[rows]), None if labels is None else labels[rows])
+    held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
+    working = _working(out, pairs, methods, directions, settings, held_share)
+    candidates: list[Candidate] = []
+    for direction in directions:
+        task = _task(pairs, direction, old, new, labels, split, settings, working)
+        _refuse_unusable(task, pairs)
+        for name in methods:
+            if direction in FITS[name][1]:
+                candidates += FITS[name][0](task)
+    lines = judge_candidates(held, candidates)
+    advice, best = advise(lines)
+    run = _publish(working, out, candidates, best)
+    return Fitted(run, lines, advice, best or candidates[0].name, dropped, seen)
+
+
+def _task(
+    pairs: Pairs,
+    direction: Direction,
+    old: NDArray[Any],
+    new: NDArray[Any],
+    labels: Integers | None,
+    split: Split,
+    settings: Settings,
+    working: Path,
+) -> Task:
+    to_old = direction == "to-old"
+    x, y = (new, old) if to_old else (old, new)
+    fitted = moments(x, y, split.fit)
+    chosen = split.validation
+    rows = split.fit
+    if len(rows) > TRAINED_ON:
+        rows = np.sort(np.random.default_rng([settings.seed, 3]).permutation(rows)[:TRAINED_ON])
+    rows_file = working / "rows.npy"
+    with whole_file(rows_file) as temporary:
+        np.save(temporary, rows)
+    prefix = named_prefix(pairs.old_name, old.shape[1]) if to_old else named_prefix(pairs.new_name, new.shape[1])
+    return Task(
+        direction=direction,
+        x_file=pairs.new if to_old else pairs.old,
+        y_file=pairs.old if to_old else pairs.new,
+        labels_file=pairs.labels,
+        rows_file=rows_file,
+        rows=len(rows),
+        moments=fitted,
+        all_moments=fitted + moments(x, y, chosen),
+        x=unit(x[chosen], "new vectors" if to_old else "old vectors"),
+        y=unit(y[chosen], "old vectors" if to_old else "new vectors"),
+        labels=None if labels is None else labels[chosen],
+        prefix=prefix,
+        folder=working / "methods",
+        settings=settings,
+    )
+
+
+def _refuse_unusable(task: Task, pairs: Pairs) -> None:
+    files = f"{pairs.old} and {pairs.new}"
+    for path, variance in ((task.x_file, _variance_x(task.moments)), (task.y_file, _variance_y(task.y))):
+        if variance < ALIKE:
+            raise DataError(f"{path}: unusable: every row points the same way")
+    trial = ridge(task.moments, [0.1])[0]
+    reason = unrelated((task.x @ trial.weight.T + trial.bias).astype(np.float32), task.y)
+    if reason:
+        raise DataError(f"{files}: unusable as pairs: {reason}")
+
+
+def _variance_x(pairs: Moments) -> float:
+    return float(np.trace(pairs.centred()[0]))
+
+
+def _variance_y(rows: NDArray[np.float32]) -> float:
+    return float(rows.astype(np.float64).var(axis=0).sum())
+
+
+def _working(
+    out: Path,
+    pairs: Pairs,
+    methods: Sequence[str],
+    directions: Sequence[Direction],
+    settings: Settings,
+    held_share: float,
+) -> Path:
+    """The folder of a fit that is not done; a former one is gone on with if it was the same."""
+    working = Path(f"{out}.unfinished")
+    described = {
+        "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
+        "methods": list(methods),
+        "directions": list(directions),
+        "settings": json.loads(json.dumps(settings.__dict__)),
+        "held_share": held_share,
+    }
+    text = json.dumps(described, indent=2) + "\n"
+    if working.is_dir() and any(working.iterdir()):
+        before = working / "fit.json"
+        if not before.is_file() or before.read_text(encoding="utf-8") != text:
+            raise RunError(f"{working}: an unfinished fit with other settings, or something else; remove it")
+    working.mkdir(parents=True, exist_ok=True)
+    write_text(working / "fit.json", text)
+    return working
+
+
+def _publish(working: Path, out: Path, candidates: Sequence[Candidate], best: str | None) -> Path:
+    """The best way's run folder becomes the whole one's."""
+    chosen = next((one for one in candidates if one.name == best and one.direction == "to-old"), candidates[0])
+    for file in chosen.folder.iterdir():
+        if file.is_file():
+            shutil.copy2(file, working / file.name)
+    with suppress(FileNotFoundError):
+        (working / "rows.npy").unlink()
+    publish_folder(working, out)
+    return out

@@ -1,0 +1,129 @@
+"""Pairs of vectors to fit on, and items held out to judge by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.data.vectors import class_numbers, read_npy, read_rows
+from nobackfill.errors import DataError
+from nobackfill.evaluation.relevance import Relevant
+
+Integers = NDArray[np.int64]
+HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most
+FEWEST = 50  # pairs; below that there is nothing to fit, and nothing to judge by
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The same items by two models, on file.
+
+    Attributes:
+        old, new: .npy files of floats [n, d_o] and [n, d], row by row.
+        labels: .npy file of class numbers [n], if they are known.
+        old_name, new_name: of the models.
+    """
+
+    old: Path
+    new: Path
+    labels: Path | None = None
+    old_name: str = "old"
+    new_name: str = "new"
+
+    def read(self) -> tuple[NDArray[Any], NDArray[Any], Integers | None]:
+        """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""
+        old, new = read_rows(self.old), read_rows(self.new)
+        if len(old) != len(new):
+            raise DataError(f"{self.new}: {len(new)} rows, but {self.old} has {len(old)}; a pair is the same row")
+        labels = None if self.labels is None else class_numbers(read_npy(self.labels), len(old), str(self.labels))
+        return old, new, labels
+
+
+@dataclass(frozen=True)
+class Held:
+    """Items and queries that no map was fitted on.
+
+    Attributes:
+        old_gallery, new_gallery: floats [n, d_o], [n, d].
+        old_query, new_query: floats [q, d_o], [q, d].
+        labels: class numbers of queries [q] and of gallery [n].
+        relevant: instead of labels, for each query its gallery items.
+        exclude_self: the queries are the gallery's items.
+    """
+
+    old_gallery: NDArray[Any]
+    new_gallery: NDArray[Any]
+    old_query: NDArray[Any]
+    new_query: NDArray[Any]
+    labels: tuple[Integers, Integers] | None = None
+    relevant: Relevant | None = None
+    exclude_self: bool = False
+
+    @classmethod
+    def of(cls, old: NDArray[Any], new: NDArray[Any], labels: Integers | None) -> Held:
+        """Every item is a query and finds the others."""
+        return cls(old, new, old, new, None if labels is None else (labels, labels), None, exclude_self=True)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the pairs, ascending: to fit on, to choose settings by, and to judge by (none if those come apart)."""
+
+    fit: Integers
+    validation: Integers
+    held: Integers
+
+
+def split_rows(count: int, share: float, seed: int, *, judged_apart: bool) -> Split:
+    """A random split; of `share` at most 10,000 rows are held out, of the rest a tenth, at most 2,000, validate.
+
+    Raises:
+        DataError: if there are too few pairs.
+    """
+    order = np.random.default_rng([seed, 2]).permutation(count)
+    held = 0 if judged_apart else min(HELD_OUT, round(share * count))
+    validation = min(VALIDATION, (count - held) // 10)
+    fit = count - held - validation
+    if fit < FEWEST or validation < FEWEST // 10 or (not judged_apart and held < FEWEST):
+        raise DataError(f"{count} pairs are too few to fit on some and judge by others; give at least {4 * FEWEST}")
+    bounds = np.split(order, [held, held + validation])
+    return Split(fit=np.sort(bounds[2]), validation=np.sort(bounds[1]), held=np.sort(bounds[0]))
+
+
+def without_twins(held: Held, new: NDArray[Any], rows: Integers) -> tuple[Held, int]:
+    """The held-out queries whose new vector is not, value by value, that of a fitted pair; and how many were dropped.
+
+    A query that is a gallery item as well is dropped from both.
+    """
+    known: set[int] = set()
+    for start in range(0, len(rows), 65536):
+        known.update(_marks(new[rows[start : start + 65536]]))
+    keep = np.array([mark not in known for mark in _marks(held.new_query)])
+    dropped = int((~keep).sum())
+    if not dropped:
+        return held, 0
+    if not keep.any():
+        raise DataError("every held-out query is among the fitted pairs; hold out other items")
+    old_gallery, new_gallery, relevant = held.old_gallery, held.new_gallery, held.relevant
+    if held.exclude_self:
+        old_gallery, new_gallery = old_gallery[keep], new_gallery[keep]
+    if isinstance(relevant, np.ndarray):
+        relevant = relevant[keep]
+    elif relevant is not None:
+        relevant = [one for one, kept in zip(relevant, keep, strict=True) if kept]
+    labels = held.labels
+    if labels is not None:
+        labels = (labels[0][keep], labels[1][keep] if held.exclude_self else labels[1])
+    kept = Held(
+        old_gallery, new_gallery, held.old_query[keep], held.new_query[keep], labels, relevant, held.exclude_self
+    )
+    return kept, dropped
+
+
+def _marks(rows: NDArray[Any]) -> Sequence[int]:
+    return [hash(row.tobytes()) for row in np.ascontiguousarray(rows, np.float32)]
