@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import BadImageOption, DataOption, RayOption, SplitOption, WorkersOption, open_data
+from nobackfill.cli.source import DATA_HELP, BadImageOption, RayOption, SplitOption, WorkersOption, open_data
 
 
 def embed(
     run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
-    data: DataOption,
     out: Annotated[Path, typer.Option(help="File to write, .npy or .parquet.", show_default=False)],
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
+    vectors: Annotated[
+        Path | None, typer.Option(help="Instead of --data, for a fitted run: the vectors it takes (.npy).")
+    ] = None,
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
@@ -26,20 +29,29 @@ def embed(
     vector; the generation that made the vectors stands in its metadata.
 
     Example: `nobackfill embed runs/digits/bt2 --data digits --out vectors.parquet`
+
+    Example: `nobackfill embed fits/upgrade --vectors new.npy --out compatible.npy`
     """
+    from nobackfill.cli.vectors import items_of
     from nobackfill.errors import ConfigError
     from nobackfill.models import load
     from nobackfill.reports.vectors import WRITERS, write_vectors
 
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
+    if (data is None) == (vectors is None):
+        raise ConfigError("embed: expected --data, or --vectors for a fitted run; one of them")
     encoder = load(run)
-    images, processes = open_data(data, split, on_bad_image, workers)
-    if ray is None:
-        vectors = encoder.encode_set(images, processes, batch_size)
+    if vectors is not None:
+        images = items_of(vectors, encoder)
+        made = encoder.encode_set(images)
     else:
-        from nobackfill.models.cluster import encode_set_on_cluster
+        images, processes = open_data(data or "", split, on_bad_image, workers)
+        if ray is None:
+            made = encoder.encode_set(images, processes, batch_size)
+        else:
+            from nobackfill.models.cluster import encode_set_on_cluster
 
-        vectors = encode_set_on_cluster(run, images, batch_size, ray, None)
-    write_vectors(out, vectors, images, encoder.spec)
-    typer.echo(f"{out}: {len(vectors)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")
+            made = encode_set_on_cluster(run, images, batch_size, ray, None)
+    write_vectors(out, made, images, encoder.spec)
+    typer.echo(f"{out}: {len(made)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

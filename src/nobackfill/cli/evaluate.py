@@ -38,6 +38,10 @@ def evaluate(
     new_gallery: Annotated[
         Path | None, typer.Option(help="Arrays: the same items by the query's model: a full backfill (.npy).")
     ] = None,
+    query_run: Annotated[
+        Path | None, typer.Option(help="Arrays: a fitted run that embeds --query and --new-gallery first.")
+    ] = None,
+    gallery_run: Annotated[Path | None, typer.Option(help="Arrays: a fitted run that embeds --gallery first.")] = None,
     query_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text a query, to show.")] = None,
     gallery_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text an item, to show.")] = None,
     exclude_self: Annotated[
@@ -72,8 +76,9 @@ def evaluate(
     if query is None:
         raise ConfigError("evaluate: expected --query and --data, or a config file, or arrays; see evaluate --help")
     arrays = Arrays(
-        query_labels, gallery_labels, relevant, old_query, new_gallery, query_texts, gallery_texts, exclude_self
-    )
+        query_labels, gallery_labels, relevant, old_query, new_gallery, query_run, gallery_run,
+        query_texts, gallery_texts, exclude_self,
+    )  # fmt: skip
     if query.suffix == ".npy":
         for option, value in (("--data", data), ("--independent", independent)):
             if value is not None:

@@ -11,6 +11,7 @@ import typer
 from nobackfill.cli.vectors import as_labels, read_array, read_relevant, read_texts
 from nobackfill.errors import ConfigError
 from nobackfill.evaluation import backfilling_curve, judge, retrieval_metrics
+from nobackfill.models import load
 from nobackfill.reports.examples import Items, flip_examples
 from nobackfill.reports.figures import row
 from nobackfill.reports.tables import print_rows
@@ -26,6 +27,8 @@ class Arrays:
     relevant: Path | None = None
     old_query: Path | None = None
     new_gallery: Path | None = None
+    query_run: Path | None = None
+    gallery_run: Path | None = None
     query_texts: Path | None = None
     gallery_texts: Path | None = None
     exclude_self: bool = False
@@ -34,6 +37,13 @@ class Arrays:
         """The first option that was given, as it is typed."""
         given = [field.name for field in fields(self) if getattr(self, field.name) != field.default]
         return f"--{given[0].replace('_', '-')}" if given else ""
+
+
+def _embedded(run: Path, rows: Any) -> Any:
+    encoder = load(run)
+    if encoder.spec.modality != "vector":
+        raise ConfigError(f"--query-run, --gallery-run: {run} takes {encoder.spec.modality}s, not vectors")
+    return encoder.encode(rows)
 
 
 def evaluate_arrays(query: Path, gallery: Path, files: Arrays) -> dict[str, Any]:
@@ -46,6 +56,9 @@ def evaluate_arrays(query: Path, gallery: Path, files: Arrays) -> dict[str, Any]
     for option, path in (("old_query", files.old_query), ("new_gallery", files.new_gallery)):
         if path is not None:
             vectors[option] = read_array(path, f"--{option.replace('_', '-')}")
+    for run, options in ((files.query_run, ("query", "new_gallery")), (files.gallery_run, ("gallery",))):
+        if run is not None:
+            vectors |= {option: _embedded(run, vectors[option]) for option in options if option in vectors}
     if files.new_gallery and not files.old_query:
         raise ConfigError("--new-gallery: an upgrade is judged against the status quo; give --old-query too")
     labels = {

@@ -63,6 +63,7 @@ def fit(
     from nobackfill.maps import Settings
     from nobackfill.maps import fit as fit_pairs
     from nobackfill.maps.fits import DEFAULT_FITS
+    from nobackfill.maps.fitting import ARRAYS
     from nobackfill.reports.fits import draw_trade, fit_document, fit_table
     from nobackfill.reports.tables import print_table
 
@@ -74,7 +75,7 @@ def fit(
     if any(value <= 0 for value in scale or []):
         raise ConfigError("--scale: expected values above 0")
     require_new(out)
-    given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.arrays"))
+    given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.unfinished", ARRAYS))
     held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
     settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
     found = fit_pairs(
@@ -94,9 +95,7 @@ def fit(
     if found.dropped:
         typer.echo(f"{found.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
     if found.seen:
-        typer.echo(
-            "The gallery searched here is what the maps were fitted on: mapped galleries look better than new ones will."
-        )
+        typer.echo("The gallery searched here is what was fitted on: mapped galleries look better than others will.")
     if found.lines[0].top1 is None:
         typer.echo("No labels or relevance: all that shows is how far a search agrees with a full backfill's.")
     for reason in found.advice.reasons:

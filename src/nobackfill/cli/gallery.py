@@ -28,7 +28,10 @@ NameOption = Annotated[
 DataOption = Annotated[
     str | None, typer.Option("--data", help="As for `embed`; default: what the gallery was made of.")
 ]
-VectorsOption = Annotated[Path | None, typer.Option("--vectors", help="Instead of --data: a .npy array [n, dim].")]
+VectorsOption = Annotated[
+    Path | None,
+    typer.Option("--vectors", help="Instead of --data: a .npy array [n, dim] (of a fitted run: what it takes)."),
+]
 IdsOption = Annotated[Path | None, typer.Option("--ids", help="With --vectors: a text file, an item's id a line.")]
 
 
@@ -69,7 +72,7 @@ def create(
         names, array = read_vectors(vectors, ids)
         encoder = _encoder(run)
         generation = Generation.of(encoder.spec) if encoder else named_generation(name or "", array.shape[1])
-        made = Gallery.create(opened, generation, array_batches(names, array))
+        made = Gallery.create(opened, generation, array_batches(names, array, encoder))
     else:
         encoder = _encoder(run)
         if encoder is None or data is None:
@@ -208,6 +211,7 @@ def search(
     import json
     from dataclasses import asdict
 
+    from nobackfill.cli.gallery_items import as_stored
     from nobackfill.cli.vectors import read_array
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery, open_store
@@ -216,7 +220,7 @@ def search(
     opened = Gallery.open(open_store(store))
     encoder = _encoder(run)
     if vectors is not None:
-        rows: Any = read_array(vectors, "--vectors")
+        rows: Any = as_stored(encoder, read_array(vectors, "--vectors"))
         asked = [str(place) for place in range(len(rows))]
     elif encoder is not None and query:
         rows, asked = encoder.encode(query), query
@@ -345,7 +349,7 @@ def _embedder(
     from nobackfill.errors import ConfigError
 
     if vectors is not None:
-        return array_embedder(*read_vectors(vectors, ids))
+        return array_embedder(*read_vectors(vectors, ids), encoder)
     if data is None and opened.manifest.source is not None:
         split, _, data = opened.manifest.source.partition(" ")
     if encoder is None or run is None or data is None:

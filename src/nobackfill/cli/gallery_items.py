@@ -113,21 +113,26 @@ def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Any]:
     return names, array
 
 
-def array_batches(ids: list[str], array: Any) -> Iterator[tuple[list[str], Any, list[Any]]]:
+def as_stored(encoder: Encoder | None, rows: Any) -> Any:
+    """Rows of a file as a gallery holds them: a model that takes vectors embeds them, all others have made them."""
+    return encoder.encode(rows) if encoder is not None and encoder.spec.modality == "vector" else np.asarray(rows)
+
+
+def array_batches(ids: list[str], array: Any, encoder: Encoder | None) -> Iterator[tuple[list[str], Any, list[Any]]]:
     """All rows, some at a time; no payload."""
     for start in range(0, len(ids), BATCH):
         some = slice(start, start + BATCH)
-        yield ids[some], array[some], [{} for _ in ids[some]]
+        yield ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]
 
 
-def array_embedder(ids: list[str], array: Any) -> Any:
+def array_embedder(ids: list[str], array: Any, encoder: Encoder | None) -> Any:
     """For a backfill: item ids to rows of a file of vectors."""
     place_of = {name: place for place, name in enumerate(ids)}
 
     def embed(wanted: list[str]) -> Embedded:
         missing = {name: "not in --ids" for name in wanted if name not in place_of}
         known = [name for name in wanted if name in place_of]
-        return Embedded(known, np.asarray(array[[place_of[name] for name in known]]), missing)
+        return Embedded(known, as_stored(encoder, array[[place_of[name] for name in known]]), missing)
 
     return embed
 

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nobackfill.data import ImageSet
+    from nobackfill.models import Encoder
+
 
 def read_array(path: Path, option: str) -> NDArray[Any]:
     """A .npy file, mapped into memory; never a pickle. Raises `ConfigError` naming the option."""
@@ -51,6 +54,20 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
     if len(lines) != count:
         raise ConfigError(f"{option} {path}: expected a line for each of the {count} items, found {len(lines)}")
     return lines
+
+
+def items_of(path: Path, encoder: Encoder) -> ImageSet:
+    """`--vectors` as a data set of one nameless class, for a model that takes vectors."""
+    import numpy as np
+
+    from nobackfill.data import ImageSet
+    from nobackfill.data.vectors import read_rows
+    from nobackfill.errors import ConfigError
+
+    if encoder.spec.modality != "vector":
+        raise ConfigError(f"--vectors {path}: this run takes {encoder.spec.modality}s; give --data")
+    rows = read_rows(path)
+    return ImageSet(rows, np.zeros(len(rows), np.int64), ("",), str(path))
 
 
 def as_labels(array: NDArray[Any] | None) -> NDArray[np.int64] | None:

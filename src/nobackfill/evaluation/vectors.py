@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike, NDArray
 from nobackfill.errors import DataError
 
 Floats = NDArray[np.float32]
-ROWS = 8192  # converted at a time
+ROWS = 2048  # converted at a time: few enough for the caches
+SAFE = 1e-24  # float32 squares between this and its inverse have lost nothing
 
 
 def unit_prefixes(query: ArrayLike, gallery: ArrayLike) -> tuple[Floats, Floats]:
@@ -41,6 +42,12 @@ def unit(array: NDArray[Any], name: str, dim: int | None = None) -> Floats:
     infinite, zero = bad.values()
     for start in range(0, len(array), ROWS):
         rows = np.asarray(array[start : start + ROWS, :dim])
+        with np.errstate(over="ignore", invalid="ignore"):
+            plain = rows.astype(np.float32, copy=False)
+            squares = np.einsum("ij,ij->i", plain, plain)
+        if ((squares > SAFE) & (squares < 1 / SAFE)).all():
+            np.multiply(plain, 1 / np.sqrt(squares)[:, None], out=result[start : start + ROWS])
+            continue
         # Scaled first: squares of float32 values leave its range long before the values do.
         largest = np.abs(rows).max(axis=1, keepdims=True).astype(np.float64)
         finite = np.isfinite(largest)

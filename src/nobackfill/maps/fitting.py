@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
-from nobackfill.evaluation.vectors import unit
 from nobackfill.files import publish_folder, require_new, whole_file, write_text
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task
-from nobackfill.maps.judging import Advice, Line, advise, judge_candidates, unrelated
+from nobackfill.maps.judging import Advice, Line, advise, best_candidate, judge_candidates, unrelated
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
-from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, without_twins
+from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
 from nobackfill.models.spec import named_prefix
 
+ROWS_FILE = "rows.npy"
+ARRAYS = "arrays"  # folder for arrays that come out of other files, in that of the unfinished fit
 TRAINED_ON = 200_000  # pairs at most; closed forms use all of them
-ALIKE = 1e-6  # variance of unit vectors below which they all point the same way
+ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Fitted:
     """What `fit` found.
 
     Attributes:
-        run: the run folder: of the way to the old space that did best on the validation rows.
+        run: the run folder: of the way that did best on the validation rows, one to the old space if there is one.
         lines: the table, status quo and full backfill first.
         advice: in words.
         best: name of the method in `run`.
@@ -88,20 +88,31 @@ def fit(
     split = split_rows(len(old), held_share, settings.seed, judged_apart=held is not None)
     if held is None:
         rows = split.held
+        for array, path in ((old, pairs.old), (new, pairs.new)):
+            unit_rows_of(array, rows, str(path))  # whatever is wrong with them, before minutes pass
         held = Held.of(np.asarray(old[rows]), np.asarray(new[rows]), None if labels is None else labels[rows])
+    else:
+        for array, name in (
+            (held.old_gallery, "old gallery"), (held.new_gallery, "new gallery"),
+            (held.old_query, "old queries"), (held.new_query, "new queries"),
+        ):  # fmt: skip
+            unit_rows_of(array, slice(None), f"held-out {name}")
+    working = Path(f"{out}.unfinished")
+    tasks = [_task(pairs, direction, old, new, labels, split, settings, working) for direction in directions]
+    _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
-    working = _working(out, pairs, methods, directions, settings, held_share)
+    _take(working, pairs, methods, directions, settings, held_share)
+    with whole_file(working / ROWS_FILE) as temporary:
+        np.save(temporary, _trained_rows(split, settings))
     candidates: list[Candidate] = []
-    for direction in directions:
-        task = _task(pairs, direction, old, new, labels, split, settings, working)
-        _refuse_unusable(task, pairs)
+    for task in tasks:
         for name in methods:
-            if direction in FITS[name][1]:
+            if task.direction in FITS[name][1]:
                 candidates += FITS[name][0](task)
     lines = judge_candidates(held, candidates)
-    advice, best = advise(lines)
-    run = _publish(working, out, candidates, best)
-    return Fitted(run, lines, advice, best or candidates[0].name, dropped, seen)
+    best = best_candidate(candidates)
+    _publish(working, out, best)
+    return Fitted(out, lines, advise(lines), best.name, dropped, seen)
 
 
 def _task(
@@ -116,31 +127,32 @@ def _task(
 ) -> Task:
     to_old = direction == "to-old"
     x, y = (new, old) if to_old else (old, new)
-    fitted = moments(x, y, split.fit)
-    chosen = split.validation
-    rows = split.fit
-    if len(rows) > TRAINED_ON:
-        rows = np.sort(np.random.default_rng([settings.seed, 3]).permutation(rows)[:TRAINED_ON])
-    rows_file = working / "rows.npy"
-    with whole_file(rows_file) as temporary:
-        np.save(temporary, rows)
+    files = (pairs.new, pairs.old) if to_old else (pairs.old, pairs.new)
+    names = (str(files[0]), str(files[1]))
+    fitted, chosen = moments(x, y, split.fit, names), split.validation
     prefix = named_prefix(pairs.old_name, old.shape[1]) if to_old else named_prefix(pairs.new_name, new.shape[1])
     return Task(
         direction=direction,
-        x_file=pairs.new if to_old else pairs.old,
-        y_file=pairs.old if to_old else pairs.new,
+        x_file=files[0],
+        y_file=files[1],
         labels_file=pairs.labels,
-        rows_file=rows_file,
-        rows=len(rows),
+        rows_file=working / ROWS_FILE,
+        rows=min(len(split.fit), TRAINED_ON),
         moments=fitted,
-        all_moments=fitted + moments(x, y, chosen),
-        x=unit(x[chosen], "new vectors" if to_old else "old vectors"),
-        y=unit(y[chosen], "old vectors" if to_old else "new vectors"),
+        all_moments=fitted + moments(x, y, chosen, names),
+        x=unit_rows_of(x, chosen, names[0]),
+        y=unit_rows_of(y, chosen, names[1]),
         labels=None if labels is None else labels[chosen],
         prefix=prefix,
         folder=working / "methods",
         settings=settings,
     )
+
+
+def _trained_rows(split: Split, settings: Settings) -> Integers:
+    if len(split.fit) <= TRAINED_ON:
+        return split.fit
+    return np.sort(np.random.default_rng([settings.seed, 3]).permutation(split.fit)[:TRAINED_ON])
 
 
 def _refuse_unusable(task: Task, pairs: Pairs) -> None:
@@ -162,16 +174,15 @@ def _variance_y(rows: NDArray[np.float32]) -> float:
     return float(rows.astype(np.float64).var(axis=0).sum())
 
 
-def _working(
-    out: Path,
+def _take(
+    working: Path,
     pairs: Pairs,
     methods: Sequence[str],
     directions: Sequence[Direction],
     settings: Settings,
     held_share: float,
-) -> Path:
-    """The folder of a fit that is not done; a former one is gone on with if it was the same."""
-    working = Path(f"{out}.unfinished")
+) -> None:
+    """Make the folder of a fit that is not done; a former one is gone on with if it was the same."""
     described = {
         "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
         "methods": list(methods),
@@ -180,22 +191,19 @@ def _working(
         "held_share": held_share,
     }
     text = json.dumps(described, indent=2) + "\n"
-    if working.is_dir() and any(working.iterdir()):
+    if working.is_dir() and any(file.name != ARRAYS for file in working.iterdir()):
         before = working / "fit.json"
         if not before.is_file() or before.read_text(encoding="utf-8") != text:
             raise RunError(f"{working}: an unfinished fit with other settings, or something else; remove it")
     working.mkdir(parents=True, exist_ok=True)
     write_text(working / "fit.json", text)
-    return working
 
 
-def _publish(working: Path, out: Path, candidates: Sequence[Candidate], best: str | None) -> Path:
+def _publish(working: Path, out: Path, best: Candidate) -> None:
     """The best way's run folder becomes the whole one's."""
-    chosen = next((one for one in candidates if one.name == best and one.direction == "to-old"), candidates[0])
-    for file in chosen.folder.iterdir():
+    for file in best.folder.iterdir():
         if file.is_file():
             shutil.copy2(file, working / file.name)
-    with suppress(FileNotFoundError):
-        (working / "rows.npy").unlink()
+    (working / ROWS_FILE).unlink()
+    shutil.rmtree(working / ARRAYS, ignore_errors=True)
     publish_folder(working, out)
-    return out

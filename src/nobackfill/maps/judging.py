@@ -110,16 +110,18 @@ def judge_candidates(held: Held, candidates: Sequence[Candidate]) -> list[Line]:
     return _with_changes(lines, values)
 
 
-def advise(lines: Sequence[Line]) -> tuple[Advice, str | None]:
-    """What to do; and the name of the way to old that did best on the validation rows, if there is one.
+def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
+    """The one that did best on the validation rows, of those to the old space if there are some."""
+    to_old = [one for one in candidates if one.direction == "to-old"]
+    return max(to_old or candidates, key=lambda one: one.score)
 
-    The way that is judged is the best one of *validation*: the best of many on the held-out items would look better
-    than it is.
+
+def advise(lines: Sequence[Line]) -> Advice:
+    """What to do. In each direction the best way of *validation* is judged.
+
+    The best of many on the held-out items would look better than it is.
     """
-    ways = [line for line in lines if line.validation is not None and line.searched in ("new/old", "new/mapped")]
-    to_old = [line for line in ways if line.searched == "new/old"]
-    best = max(to_old, key=lambda line: line.validation or 0.0, default=None)
-    judged = [each for each in (best, _best(ways, "new/mapped")) if each is not None]
+    judged = [best for searched in ("new/old", "new/mapped") if (best := _best(lines, searched))]
     reasons = [f"{each.name}, {each.searched}: {_sentence(each)}" for each in judged]
     reasons.append(f"full backfill, new/new: {_sentence(next(line for line in lines if line.name == FULL))}")
     words = {each.word for each in judged}
@@ -131,7 +133,7 @@ def advise(lines: Sequence[Line]) -> tuple[Advice, str | None]:
     else:
         word = "cannot tell"
         reasons.insert(0, "No way of comparing old and new vectors can be told from doing nothing; it is not worth it.")
-    return Advice(word, tuple(reasons)), best.name if best else None
+    return Advice(word, tuple(reasons))
 
 
 def unrelated(mapped: Floats, counterparts: Floats) -> str | None:

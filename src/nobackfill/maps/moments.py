@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import DataError
-from nobackfill.evaluation.vectors import unit
+from nobackfill.maps.pairs import unit_rows_of
 from nobackfill.progress import track
 
 Doubles = NDArray[np.float64]
@@ -57,7 +57,12 @@ class Moments:
         )
 
 
-def moments(x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64] | None = None) -> Moments:
+def moments(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    rows: NDArray[np.int64] | None = None,
+    names: tuple[str, str] = ("x", "y"),
+) -> Moments:
     """Moments of the rows of two arrays, each row brought to unit norm.
 
     Products are float32 within a block, sums over blocks float64. Memory does not grow with the number of rows.
@@ -66,6 +71,7 @@ def moments(x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64] | None = N
         x: floats [n, d] of any width, also memory-mapped.
         y: floats [n, m].
         rows: int64, ascending: use these pairs only.
+        names: of the two arrays, for messages.
 
     Raises:
         DataError: for rows without a direction.
@@ -78,7 +84,7 @@ def moments(x: NDArray[Any], y: NDArray[Any], rows: NDArray[np.int64] | None = N
     starts = range(0, count, ROWS)
     for start in track(starts, f"reading {count} pairs", len(starts)):
         some: Any = slice(start, min(count, start + ROWS)) if rows is None else rows[start : start + ROWS]
-        block_x, block_y = unit(x[some], "new vectors"), unit(y[some], "old vectors")
+        block_x, block_y = unit_rows_of(x, some, names[0]), unit_rows_of(y, some, names[1])
         sum_x += block_x.sum(axis=0, dtype=np.float64)
         sum_y += block_y.sum(axis=0, dtype=np.float64)
         xx += block_x.T @ block_x

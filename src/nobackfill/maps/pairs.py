@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from nobackfill.data.vectors import class_numbers, read_npy, read_rows
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
+from nobackfill.evaluation.vectors import Floats, unit
 
 Integers = NDArray[np.int64]
 HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most
@@ -42,6 +43,19 @@ class Pairs:
             raise DataError(f"{self.new}: {len(new)} rows, but {self.old} has {len(old)}; a pair is the same row")
         labels = None if self.labels is None else class_numbers(read_npy(self.labels), len(old), str(self.labels))
         return old, new, labels
+
+
+def unit_rows_of(array: NDArray[Any], rows: NDArray[np.int64] | slice, name: str) -> Floats:
+    """Some rows of a file at unit norm, float32 [n, dim]; raises `DataError` with a bad row's number in the file."""
+    some = array[rows]
+    try:
+        return unit(some, name)
+    except DataError:
+        finite = np.isfinite(some).all(axis=1)
+        place = int(np.flatnonzero(~(finite & (some != 0).any(axis=1)))[0])
+        number = int(np.arange(len(array))[rows][place])
+        fault = "is zero" if finite[place] else "holds a value that is not finite"
+        raise DataError(f"{name}: row {number} {fault}; it has no direction") from None
 
 
 @dataclass(frozen=True)

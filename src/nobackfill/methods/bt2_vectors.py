@@ -12,7 +12,7 @@ from nobackfill.models.heads import FrozenBasisHead, Head
 
 
 class BT2Vectors(VectorMap):
-    """f is the new vector, kept exactly, so BT²'s first two terms have nothing to teach; o, P and B are learned.
+    """f is the new vector, kept exactly, so BT²'s first two terms have nothing to teach; o and B are learned.
 
     The loss of the compatible part b is that of `map`.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ class Encoder(nn.Module):
         spec: size, norm, lineage, preprocessing, fingerprint.
     """
 
+    BATCH: ClassVar[int] = 256
+
     def __init__(self, network: Network, spec: EmbeddingSpec) -> None:
         super().__init__()
         self.network = network
@@ -41,13 +43,15 @@ class Encoder(nn.Module):
         return embedding
 
     @torch.inference_mode()
-    def encode(self, samples: Images | Sequence[str], batch_size: int = 256, workers: int = 0) -> NDArray[np.float32]:
+    def encode(
+        self, samples: Images | Sequence[str], batch_size: int | None = None, workers: int = 0
+    ) -> NDArray[np.float32]:
         """Embed images of any size (or texts, with a text model), on the device the encoder is on.
 
         Args:
             samples: uint8 [n, height, width, 3] or grey [n, height, width]; or image files; or opened PIL images. Of a
                 text model: strings.
-            batch_size: samples at a time.
+            batch_size: samples at a time; None: `BATCH`.
             workers: processes that decode image files.
 
         Returns:
@@ -57,6 +61,7 @@ class Encoder(nn.Module):
             DataError: for arrays of another shape or type, and for files that do not decode (named).
         """
         samples = self._check(samples)
+        batch_size = self.BATCH if batch_size is None else batch_size
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}")
         embeddings = np.empty((len(samples), self.spec.dim), np.float32)
@@ -69,7 +74,7 @@ class Encoder(nn.Module):
             embeddings[positions.numpy()] = self(inputs).cpu().numpy()
         return embeddings
 
-    def encode_set(self, images: ImageSet, workers: int = 0, batch_size: int = 256) -> NDArray[np.float32]:
+    def encode_set(self, images: ImageSet, workers: int = 0, batch_size: int | None = None) -> NDArray[np.float32]:
         """Embed a data set: its images, or with a text model its captions; raises `DataError` if it has none."""
         return self.encode(images.samples(self.spec.modality), batch_size, workers)
 

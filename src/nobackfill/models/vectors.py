@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,19 +14,19 @@ from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError
 from nobackfill.models.encoder import Encoder
 
-BATCH = 8192  # rows at a time
-
 
 class VectorEncoder(Encoder):
     """Vectors of another model to embeddings, in evaluation mode."""
 
+    BATCH: ClassVar[int] = 4096  # few enough for the caches, enough for the matrix product
+
     @torch.inference_mode()
-    def encode(self, samples: Any, batch_size: int = BATCH, workers: int = 0) -> NDArray[np.float32]:
+    def encode(self, samples: Any, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
         """Embed vectors, on the device the encoder is on.
 
         Args:
             samples: floats [n, input_dim] of any width and norm, also memory-mapped.
-            batch_size: rows at a time.
+            batch_size: rows at a time; None: `BATCH`.
             workers: not used.
 
         Returns:
@@ -57,11 +57,12 @@ class VectorEncoder(Encoder):
         workers: int,  # noqa: ARG002 (rows need none)
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        preprocessing = VectorPreprocessing(input_dim=self.input_dim)
         for start in range(0, len(samples), batch_size):
-            rows = np.ascontiguousarray(samples[start : start + batch_size], np.float32)
-            lengths = np.einsum("ij,ij->i", rows, rows)
-            bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
-            if len(bad):
-                raise DataError(f"vectors: row {start + bad[0]} is zero or not finite; it has no direction")
-            yield torch.arange(start, start + len(rows)), preprocessing.normalize(torch.from_numpy(rows).to(device))
+            # A copy: torch wants to own what it gets.
+            rows = torch.from_numpy(np.array(samples[start : start + batch_size], np.float32)).to(device)
+            lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+            sound = lengths.isfinite() & (lengths > 0)
+            if not sound.all():
+                bad = start + int((~sound).nonzero()[0, 0])
+                raise DataError(f"vectors: row {bad} is zero or not finite; it has no direction")
+            yield torch.arange(start, start + len(rows)), rows.div_(lengths)
