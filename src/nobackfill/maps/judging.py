@@ -17,7 +17,7 @@ from nobackfill.models import load
 
 Word = Literal["use it", "cannot tell", "do nothing"]
 STATUS_QUO, FULL = "status quo", "full backfill"
-SURE = 6.0  # standard deviations from chance; unrelated pairs come that far once in 10⁹
+SURE = 3.0  # standard deviations from chance; unrelated pairs come that far once in a thousand times
 
 
 @dataclass(frozen=True)
