@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from nobackfill.config import ModelConfig
+from nobackfill.errors import ConfigError
 from nobackfill.methods.base import required
 from nobackfill.methods.vector_map import VectorMap
 from nobackfill.models.heads import FrozenBasisHead, Head
@@ -20,5 +21,7 @@ class BT2Vectors(VectorMap):
     model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+        if not model.backbone.startswith("vectors/keep"):
+            raise ConfigError(f"model.backbone: {model.backbone!r}: BT² keeps the new vector; use vectors/keep")
         beside = old_dim if "+" in model.backbone else 0  # what the small net says beside the vectors
         return FrozenBasisHead(model.embedding_dim, required(model.extra_dim), old_dim, required(model.scale), beside)

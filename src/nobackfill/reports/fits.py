@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
@@ -42,8 +41,8 @@ def fit_document(found: Fitted, pairs: Pairs) -> str:
     """All of it as JSON text."""
     lines = [{**plain(line), "word": line.word} for line in found.lines]
     settings = {name: str(value) for name, value in pairs.__dict__.items()}
-    more: dict[str, Any] = {"advice": plain(found.advice), "best": found.best, "dropped": found.dropped}
-    return to_json(lines, **more, gallery_was_fitted_on=found.seen, settings=settings)
+    figures = {"lines": lines, "advice": plain(found.advice), "best": found.best, "dropped": found.dropped}
+    return to_json([], generations=[], fit={**figures, "gallery_was_fitted_on": found.seen}, settings=settings)
 
 
 def draw_trade(found: Fitted, path: Path) -> bool:

@@ -66,6 +66,7 @@ def build_report(document: dict[str, Any], origin: str) -> str:
             style=style,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             rows=document["rows"],
+            fit=document.get("fit"),
             upgrades=[{**upgrade, "curve_chart": _curve_chart(upgrade)} for upgrade in upgrades],
             matrices=_matrices(document["rows"], document["generations"]),
             training=_training_chart(document.get("training", {})),

@@ -16,6 +16,7 @@ from nobackfill.config import AugmentConfig, RunConfig
 from nobackfill.data import ImageSet, Preprocessing, VectorPreprocessing, choose_classes, load_split
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
+from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.vector_map import VectorMap
 from nobackfill.models import Encoder, Network, Prefix, build_backbone, load
 from nobackfill.models.runfolder import load_spec
@@ -161,6 +162,11 @@ def prepare(config: RunConfig, accelerator: Accelerator) -> Setup:
         raise ConfigError(f"key 'old': {config.old} has an embedding of {old.spec.dim}, data.old_vectors {old_dim}")
     preprocessing = _preprocessing(config, train_set)
     options = {"in_features": preprocessing.input_dim} if isinstance(preprocessing, VectorPreprocessing) else {}
+    if isinstance(method, BT2Vectors) and config.model.embedding_dim not in options.values():
+        raise ConfigError(
+            f"key 'model.embedding_dim': {config.model.embedding_dim}, but the vectors that are kept have "
+            f"{options['in_features']} values"
+        )
     _try_network(config, method, old_dim, preprocessing, options)
     train_set = train_set or load_split(config.data, "train")
     classes = choose_classes(config.data, len(train_set.class_names))

@@ -1,0 +1,174 @@
+"""Training on vectors of other models, through the same loop as everything else."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.maps.pairs import CLASSES, NEW, OLD, items, write
+from torch.nn.functional import cosine_similarity, normalize
+
+import nobackfill
+from nobackfill.config import RunConfig, parse_config
+from nobackfill.errors import ConfigError, DataError, NobackfillError, RunError
+from nobackfill.methods import Batch
+from nobackfill.methods.bt2_vectors import BT2Vectors
+from nobackfill.methods.vector_map import VectorMap
+from nobackfill.models.heads import FrozenBasisHead
+from nobackfill.training import train
+from nobackfill.training.check import check_config
+
+
+def config(folder: Path, **changes: Any) -> RunConfig:
+    files = {"vectors": str(folder / "new.npy"), "old_vectors": str(folder / "old.npy")}
+    tree: dict[str, Any] = {
+        "method": "bt2_vectors",
+        "data": {"name": "vectors", **files, "labels": str(folder / "labels.npy"), "holdout": 100, "old_name": "ada"},
+        "model": {"backbone": "vectors/keep+8", "embedding_dim": NEW, "extra_dim": 3},
+        "loss": {"prototypes": 1.0},
+        "epochs": 2,
+        "batch_size": 64,
+        "precision": "fp32",
+    }
+    for dotted, value in changes.items():
+        section, _, key = dotted.rpartition("__")
+        (tree[section] if section else tree)[key] = value
+    return parse_config(tree)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    old, new, labels = items(500)
+    write(tmp_path, old=old, new=new, labels=labels)
+    return tmp_path
+
+
+def test_bt2_on_vectors_keeps_the_new_vector_and_answers_the_old(folder: Path) -> None:
+    run = train(config(folder), folder / "run")
+    encoder = nobackfill.load(run)
+    assert [prefix.fingerprint for prefix in encoder.spec.prefixes] == ["name:ada"]
+    new = np.load(folder / "new.npy")
+    made, f = encoder.encode(new), new / np.linalg.norm(new, axis=1, keepdims=True)
+    extra = made @ made.T - 4 * f @ f.T
+    np.testing.assert_allclose(np.diag(extra), 1, atol=1e-4)
+    assert np.linalg.matrix_rank(extra, tol=1e-3) == 3
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["training_images"] == 400
+    assert {"self_test", "cross_test", "status_quo"} <= set(metrics)
+
+
+@pytest.mark.parametrize("method", ["map", "bt2_vectors"])
+def test_training_brings_new_vectors_to_the_old_ones(folder: Path, method: str) -> None:
+    backbone, dim = ("vectors/linear+8", OLD) if method == "map" else ("vectors/keep", NEW)
+    changes: dict[str, Any] = {"model": {"backbone": backbone, "embedding_dim": dim}, "loss": {"contrast": 0.1}}
+    plain = config(folder, method=method, epochs=20, optimizer={"lr": 0.01}, data__labels=None, **changes)
+    run = train(plain, folder / "run")
+    made = torch.from_numpy(nobackfill.load(run).encode(np.load(folder / "new.npy")))[:, :OLD]
+    history = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    assert history[-1]["old"] < history[0]["old"]
+    assert float(cosine_similarity(made, torch.from_numpy(np.load(folder / "old.npy"))).mean()) > 0.4
+    assert json.loads((run / "metrics.json").read_text())["not_tested"] == "the items have no labels"
+
+
+def test_the_loss_equals_a_loop() -> None:
+    torch.manual_seed(0)
+    b, old, labels = torch.randn(7, 4), torch.randn(7, 4), torch.tensor([0, 1, 2, 0, 1, 2, 2])
+    prototypes = torch.randn(3, 4)
+    expected = {"old": 0.0, "prototypes": 0.0, "contrast": 0.0}
+    for i in range(7):
+        own = b[i] / b[i].norm()
+        cosines = [float(own @ other / other.norm()) for other in old]
+        expected["old"] += 3 * (1 - cosines[i]) / 7
+        logits = [16 * float(own @ prototype) for prototype in prototypes]
+        expected["prototypes"] += 2 * (math.log(sum(map(math.exp, logits))) - logits[int(labels[i])]) / 7
+        scores = [cosine / 0.1 for cosine in cosines]
+        expected["contrast"] += 0.5 * (math.log(sum(map(math.exp, scores))) - scores[i]) / 7
+    weights = {"old": 3.0, "prototypes": 2.0, "contrast": 0.5, "temperature": 0.1}
+    found = VectorMap(weights).loss({"compatible": b}, Batch(labels, old, None, prototypes))
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-4)
+    assert VectorMap({"old": 0, "contrast": 1}).needed == {"old"}
+    assert BT2Vectors({}).needed == {"old"}
+    with pytest.raises(ConfigError, match="all 0: there is nothing to learn"):
+        VectorMap({"old": 0}).loss({"compatible": b}, Batch(labels))
+    with pytest.raises(ConfigError, match=r"loss.temperature': expected a value above 0"):
+        VectorMap({"temperature": 0})
+
+
+def matrix(layer: torch.nn.Module) -> torch.Tensor:
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.detach().clone()
+
+
+def test_the_frozen_head_learns_o_and_b_and_leaves_p_alone() -> None:
+    torch.manual_seed(0)
+    head = FrozenBasisHead(6, 2, 4, 2.0)
+    before = matrix(head.basis.P)
+    optimizer = torch.optim.Adam([p for p in head.parameters() if p.requires_grad], lr=0.05)
+    features, target = torch.randn(30, 6), normalize(torch.randn(30, 4))
+    start = matrix(head.basis.B)
+    for _ in range(5):
+        loss = 1 - cosine_similarity(head(features)["compatible"], target).mean()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+    assert torch.equal(matrix(head.basis.P), before)
+    assert not torch.allclose(matrix(head.basis.B), start, atol=1e-3)
+    torch.testing.assert_close(matrix(head.basis.B) @ matrix(head.basis.B).T, torch.eye(4), atol=1e-5, rtol=0)
+    f = normalize(features)
+    output = head(features)
+    torch.testing.assert_close(output["self"], f)
+    own = output["extra"] @ output["extra"].T + 4 * f @ f.T
+    torch.testing.assert_close(output["embedding"] @ output["embedding"].T, own, atol=1e-5, rtol=1e-5)
+    folded = head(features)["embedding"].detach()
+    head.fold()
+    torch.testing.assert_close(head(features)["embedding"], folded)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "a method of images": ({"method": "bct", "loss": {}, "model": {"embedding_dim": NEW}}, "expected map or bt2_vec"),
+    "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not go with data 'vectors'"),
+    "a vector that is not kept": ({"model__backbone": "vectors/linear"}, "BT² keeps the new vector; use vectors/keep"),
+    "an unknown backbone": ({"model__backbone": "vectors/keep*8"}, "expected vectors/linear or vectors/keep"),
+    "views": ({"data__augment": {"flip": True}}, "vectors have one view only"),
+    "prototypes without labels": ({"data__labels": None}, "prototypes need data.labels"),
+    "another size": ({"model__embedding_dim": 9}, "9, but the vectors that are kept have 14 values"),
+    "rows outside": ({"data__rows": "rows.npy"}, r"expected row numbers 0…499"),
+    "a map to another size": (
+        {"method": "map", "model": {"backbone": "vectors/linear", "embedding_dim": 9}},
+        "model.embedding_dim: 9, but the space it maps to has 10",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_go_together_is_named(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    np.save("rows.npy", np.array([3, 500]))
+    changes, message = BAD[name]
+    with pytest.raises(NobackfillError, match=message):
+        train(config(folder, **changes), folder / "run")
+    assert not (folder / "run").exists()
+
+
+def test_vectors_that_changed_are_other_teachers(folder: Path) -> None:
+    train(config(folder), folder / "run")
+    np.save(folder / "old.npy", items(500, seed=8)[0])
+    with pytest.raises(RunError, match="was trained against other teachers"):
+        train(config(folder), folder / "run", resume=True)
+    with pytest.raises(DataError, match="only the data set 'vectors' has a use for it"):
+        from nobackfill.data import load_split
+
+        load_split(parse_config({"method": "bct", "data": {"name": "digits", "labels": "y.npy"}}).data, "train")
+
+
+def test_check_reads_the_sizes_from_the_files(folder: Path) -> None:
+    found = check_config(config(folder))
+    assert (found.dim, found.steps) == (NEW + 3, 400 // 64)
+    assert math.isfinite(sum(found.loss.values()))
+    assert CLASSES == 12
