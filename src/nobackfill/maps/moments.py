@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,4 +90,13 @@ def moments(
         sum_y += block_y.sum(axis=0, dtype=np.float64)
         xx += block_x.T @ block_x
         yx += block_y.T @ block_x
+        _let_go(x)
+        _let_go(y)
     return Moments(count, sum_x / count, sum_y / count, xx / count, yx / count)
+
+
+def _let_go(array: NDArray[Any]) -> None:
+    """Give back the pages of a mapped file that were read: else the process would seem to hold the whole of it."""
+    mapping = getattr(array, "_mmap", None)
+    if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapping.madvise(mmap.MADV_DONTNEED)
