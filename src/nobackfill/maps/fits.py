@@ -156,17 +156,22 @@ def _bt2(task: Task, *, residual: bool = False) -> Iterator[Candidate]:
     name = "bt2_residual" if residual else "bt2"
     hidden = task.settings.hidden if residual else 0
     loss = task.label_loss({"contrast": 1.0})
-    dim, old_dim = task.x.shape[1], task.prefix.dim
-    sizes = task.settings.extra_dims or (max(min(32, old_dim), old_dim - dim),)
+    dim, sizes = task.x.shape[1], extra_dims(task.settings, task.x.shape[1], task.prefix.dim)
     for k in sizes:
-        if not 0 <= k <= old_dim or dim + k < old_dim:
-            raise ConfigError(f"--extra-dim {k}: expected {max(0, old_dim - dim)} to {old_dim} for {dim} → {old_dim}")
         for scale in task.settings.scales:
             start = basis_encoder("bt2_vectors", closed_basis(task.moments, task.ridge, k), scale, task.prefix, hidden)
             alone = len(sizes) == len(task.settings.scales) == 1
             model = {"embedding_dim": dim, "extra_dim": k, "scale": scale}
             backbone = f"vectors/keep+{hidden}" if residual else "vectors/keep"
             yield _trained(task, name if alone else f"{name}_k{k}_c{scale:g}", start, backbone, model, loss)
+
+
+def extra_dims(settings: Settings, dim: int, old_dim: int) -> tuple[int, ...]:
+    """The k to try for d and d_o; raises `ConfigError` for one that leaves no room for the old space, or exceeds it."""
+    for k in settings.extra_dims or ():
+        if not 0 <= k <= old_dim or dim + k < old_dim:
+            raise ConfigError(f"--extra-dim {k}: expected {max(0, old_dim - dim)} to {old_dim} for {dim} → {old_dim}")
+    return settings.extra_dims or (max(min(32, old_dim), old_dim - dim),)
 
 
 def _bt2_residual(task: Task) -> Iterator[Candidate]:

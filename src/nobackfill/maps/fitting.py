@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
 from nobackfill.files import publish_folder, require_new, whole_file, write_text
-from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task
+from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims
 from nobackfill.maps.judging import Advice, Line, advise, best_candidate, judge_candidates, unrelated
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
@@ -85,6 +85,7 @@ def fit(
         raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot go there")
     require_new(out)
     old, new, labels = pairs.read()
+    extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
     split = split_rows(len(old), held_share, settings.seed, judged_apart=held is not None)
     if held is None:
         rows = split.held
