@@ -13,6 +13,7 @@ from nobackfill.cli.data import data
 from nobackfill.cli.demo import demo
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
+from nobackfill.cli.export import export
 from nobackfill.cli.fit import fit
 from nobackfill.cli.gallery import gallery
 from nobackfill.cli.import_clip import import_clip
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, fit, runs, evaluate, embed, check, report, import_reference, import_clip):
+for verb in (demo, train, fit, runs, evaluate, embed, export, check, report, import_reference, import_clip):
     app.command()(verb)
 app.command("run")(run_verb)
 app.add_typer(data, name="data")

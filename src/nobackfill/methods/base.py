@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, TypeVar
 
 from torch import Tensor
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from nobackfill.config import ModelConfig
 from nobackfill.errors import ConfigError, nearest
@@ -99,3 +99,22 @@ def prototype_loss(
     it.
     """
     return cross_entropy(scale * vectors @ prototypes.T, labels, label_smoothing=label_smoothing)
+
+
+def old_terms(compatible: Tensor, batch: Batch, weight: Mapping[str, float]) -> dict[str, Tensor]:
+    """`prototypes`·CE(s·normalize(b)·Wᵒᵀ, y) and `old`·(1 − cos(b, φ_old)), s = `prototype_scale`; none of weight 0.
+
+    Args:
+        compatible: b, float32 [n, d_o] of any norm.
+        batch: labels and teachers of the same images.
+        weight: by the keys above.
+    """
+    parts = {}
+    if weight["prototypes"]:
+        prototypes = required(batch.prototypes)
+        parts["prototypes"] = weight["prototypes"] * prototype_loss(
+            normalize(compatible), prototypes, batch.labels, scale=weight["prototype_scale"]
+        )
+    if weight["old"]:
+        parts["old"] = weight["old"] * one_minus_cosine(compatible, required(batch.old))
+    return parts

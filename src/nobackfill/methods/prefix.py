@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from nobackfill.config import ModelConfig
-from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
+from nobackfill.methods.base import Batch, Method, Teacher, old_terms
 from nobackfill.models.heads import Head, PlainHead
 
 
@@ -32,13 +32,6 @@ class Prefix(Method):
         return PlainHead(model.embedding_dim, classes, old_dim, classifier_bias=model.classifier_bias)
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
-        weight, compatible = self.constants, output["compatible"]
-        parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"])}
-        if weight["prototypes"]:
-            old_classifier = prototype_loss(
-                normalize(compatible), required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
-            )
-            parts["prototypes"] = weight["prototypes"] * old_classifier
-        if weight["old"]:
-            parts["old"] = weight["old"] * one_minus_cosine(compatible, required(batch.old))
-        return parts
+        smoothing = self.constants["label_smoothing"]
+        labels = cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing)
+        return {"labels": labels, **old_terms(output["compatible"], batch, self.constants)}

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from nobackfill.config import ModelConfig
 from nobackfill.errors import ConfigError
-from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
+from nobackfill.methods.base import Batch, Method, Teacher, old_terms, required
 from nobackfill.models.heads import Head, UnitHead
 
 
@@ -49,14 +49,7 @@ class VectorMap(Method):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         weight, b = self.constants, normalize(output["compatible"])
-        parts = {}
-        if weight["old"]:
-            parts["old"] = weight["old"] * one_minus_cosine(b, required(batch.old))
-        if weight["prototypes"]:
-            old_classifier = prototype_loss(
-                b, required(batch.prototypes), batch.labels, scale=weight["prototype_scale"]
-            )
-            parts["prototypes"] = weight["prototypes"] * old_classifier
+        parts = old_terms(b, batch, weight)
         if weight["contrast"]:
             scores = b @ normalize(required(batch.old)).T / weight["temperature"]
             parts["contrast"] = weight["contrast"] * cross_entropy(scores, torch.arange(len(b), device=b.device))

@@ -58,6 +58,9 @@ class TextEncoder(Encoder):
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(samples), batch_size):
-            tokens = self._tokens.encode_batch(list(samples[start : start + batch_size]))
-            ids = torch.tensor([each.ids for each in tokens], device=device)
-            yield torch.arange(start, start + len(ids)), ids
+            tokens = self.tokens(list(samples[start : start + batch_size]))
+            yield torch.arange(start, start + len(tokens)), tokens.to(device)
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """What `forward` takes of n ≥ 1 texts: int64 [n, t] on the CPU, t that of the longest; raises `DataError`."""
+        return torch.tensor([each.ids for each in self._tokens.encode_batch(list(self._check(texts)))])

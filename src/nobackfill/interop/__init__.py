@@ -1,0 +1,27 @@
+"""Encoders inside other people's tools: scikit-learn pipelines, sentence-transformers, ONNX and torch.export files."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nobackfill.interop.export import Exported as Exported
+    from nobackfill.interop.export import export_encoder as export_encoder
+    from nobackfill.interop.sentences import SentenceModule as SentenceModule
+    from nobackfill.interop.transformer import EncoderTransformer as EncoderTransformer
+
+# Loaded at first use: each needs packages that the others do without.
+_ROOMS = {
+    "EncoderTransformer": "transformer",
+    "Exported": "export",
+    "SentenceModule": "sentences",
+    "export_encoder": "export",
+}
+__all__ = sorted(_ROOMS)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'nobackfill.interop' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"nobackfill.interop.{_ROOMS[name]}"), name)

@@ -1,0 +1,145 @@
+"""A run as a module of sentence-transformers, which importing this needs (extra `sentences`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.errors import ConfigError, RunError
+from nobackfill.models import runfolder
+from nobackfill.models.spec import fingerprint
+from nobackfill.models.text import TextEncoder
+
+try:
+    from sentence_transformers.base.modules import InputModule
+except ImportError as error:
+    raise ConfigError("SentenceModule: needs the extra 'sentences': pip install 'nobackfill[sentences]'") from error
+
+
+class SentenceModule(InputModule):  # type: ignore[misc]
+    """The encoder of a run, frozen, as the last or only module of a `SentenceTransformer`.
+
+    A run of vectors goes after the modules of the model whose vectors it takes, a text run stands alone:
+
+        SentenceTransformer(modules=[*model, SentenceModule("fits/upgrade")])
+        SentenceTransformer(modules=[SentenceModule("text")])
+
+    It stays in evaluation mode and in float32 whatever the model around it is turned to: its vectors are those of its
+    generation or none. Gradients pass through it to the modules before it.
+
+    Args:
+        run: run folder of vectors or text.
+
+    Raises:
+        RunError: for a run of images, or a folder that is not a whole run.
+    """
+
+    save_in_root = False  # so that the folder it is saved to is a run folder and nothing else
+
+    def __init__(self, run: str | Path) -> None:
+        super().__init__()
+        encoder = runfolder.load(run, "cpu")
+        if encoder.spec.modality == "image":
+            raise RunError(f"{run}: a run of images; expected one of vectors or text")
+        self.encoder = encoder.requires_grad_(False)
+
+    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 (the others' options)
+        """Set features["sentence_embedding"], float32 [n, dim].
+
+        Args:
+            features: of a text run, with "input_ids" int64 [n, t]; else with "sentence_embedding", floats
+                [n, input_dim] of any norm. Rows of zeros have no direction: what becomes of them means nothing.
+            kwargs: not used.
+
+        Raises:
+            RunError: if there are no vectors, or vectors of another size.
+        """
+        preprocessing = self.encoder.spec.preprocessing
+        if isinstance(preprocessing, VectorPreprocessing):
+            found = features.get("sentence_embedding")
+            if not isinstance(found, Tensor) or found.shape[-1] != preprocessing.input_dim:
+                size = found.shape[-1] if isinstance(found, Tensor) else "none"
+                raise RunError(
+                    f"SentenceModule of {self.encoder.spec.generation}: expected sentence embeddings of "
+                    f"{preprocessing.input_dim} values from the modules before it, found {size}"
+                )
+            inputs = preprocessing.normalize(found)
+        else:
+            inputs = features["input_ids"]
+        features["sentence_embedding"] = self.encoder(inputs)
+        return features
+
+    def preprocess(
+        self,
+        inputs: Sequence[str],
+        prompt: str | None = None,
+        **kwargs: Any,  # noqa: ARG002 (the others' options)
+    ) -> dict[str, Tensor]:
+        """Texts to {"input_ids": int64 [n, t]}.
+
+        Raises:
+            DataError: for anything but strings.
+            RunError: for a run of vectors.
+        """
+        if not isinstance(self.encoder, TextEncoder):
+            raise RunError(
+                f"SentenceModule of {self.encoder.spec.generation}: takes vectors; put it after the modules of the "
+                "model that makes them"
+            )
+        texts = self.encoder.tokens(inputs)
+        return {"input_ids": self.encoder.tokens([prompt + text for text in inputs]) if prompt else texts}
+
+    def get_embedding_dimension(self) -> int:
+        """Number of values of an embedding."""
+        return self.encoder.spec.dim
+
+    @property
+    def max_seq_length(self) -> int | None:
+        """Longest text in tokens; None for a run of vectors."""
+        return getattr(self.encoder.spec.preprocessing, "max_tokens", None)
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:  # noqa: ARG002
+        """Write the run's files into an existing folder, which `nobackfill.load` reads too.
+
+        Raises:
+            RunError: if the weights are not the run's any more.
+        """
+        spec, network = self.encoder.spec, self.encoder.network
+        if fingerprint(spec.architecture, spec.preprocessing, network.state_dict()) != spec.fingerprint:
+            raise RunError(f"SentenceModule of {spec.generation}: its weights were changed; it is another model now")
+        runfolder.save(self.encoder, Path(output_path))
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SentenceModule:
+        """Read what `save` wrote: tensors and JSON, checked as those of any run; raises `RunError`."""
+        places = ("token", "cache_folder", "revision", "local_files_only")
+        found = cls.load_dir_path(
+            model_name_or_path, subfolder, **{key: kwargs[key] for key in places if key in kwargs}
+        )
+        if found is None:
+            raise RunError(f"{model_name_or_path}: no folder {subfolder!r} in it")
+        return cls(found)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """What `repr` shows."""
+        spec = self.encoder.spec
+        return {"generation": spec.generation, "dim": spec.dim}
+
+    def train(self, mode: bool = True) -> SentenceModule:  # noqa: ARG002 (a frozen encoder has one mode)
+        """Stay in evaluation mode."""
+        super().train(False)
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """Follow the model to another device, not to another precision."""
+
+        # `SentenceTransformer` turns all modules to its first one's type, and an encoder in half precision is another.
+        def move(tensor: Tensor) -> Tensor:
+            moved: Tensor = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(move, recurse)
