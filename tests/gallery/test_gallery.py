@@ -307,6 +307,47 @@ def test_calibrated_scores(store: Store) -> None:
     assert_same(answers(gallery, first, FIRST), by_old)  # only the newest queries are calibrated
 
 
+def test_a_newer_generation_holds_the_older_spaces(store: Store) -> None:
+    gallery = fresh(store)
+    small = SECOND.model_copy(update={"dim": OLD - 1})
+    with pytest.raises(GalleryError, match=f"second has {OLD - 1} values, fewer than the {OLD} of first"):
+        gallery.upgrade(small, vectors(OLD - 1, 1))
+    empty = NEW_VECTORS.copy()
+    empty[:, :OLD] = 0
+    with pytest.raises(GalleryError, match=f"its first {OLD} values, which should answer first, are all zero"):
+        gallery.upgrade(SECOND, empty)
+    assert len(Gallery.open(store).manifest.generations) == 1
+
+
+def test_a_rollback_killed_half_way_leaves_no_batch_counted_as_done(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerError(Exception): ...
+
+    gallery, asked = upgraded(store), []
+
+    def fail(ids: list[str]) -> Embedded:
+        asked.append(ids)
+        if len(asked) == 3:
+            raise PowerError
+        return embed(ids)
+
+    with pytest.raises(PowerError):
+        backfill(gallery, fail, SECOND.fingerprint, batch_size=10, keep_old=True)
+    real = store.restore
+
+    def restore(generation: int) -> int:
+        real(generation)
+        raise PowerError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerError):
+        patch.setattr(store, "restore", restore)
+        gallery.rollback("first")
+    assert store.counts() == {1: COUNT}
+    assert backfill(gallery, embed, SECOND.fingerprint).exchanged == COUNT
+    assert store.counts() == {2: COUNT}
+
+
 def test_strangers_are_refused(store: Store) -> None:
     gallery = upgraded(store)
     with pytest.raises(GalleryError, match="ffffffffffff… is not of this gallery's lineage \\(first, second\\)"):
@@ -389,6 +430,10 @@ def test_urls() -> None:
     assert (
         without_credentials("postgresql://me:secret@host:5432/db?password=x#items") == "postgresql://host:5432/db#items"
     )
+    for password in ("pa#ss", "pa?ss", "pa/ss", "p@ss"):  # not encoded: where it ends, nobody knows
+        assert without_credentials(f"postgresql://me:{password}@host/db#items") == "postgresql://…"
+    assert without_credentials("postgresql://me:x@host/db?password=a@b#items") == "postgresql://…"
+    assert without_credentials("qdrant+https://:key@host:6333#photos") == "qdrant+https://host:6333#photos"
     assert without_credentials("faiss:a@b") == "faiss:a@b"
     assert without_credentials("mysql:me:secret@host") == "mysql:host"
     with pytest.raises(GalleryError, match="expected faiss:DIR") as caught:

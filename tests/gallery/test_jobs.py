@@ -166,9 +166,54 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
         for hit in hits:
             assert hit.generation == ("second" if hit.id in held else "first")
     assert right / 400 > (0.95 if index == "hnsw" else 0.4)
+
+    # The few that are still old are found as well as when all of them were: the index keeps its own settings.
+    backfill(gallery, embed, "b", budget=0.9 * 0.6, keep_old=True)
+    left, all_left = [], []
+    for query, hits in enumerate(gallery.search(queries, COUNT, "b")):
+        old_ones = [hit.id for hit in hits if hit.generation == "first"][:10]
+        scores = np.where([name in set(store.ids(2)) for name in IDS], -np.inf, queries[query, :OLD] @ old.T)
+        best = {IDS[place] for place in np.argsort(-scores)[:10]}
+        left.append(len(best & set(old_ones)))
+        all_left.append(len(old_ones))
+    assert min(all_left) == 10
+    assert sum(left) / 400 > (0.95 if index == "hnsw" else 0.4)
     gallery.compact()
     assert len(gallery.search(queries, 10, "b")[0]) == 10
     assert gallery.verify() == []
+
+
+def test_a_damaged_index_is_named_and_one_compacted_away_is_not_missed(tmp_path: Path) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}", index="hnsw")
+    gallery = Gallery.create(store, FIRST, [(IDS, jobs.vectors(OLD), [{} for _ in IDS])])
+    (path,) = (tmp_path / "store" / "segments").glob("*.faiss")
+    reader = Gallery.open(open_store(f"faiss:{tmp_path / 'store'}"))
+    assert reader.store.counts() == {1: COUNT}  # a state is open, its index not yet
+    gallery.compact()
+    assert not path.exists()
+    assert len(reader.search(jobs.vectors(OLD)[:1], 3, "a")[0]) == 3
+    (path,) = (tmp_path / "store" / "segments").glob("*.faiss")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(GalleryError, match="faiss: damaged; `gallery compact` builds it again"):
+        Gallery.open(open_store(f"faiss:{tmp_path / 'store'}")).search(jobs.vectors(OLD)[:1], 3, "a")
+
+
+def test_two_that_create_at_once_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = (open_store(f"faiss:{tmp_path / 'store'}") for _ in range(2))
+    real = Path.iterdir
+
+    def late(self: Path) -> Any:
+        found = list(real(self)) if self.exists() else []
+        if self == tmp_path / "store" and not found:
+            monkeypatch.setattr(Path, "iterdir", real)
+            one.create()
+        return iter(found)
+
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr(Path, "iterdir", late)
+    with pytest.raises(GalleryError, match="another process is creating a gallery there"):
+        other.create()
+    assert one.counts() == {}
 
 
 def test_a_damaged_folder_is_named(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.gallery.test_gallery import (
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Gallery, backfill, open_store
+from nobackfill.gallery import Embedded, Gallery, backfill, open_store
 from nobackfill.gallery.store import UnreachableError
 
 
@@ -53,9 +53,53 @@ def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: py
     with pytest.raises(GalleryError, match="another process is changing"), store._lease():
         pass
     time.sleep(0.4)
-    with store._lease():  # it was not renewed
+    with store._lease() as check:  # it was not renewed
         assert json.loads(store.read("lease"))["owner"] != "dead"
+        check()
+        store.write("lease", json.dumps({"owner": "other", "until": time.time() + 30}).encode())
+        with pytest.raises(GalleryError, match="lost the lock on this gallery"):
+            check()
+    assert json.loads(store.read("lease"))["owner"] == "other"  # not ours to take away
     store.close()
+
+
+def test_a_lock_on_a_database_is_lost_with_its_connection(server: str) -> None:
+    store: Any = open_store(f"{server}#{table_name()}")
+    gallery = upgraded(store)
+    made = 0
+
+    def late(ids: list[str]) -> Embedded:
+        nonlocal made
+        made += 1
+        if made == 2:
+            statement = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+            store._rows(statement)
+        return embed(ids)
+
+    with pytest.raises(GalleryError, match="lost the lock on this gallery"):
+        backfill(gallery, late, SECOND.fingerprint, batch_size=10)
+    assert store.counts() == {1: COUNT - 10, 2: 10}
+    backfill(gallery, embed, SECOND.fingerprint)
+    assert store.counts() == {2: COUNT}
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:se%cret@localhost/db#items",
+        "postgresql://me:se/cret@localhost/db#items",
+        "postgresql://me:se#cret@localhost/db#items",
+        "postgresql://[me:secret@localhost/db#items",
+        "qdrant+http://:se/cret@localhost#items",
+        "qdrant+http://:secret@localhost:po#items",
+    ],
+)
+def test_no_message_shows_a_password(url: str) -> None:
+    with pytest.raises(GalleryError) as caught:
+        open_store(url).counts()
+    assert "cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import shutil
 import signal
@@ -13,13 +14,17 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 from tests.conftest import tiny_config
 from tests.training import killing
 
+from nobackfill.config import parse_config
+from nobackfill.data import load_split
 from nobackfill.errors import RunError
 from nobackfill.training import keeping, train
 from nobackfill.training.checkpoint import newest, read_position
@@ -262,6 +267,66 @@ def test_a_signal_ends_the_step_and_keeps_it(tmp_path: Path, number: signal.Sign
     checkpoint = newest(tmp_path / "run.unfinished" / "checkpoint")
     assert checkpoint
     assert read_position(checkpoint).epoch >= 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_reaches_the_workers_too_and_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    digits = load_split(tiny_config("independent").data, "train")
+    assert isinstance(digits.images, np.ndarray)
+    for number in range(150):
+        for split in ("train", "val"):
+            folder = tmp_path / "photos" / split / str(digits.labels[number])
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(digits.images[number]).save(folder / f"{number:03d}.png")
+    config, run = tmp_path / "run.yaml", tmp_path / "run"
+    data = {"name": "folder", "root": str(tmp_path / "photos"), "image_size": 8, "workers": 2}
+    config.write_text(yaml.safe_dump({**tree(epochs=4000), "data": data}))
+    command = [sys.executable, "-m", "nobackfill", "train", str(config), "--out", str(run)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    history = tmp_path / "run.unfinished" / "history.jsonl"
+    deadline = time.monotonic() + 120
+    while not (history.is_file() and history.read_text()):
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "--resume" in errors.splitlines()[-1]) == (130, True)
+    assert newest(tmp_path / "run.unfinished" / "checkpoint")
+
+
+def test_a_run_that_another_process_finishes_meanwhile_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config, out = tiny_config("independent"), tmp_path / "run"
+    train(config, out)
+    before = weights(out)
+    # It looked just before the other one was done.
+    monkeypatch.setattr("nobackfill.training.loop.runfolder.is_run", lambda folder: False)
+    monkeypatch.setattr("nobackfill.training.loop.require_new", lambda folder: None)
+    assert train(config, out, resume=True) == out
+    assert weights(out) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    (tmp_path / "run.unfinished").mkdir()
+
+    def renamed(*arguments: Any, **options: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr("filelock.FileLock.acquire", renamed)
+    assert train(config, out, resume=True) == out
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, eager: None) -> None:
+    config = tree(epochs=2)
+    assert killing.run(config, tmp_path / "run", kill_in_write=3) == -signal.SIGKILL
+    other = parse_config({**config, "data": {**config["data"]}})
+    marks = tmp_path / "run.unfinished" / "data.json"
+    found = json.loads(marks.read_text())
+    assert set(found) == {"images", "labels and names", "precision"}
+    marks.write_text(json.dumps({**found, "images": 7}))
+    with pytest.raises(RunError, match=r"begun on other data or another machine, images \(7, now 200\)"):
+        train(other, tmp_path / "run", resume=True)
+    marks.write_text(json.dumps(found))
+    train(other, tmp_path / "run", resume=True)
+    assert not (tmp_path / "run" / "data.json").exists()
 
 
 def test_stopped_in_the_last_step_there_is_still_the_summary_to_do(

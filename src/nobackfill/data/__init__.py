@@ -43,7 +43,8 @@ def load_split(data: DataConfig, split: Split) -> ImageSet:
     if data.root is None and data.name not in ("digits", "vectors"):
         raise DataError(f"data.root is missing: {data.name!r} needs the folder or archive that holds it")
     if data.root is not None and data.name in ("digits", "vectors"):
-        raise DataError(f"data.root: {data.root}: {data.name!r} takes no folder; leave it out")
+        why = "comes with scikit-learn and takes" if data.name == "digits" else "takes"
+        raise DataError(f"data.root: {data.root}: {data.name!r} {why} no folder; leave it out")
     if data.name == "vectors" and split == "test" and not data.holdout:
         raise DataError("vectors have no test split; hold some out by data.holdout")
     for key, value in (

@@ -106,7 +106,7 @@ def backfill(
             for half a minute (the position is kept).
     """
     store = gallery.store
-    with store.lock():
+    with store.lock() as still_ours:
         manifest = Gallery.open(store).manifest
         if manifest.number(fingerprint) != manifest.newest:
             newest = manifest.generations[-1].name
@@ -123,6 +123,7 @@ def backfill(
                 rows = unit_rows(made.vectors, dim, "new vectors") if made.ids else np.empty((0, dim), np.float32)
                 if len(rows) != len(made.ids):
                     raise GalleryError(f"expected {len(made.ids)} vectors for as many items, found {len(rows)}")
+                patiently(still_ours, store.url)
                 if made.ids:
                     items = Items(made.ids, manifest.newest, rows, [])
                     patiently(partial(store.replace, items, keep_old=job.keep_old), store.url)

@@ -75,8 +75,12 @@ class FaissStore:
     def create(self) -> None:  # noqa: D102
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise GalleryError(f"{self.url}: exists and is not empty; choose another folder or remove it")
+        self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("items", "segments", "documents"):
-            (self.folder / name).mkdir(parents=True, exist_ok=True)
+            try:
+                (self.folder / name).mkdir()
+            except FileExistsError:
+                raise GalleryError(f"{self.url}: another process is creating a gallery there") from None
         self._commit(State(index=self.index))
 
     def add_generation(self, number: int, dim: int) -> None:  # noqa: D102
@@ -177,14 +181,14 @@ class FaissStore:
                 path.unlink()
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:  # noqa: D102
+    def lock(self) -> Iterator[Callable[[], None]]:  # noqa: D102
         lock = FileLock(self.folder / "lock")
         try:
             lock.acquire(timeout=PATIENCE)
         except Timeout:
             raise GalleryError(f"{self.url}: another process is changing this gallery; wait for it to end") from None
         try:
-            yield
+            yield lambda: None  # the system keeps it for as long as this process lives
         finally:
             lock.release()
 

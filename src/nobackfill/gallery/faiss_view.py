@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -117,15 +118,27 @@ class View:
                 exact.append(self.rows(position))
                 continue
             numbers = column(self.folder / "segments" / f"{segment.name}.parquet", "number").to_numpy()
-            index = faiss.read_index(str(self.folder / "segments" / f"{segment.name}.faiss"), faiss.IO_FLAG_MMAP)
             live = self.owner[numbers] == position
-            parts.append((index, numbers, None if live.all() else live))
+            if live.any():
+                index = _read_index(self.folder / "segments" / f"{segment.name}.faiss")
+                parts.append((index, numbers, None if live.all() else live))
         if any(len(numbers) for numbers, _ in exact):
             flat = faiss.IndexFlatIP(self.state.dims[number])
             for _, vectors in exact:
                 flat.add(vectors)
             parts.append((flat, np.concatenate([numbers for numbers, _ in exact]), None))
         return parts
+
+
+def _read_index(path: Path) -> Any:
+    """A FAISS index, mapped; raises `FileNotFoundError` if it was compacted away, `GalleryError` if it is damaged."""
+    faiss = faiss_module()
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    except RuntimeError as error:
+        if not path.exists():
+            raise FileNotFoundError(str(path)) from error
+        raise GalleryError(f"{path}: damaged; `gallery compact` builds it again") from error
 
 
 def search_view(view: View, number: int, queries: Floats, k: int) -> Found:
@@ -137,8 +150,12 @@ def search_view(view: View, number: int, queries: Floats, k: int) -> Found:
         parameters = None
         if live is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
-            kind = faiss.SearchParametersHNSW if hasattr(index, "hnsw") else faiss.SearchParametersIVF
-            parameters = kind(sel=selector)
+            # Parameters replace the index's own settings; and of few live rows more lists have to be looked at.
+            if hasattr(index, "hnsw"):
+                parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(index.hnsw.efSearch, k))
+            else:
+                lists = min(index.nlist, math.ceil(index.nprobe / live.mean()))
+                parameters = faiss.SearchParametersIVF(sel=selector, nprobe=lists)
         top, rows = index.search(queries, min(k, len(of_row)), params=parameters)
         scores.append(np.where(rows < 0, -np.inf, top))
         numbers.append(np.where(rows < 0, -1, of_row[rows]))

@@ -118,7 +118,17 @@ class Gallery:
                             f"gallery holds {self.store.counts()[number]} vectors; train it with that run as `old`"
                         )
                     continue
-                scales[older.fingerprint] = float(np.linalg.norm(rows[:, : older.dim], axis=1).mean())
+                if older.dim > generation.dim:
+                    raise GalleryError(
+                        f"{generation.name} has {generation.dim} values, fewer than the {older.dim} of {older.name}, "
+                        "which it should answer with its first ones"
+                    )
+                scales[older.fingerprint] = scale = float(np.linalg.norm(rows[:, : older.dim], axis=1).mean())
+                if scale == 0:
+                    raise GalleryError(
+                        f"sample of {generation.name}: its first {older.dim} values, which should answer {older.name}, "
+                        "are all zero"
+                    )
             added = generation.model_copy(update={"scales": scales, "curve": curve})
             self.store.add_generation(manifest.newest + 1, generation.dim)
             update = {"generations": (*manifest.generations, added), "calibration": calibration or {}}
@@ -166,6 +176,7 @@ class Gallery:
             if name not in names:
                 raise GalleryError(f"{self.store.url}: no generation {name!r}; there are {', '.join(names)}")
             number = names.index(name) + 1
+            self._rewind_job()  # first: killed after the restore, a later backfill must not count its batches as done
             missing = self.store.restore(number)
             if missing:
                 raise GalleryError(
@@ -224,6 +235,14 @@ class Gallery:
         for name in names:
             hits[name] = hits.get(name, 0) + 1
         self.store.write(HITS, json.dumps(hits).encode())
+
+    def _rewind_job(self) -> None:
+        import json  # noqa: PLC0415
+
+        job = self.store.read("job")
+        if job is not None:
+            again = {**json.loads(job), "done": 0, "exchanged": 0, "missing": {}}
+            self.store.write("job", json.dumps(again).encode())
 
     def _save(self, manifest: Manifest) -> None:
         self.store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())

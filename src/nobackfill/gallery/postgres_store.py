@@ -20,7 +20,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Floats
-from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, without_credentials
+from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, lock_lost, without_credentials
 
 Value = TypeVar("Value")
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
@@ -228,15 +228,21 @@ class PostgresStore:
                 connection.autocommit = False
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Callable[[], None]]:
         """A session's advisory lock, on a connection of its own: the server lets go of it when the owner is gone."""
         key = int.from_bytes(hashlib.sha256(self.table.encode()).digest()[:8], "big", signed=True)
-        with _translated(self.psycopg, self.url):
-            connection = self.psycopg.connect(self.address, autocommit=True, connect_timeout=10)
+        connection = self._connected(autocommit=True)
         with contextlib.closing(connection):
             if not connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0]:
                 raise GalleryError(f"{self.url}: another process is changing this gallery; wait for it to end")
-            yield
+
+            def check() -> None:
+                try:
+                    connection.execute("SELECT 1")
+                except self.psycopg.Error as error:
+                    raise GalleryError(lock_lost(self.url)) from error
+
+            yield check
 
     def close(self) -> None:  # noqa: D102
         if self._connection is not None:
@@ -245,10 +251,21 @@ class PostgresStore:
 
     def _connect(self) -> Any:
         if self._connection is None or self._connection.closed or self._connection.broken:
+            self._connection = self._connected(autocommit=False)
             with _translated(self.psycopg, self.url):
-                self._connection = self.psycopg.connect(self.address, connect_timeout=10)
                 self._register()
         return self._connection
+
+    def _connected(self, *, autocommit: bool) -> Any:
+        try:
+            return self.psycopg.connect(self.address, autocommit=autocommit, connect_timeout=10)
+        except self.psycopg.Error as error:
+            if not any(words in str(error) for words in ("server at", "server on", "host name", "timeout", "FATAL")):
+                # The address was not even understood, and the message quotes what was not: perhaps the password.
+                raise GalleryError(
+                    f"{self.url}: this address cannot be read; write special characters of user and password as %XX"
+                ) from None
+            raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
 
     def _register(self) -> None:
         """Vectors travel in binary once the database has the extension; a table that is there says of which type."""

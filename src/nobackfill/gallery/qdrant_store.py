@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Floats
-from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, without_credentials
+from nobackfill.gallery.store import Found, Items, Payload, UnreachableError, lock_lost, without_credentials
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -238,7 +238,7 @@ class QdrantStore:
                 self._open().delete_vectors(self.name, others, self._of(number), wait=True)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[Callable[[], None]]:
         """Local mode: a lock on the folder. A server: a lease that its owner renews, and that ends with it."""
         if self.folder:
             lock = FileLock(self.folder / "nobackfill.lock")
@@ -247,12 +247,12 @@ class QdrantStore:
             except Timeout:
                 raise self._taken() from None
             try:
-                yield
+                yield lambda: None  # the system keeps it for as long as this process lives
             finally:
                 lock.release()
             return
-        with self._lease():
-            yield
+        with self._lease() as check:
+            yield check
 
     def close(self) -> None:  # noqa: D102
         if self._client is not None:
@@ -272,10 +272,16 @@ class QdrantStore:
                     f"{self.url}: another process has it open; local mode serves one at a time"
                 ) from error
             return self._client
-        parts = urlsplit(self.address)
+        try:
+            parts = urlsplit(self.address)
+            port = parts.port or 6333
+        except ValueError:  # its message would quote what may be the key
+            raise GalleryError(
+                f"{self.url}: this address cannot be read; write special characters of the key as %XX"
+            ) from None
         self._client = QdrantClient(
             url=f"{parts.scheme.removeprefix('qdrant+')}://{parts.hostname}",
-            port=parts.port or 6333,
+            port=port,
             api_key=parts.password or parts.username or os.environ.get("QDRANT_API_KEY"),
             prefix=parts.path.strip("/") or None,
             timeout=60,
@@ -323,7 +329,7 @@ class QdrantStore:
                 return
 
     @contextlib.contextmanager
-    def _lease(self) -> Iterator[None]:
+    def _lease(self) -> Iterator[Callable[[], None]]:
         owner, ended = uuid.uuid4().hex, threading.Event()
 
         def renew() -> None:
@@ -337,20 +343,30 @@ class QdrantStore:
         if json.loads(self.read("lease") or b"{}").get("owner") != owner:
             raise self._taken()
 
+        def ours() -> bool:
+            return bool(json.loads(self.read("lease") or b"{}").get("owner") == owner)
+
         def keep() -> None:
             while not ended.wait(LEASE / 3):
                 with contextlib.suppress(GalleryError):
+                    if not ours():  # silent for too long: another one has it
+                        return
                     renew()
+
+        def check() -> None:
+            if not ours():
+                raise GalleryError(lock_lost(self.url))
 
         keeper = threading.Thread(target=keep, daemon=True)
         keeper.start()
         try:
-            yield
+            yield check
         finally:
             ended.set()
             keeper.join()
             with contextlib.suppress(GalleryError):
-                self.write("lease", None)
+                if ours():
+                    self.write("lease", None)
 
     def _taken(self) -> GalleryError:
         return GalleryError(f"{self.url}: another process is changing this gallery; wait for it to end")

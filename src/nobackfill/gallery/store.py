@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -96,11 +96,19 @@ class Store(Protocol):
     def compact(self) -> None:
         """Give back space, rebuild indexes, forget kept vectors."""
 
-    def lock(self) -> AbstractContextManager[None]:
-        """For one writer at a time; gone with its owner. Raises `GalleryError` if taken."""
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+        """For one writer at a time; gone with its owner. Raises `GalleryError` if taken.
+
+        Gives a function for long work to call now and then: it raises `GalleryError` if the lock was lost meanwhile.
+        """
 
     def close(self) -> None:
         """Let go of files and connections."""
+
+
+def lock_lost(url: str) -> str:
+    """What to say when another process may have taken the lock over."""
+    return f"{url}: lost the lock on this gallery (an outage?); nothing more is written, the same command goes on"
 
 
 def without_credentials(url: str) -> str:
@@ -109,6 +117,8 @@ def without_credentials(url: str) -> str:
     if not slashes:
         scheme, _, rest = url.partition(":")
         return url if scheme in ("faiss", "qdrant") else f"{scheme}:{rest.rpartition('@')[2]}"
-    tail, _, table = tail.partition("#")
-    tail = tail.partition("?")[0].rpartition("@")[2]
-    return f"{head}://{tail}" + (f"#{table}" if table else "")
+    login, _, place = tail.rpartition("@")
+    if any(mark in login for mark in "/?#@"):  # of a password that is not encoded; where it ends, nobody knows
+        return f"{head}://…"
+    place, _, table = place.partition("#")
+    return f"{head}://{place.partition('?')[0]}" + (f"#{table}" if table else "")

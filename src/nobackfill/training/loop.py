@@ -33,7 +33,16 @@ from nobackfill.training.setup import Setup, prepare, resolve
 from nobackfill.training.start import make_optimizer, train_mode
 from nobackfill.training.stopping import stop_signals
 from nobackfill.training.summary import run_summary
-from nobackfill.training.unfinished import METRICS, check_same_run, is_trained, publish, unfinished, working_folder
+from nobackfill.training.unfinished import (
+    METRICS,
+    DoneElsewhereError,
+    check_same_data,
+    check_same_run,
+    is_trained,
+    publish,
+    unfinished,
+    working_folder,
+)
 
 LOOK_EVERY = 50  # steps between two looks at the loss; a look waits for the device
 
@@ -72,7 +81,13 @@ def train(
     accelerator = start_processes(config)
     device, main = accelerator.device, accelerator.is_main_process
     with contextlib.ExitStack() as stack:
-        working = stack.enter_context(working_folder(out, config, resume=resume)) if main else unfinished(out)
+        try:
+            working = stack.enter_context(working_folder(out, config, resume=resume)) if main else unfinished(out)
+        except DoneElsewhereError:
+            if accelerator.num_processes > 1:  # the others are past this point
+                raise RunError(f"{out}: another launch has just finished this run; nothing is left to do") from None
+            check_same_run(out, config)
+            return out
         accelerator.wait_for_everyone()
         if not is_trained(working):
             stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
@@ -96,6 +111,8 @@ def _train(
     precision, why = choose_precision(config.precision, device)
     torch.manual_seed(config.seed)
     setup = prepare(config, accelerator)
+    if accelerator.is_main_process:
+        check_same_data(working, {**setup.marks(), "precision": precision})
     network: Network = setup.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batch_norm(config, network, accelerator)
     if config.compile:

@@ -39,6 +39,8 @@ def stop_signals() -> Iterator[Stop]:
         return
 
     def note(number: int, _: FrameType | None) -> None:
+        if os.getpid() != owner and number == signal.SIGINT:
+            return  # Ctrl-C reaches the workers too; the process they work for tells them when to end
         if os.getpid() != owner or stop.number:  # a worker process, or out of patience
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)

@@ -15,12 +15,39 @@ from filelock import FileLock, Timeout
 from nobackfill.config import RunConfig, dump_config, load_config
 from nobackfill.errors import NobackfillError, RunError
 from nobackfill.files import publish_folder, write_text
+from nobackfill.models.runfolder import is_run
 from nobackfill.training.checkpoint import newest
 from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints
 from nobackfill.training.stopping import StoppedError
 
-LOCK, FAILURE, METRICS = "lock", "failure.txt", "metrics.json"
+LOCK, FAILURE, METRICS, DATA = "lock", "failure.txt", "metrics.json", "data.json"
 PATIENCE = 10  # seconds: workers of a process that was killed hold its lock until they notice
+
+
+class DoneElsewhereError(Exception):
+    """Another process has finished this run while this one waited for its lock."""
+
+
+def check_same_data(working: Path, marks: dict[str, Any]) -> None:
+    """Note what a run works on, or raise `RunError` if it was begun on something else.
+
+    Args:
+        working: folder of the unfinished run.
+        marks: what was found now, by its name in words.
+    """
+    path = working / DATA
+    if not path.is_file():
+        write_text(path, json.dumps(marks, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    changed = [
+        f"{name} ({before.get(name)}, now {value})" for name, value in marks.items() if before.get(name) != value
+    ]
+    if changed:
+        raise RunError(
+            f"{working}: was begun on other data or another machine, {', '.join(changed)}; a run goes on only as it "
+            "was begun"
+        )
 
 
 def unfinished(out: Path) -> Path:
@@ -58,11 +85,7 @@ def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Pa
     teachers = teacher_fingerprints(config)  # before anything is made: one may be missing
     made = [folder for folder in working.parents if not folder.exists()]
     working.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(working / LOCK)
-    try:
-        lock.acquire(timeout=PATIENCE if resume else 0)
-    except Timeout:
-        raise RunError(f"{working}: another process is training this run") from None
+    lock = _locked(working, out, PATIENCE if resume else 0)
     try:
         (working / FAILURE).unlink(missing_ok=True)
         for leftover in working.rglob(".*"):  # of writing that was cut short
@@ -88,6 +111,24 @@ def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Pa
         lock.release()
 
 
+def _locked(working: Path, out: Path, patience: float) -> FileLock:
+    """The lock of a run, taken; raises `RunError` if another process has it, `DoneElsewhereError` if it is done."""
+    lock = FileLock(working / LOCK)
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise RunError(f"{working}: another process is training this run") from None
+    except FileNotFoundError:  # renamed while we waited
+        raise DoneElsewhereError from None
+    if is_run(out):  # finished by another process after we looked
+        lock.release()
+        (working / LOCK).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # not empty: somebody else's
+            working.rmdir()
+        raise DoneElsewhereError
+    return lock
+
+
 def is_trained(working: Path) -> bool:
     """Whether all is written and only the last rename is missing: `metrics.json` is written last."""
     return (working / METRICS).is_file()
@@ -96,8 +137,9 @@ def is_trained(working: Path) -> bool:
 def publish(working: Path, out: Path) -> None:
     """Drop what only an unfinished run needs and rename the folder to `out`."""
     shutil.rmtree(working / "checkpoint", ignore_errors=True)
-    (working / LOCK).unlink(missing_ok=True)
+    (working / DATA).unlink(missing_ok=True)
     publish_folder(working, out)
+    (out / LOCK).unlink(missing_ok=True)  # not before: whoever waits for it must not find the folder free
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
