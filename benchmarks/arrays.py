@@ -47,10 +47,10 @@ def main() -> None:
         one = ridge(found, [0.1])[0]
         encoder, weight = map_encoder("ridge", one, named_prefix("y", dim)), one.weight.astype(np.float32)
         some = np.array(x[: min(rows, 100_000)])
-        products, applied = [], []
-        for _ in range(3 * arguments.repeats):
-            products.append(timed(lambda: [some[s : s + 4096] @ weight.T for s in range(0, len(some), 4096)]))
-            applied.append(timed(lambda: encoder.encode(some)))
+        # Not in turns: the threads of numpy's and of torch's products wait actively for a while, in each other's way.
+        repeats = range(3 * arguments.repeats)
+        products = [timed(lambda: [some[s : s + 4096] @ weight.T for s in range(0, len(some), 4096)]) for _ in repeats]
+        applied = [timed(lambda: encoder.encode(some)) for _ in repeats]
         figures |= {"product_s": min(products), "applied_s": min(applied), "applied_rows": len(some)}
         figures["apply_to_floor"] = min(products) / min(applied)
     for name, value in figures.items():

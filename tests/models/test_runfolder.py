@@ -16,7 +16,7 @@ import nobackfill
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import DataError, NobackfillError, RunError
 from nobackfill.models import BasisTransformHead, Encoder, Network, build_backbone, load, save
-from nobackfill.models.encoder import finished_encoder
+from nobackfill.models.finished import finished_encoder
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 12, 10, 3), dtype=np.uint8)
 PREPROCESSING = Preprocessing(image_size=8)

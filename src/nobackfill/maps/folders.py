@@ -16,7 +16,7 @@ from nobackfill.files import whole_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap
 from nobackfill.models import Encoder, Network, Prefix, build_backbone, runfolder
-from nobackfill.models.encoder import finished_encoder
+from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import FrozenBasisHead, Head, UnitHead
 
 

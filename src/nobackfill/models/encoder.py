@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from nobackfill.data.imageset import Images, ImageSet
 from nobackfill.data.loader import Loader
-from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
+from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import DataError
 from nobackfill.models.network import Network
-from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, Prefix, fingerprint
+from nobackfill.models.spec import EmbeddingSpec
 from nobackfill.progress import track
 
 
@@ -88,36 +88,6 @@ class Encoder(nn.Module):
         preprocessing = self.spec.preprocessing
         assert isinstance(preprocessing, Preprocessing)  # noqa: S101 (a text model is a TextEncoder)
         return Loader(samples, preprocessing, device, workers).batches(np.arange(len(samples)), batch_size)
-
-
-def finished_encoder(
-    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[Prefix, ...] = ()
-) -> Encoder:
-    """Wrap a trained network: fold its head, fingerprint it, name the generation."""
-    from nobackfill.models.vectors import VectorEncoder  # noqa: PLC0415 (it is an Encoder)
-
-    kind = VectorEncoder if isinstance(preprocessing, VectorPreprocessing) else Encoder
-    return kind(network, finished_spec(network, method, preprocessing, prefixes))
-
-
-def finished_spec(
-    network: Network,
-    method: str,
-    preprocessing: AnyPreprocessing,
-    prefixes: tuple[Prefix, ...] = (),
-) -> EmbeddingSpec:
-    """The spec of a trained network, whose head this folds."""
-    network.head.fold()
-    mark = fingerprint(network.architecture, preprocessing, network.state_dict())
-    return EmbeddingSpec(
-        generation=f"{method}-{mark[:12]}",
-        dim=network.head.dim,
-        norm=network.head.norm,
-        prefixes=prefixes,
-        fingerprint=mark,
-        architecture=network.architecture,
-        preprocessing=preprocessing,
-    )
 
 
 def check_images(images: Any) -> Images:

@@ -7,7 +7,8 @@ from pathlib import Path
 from nobackfill.data.imageset import Modality
 from nobackfill.errors import ConfigError
 from nobackfill.models.clip import read_image_preprocessing, read_tokenizer, read_tower
-from nobackfill.models.encoder import Encoder, finished_encoder, finished_spec
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.finished import finished_encoder, finished_spec
 from nobackfill.models.heads import UnitHead
 from nobackfill.models.network import Network
 from nobackfill.models.spec import Prefix

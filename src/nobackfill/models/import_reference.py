@@ -23,7 +23,8 @@ from torch.nn.utils.parametrizations import orthogonal
 
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import ConfigError, RunError
-from nobackfill.models.encoder import Encoder, finished_encoder
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import BasisTransformHead, Head, PlainHead
 from nobackfill.models.network import Network
 from nobackfill.models.reference import PREFIX, build_reference

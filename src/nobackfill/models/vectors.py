@@ -58,11 +58,13 @@ class VectorEncoder(Encoder):
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(samples), batch_size):
-            # A copy: torch wants to own what it gets.
-            rows = torch.from_numpy(np.array(samples[start : start + batch_size], np.float32)).to(device)
+            block = samples[start : start + batch_size]
+            if block.dtype != np.float32 or not (block.flags.writeable and block.flags.c_contiguous):
+                block = np.array(block, np.float32)  # torch wants what it could write to
+            rows = torch.from_numpy(block).to(device)
             lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
             sound = lengths.isfinite() & (lengths > 0)
             if not sound.all():
                 bad = start + int((~sound).nonzero()[0, 0])
                 raise DataError(f"vectors: row {bad} is zero or not finite; it has no direction")
-            yield torch.arange(start, start + len(rows)), rows.div_(lengths)
+            yield torch.arange(start, start + len(rows)), rows / lengths

@@ -21,7 +21,7 @@ from nobackfill.data.loader import Loader
 from nobackfill.errors import RunError
 from nobackfill.files import require_new, write_text
 from nobackfill.models import Network, runfolder
-from nobackfill.models.encoder import finished_encoder
+from nobackfill.models.finished import finished_encoder
 from nobackfill.progress import bar, note
 from nobackfill.training.checkpoint import Position, newest, read_position, restore_checkpoint
 from nobackfill.training.keeping import Keeper

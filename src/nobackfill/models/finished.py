@@ -1,0 +1,37 @@
+"""From a trained network to an encoder: head folded, fingerprint taken, generation named."""
+
+from __future__ import annotations
+
+from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.network import Network
+from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, Prefix, fingerprint
+from nobackfill.models.vectors import VectorEncoder
+
+
+def finished_encoder(
+    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[Prefix, ...] = ()
+) -> Encoder:
+    """Wrap a trained network: fold its head, fingerprint it, name the generation."""
+    kind = VectorEncoder if isinstance(preprocessing, VectorPreprocessing) else Encoder
+    return kind(network, finished_spec(network, method, preprocessing, prefixes))
+
+
+def finished_spec(
+    network: Network,
+    method: str,
+    preprocessing: AnyPreprocessing,
+    prefixes: tuple[Prefix, ...] = (),
+) -> EmbeddingSpec:
+    """The spec of a trained network, whose head this folds."""
+    network.head.fold()
+    mark = fingerprint(network.architecture, preprocessing, network.state_dict())
+    return EmbeddingSpec(
+        generation=f"{method}-{mark[:12]}",
+        dim=network.head.dim,
+        norm=network.head.norm,
+        prefixes=prefixes,
+        fingerprint=mark,
+        architecture=network.architecture,
+        preprocessing=preprocessing,
+    )
