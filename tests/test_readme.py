@@ -31,7 +31,7 @@ def test_the_python_example_runs(
     assert dims.startswith("40 (Prefix(generation='independent-")
     assert "dim=32" in dims
     assert all(0.5 < float(score) <= 1 for score in scores.split())
-    assert verdict.startswith("ship Interval(mean=0.")
+    assert verdict.startswith("ship Difference(mean=0.")
 
 
 def commands() -> list[str]:

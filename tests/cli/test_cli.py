@@ -208,7 +208,12 @@ def test_demo_is_the_digits_scenario(
     tiny = Path(write_scenario(Path("tiny"), generations=2))
     monkeypatch.setattr(demo, "_scenario", lambda: tiny)
     assert run(["demo", "--seeds", "1"]) == 0
-    assert {path.name for path in Path("nobackfill-demo").iterdir()} == {"report.json", "matrix.png", "seed0"}
+    assert {path.name for path in Path("nobackfill-demo").iterdir()} == {
+        "report.json",
+        "matrix.png",
+        "learning.png",
+        "seed0",
+    }
     capsys.readouterr()
     assert run(["demo", "--seeds", "1"]) == 2
     assert "nobackfill-demo: this output folder exists and is not empty" in capsys.readouterr().err

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nobackfill.errors import DataError
-from nobackfill.evaluation import Interval, backfilling_curve, compare, judge, paired_bootstrap, retrieval_metrics
+from nobackfill.evaluation import (
+    Difference,
+    Interval,
+    backfilling_curve,
+    compare,
+    judge,
+    paired_bootstrap,
+    retrieval_metrics,
+)
 from nobackfill.evaluation.vectors import unit
 from nobackfill.evaluation.verdict import verdict
 
@@ -103,14 +111,14 @@ def test_nothing_to_gain_is_no_gain() -> None:
     old, _, labels = models()
     upgrade = compare(old, old, labels, independent=old, exclude_self=True)
     assert upgrade.gain == {"top1": None, "top5": None, "mean_ap": None}
-    assert upgrade.change["new/new"]["top1"] == Interval(0, 0, 0)
+    assert upgrade.change["new/new"]["top1"] == Difference(0, 0, 0)
     assert upgrade.verdict.word == "do not ship"
 
 
 def change(at_once: tuple[float, float], backfilled: tuple[float, float] | None) -> Any:
-    def intervals(signs: tuple[float, float]) -> dict[str, Interval]:
+    def intervals(signs: tuple[float, float]) -> dict[str, Difference]:
         return {
-            score: Interval(sign, sign - 0.5, sign + 0.5)
+            score: Difference(sign, sign - 0.5, sign + 0.5)
             for score, sign in zip(("top1", "mean_ap"), signs, strict=True)
         }
 
@@ -136,7 +144,7 @@ def test_verdict(at_once: Any, backfilled: Any, word: str) -> None:
     found = verdict(change(at_once, backfilled))
     assert found.word == word
     assert found.reasons[0].startswith("Nothing backfilled (new/old against old/old): top-1 ")
-    assert ("+100.0 points [+50.0, +150.0]" in found.reasons[0]) == (1 in at_once)
+    assert ("+100.0 [+50.0, +150.0] points" in found.reasons[0]) == (1 in at_once)
 
 
 def test_intervals_cover_the_truth_95_times_in_100() -> None:

@@ -12,14 +12,26 @@ def report(
     source: Annotated[
         Path, typer.Argument(help="Folder that `run` filled, or a file of `evaluate --json`.", show_default=False)
     ],
-    out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(help="File to write: HTML, or by the ending .md Markdown.")] = Path(
+        "report.html"
+    ),
+    against: Annotated[str | None, typer.Option(help="Markdown: hold the others against this method.")] = None,
 ) -> None:
-    """Write one HTML file with verdict, matrix, curves, changed answers and classes; it needs no network.
+    """Write one HTML file with verdict, matrix, curves, changed answers and classes, which needs no network; or tables.
 
     Example: `nobackfill report runs/cifar100 --out report.html`
     """
+    from nobackfill.errors import DataError
     from nobackfill.files import write_text
     from nobackfill.reports.html import build_report, read_document
+    from nobackfill.reports.markdown import build_markdown
 
-    write_text(out, build_report(read_document(source), str(source)))
+    document = read_document(source)
+    if out.suffix.lower() == ".md":
+        write_text(out, build_markdown(document, str(source), against))
+        typer.echo(f"{out}: Markdown tables")
+        return
+    if against is not None:
+        raise DataError(f"--against is for Markdown; expected an --out that ends in .md, got {out}")
+    write_text(out, build_report(document, str(source)))
     typer.echo(f"{out}: open it in a browser")

@@ -33,17 +33,19 @@ def run(
 
 
 def report(scenario: ScenarioConfig, out: Path) -> None:
-    """Run a scenario, print its tables, write `report.json` and `matrix.png` to `out`."""
+    """Run a scenario, print its tables, write `report.json` and the pictures to `out`."""
     import time
 
     from nobackfill.config import INDEPENDENT
     from nobackfill.errors import RunError
+    from nobackfill.evaluation.verdict import JUDGED
     from nobackfill.files import write_text
     from nobackfill.reports.figures import row, to_json
     from nobackfill.reports.lineage import draw_matrices, lineage_table, long_table, summary
+    from nobackfill.reports.rankings import ranking_sentence, ranking_values
     from nobackfill.reports.scenario import Judgements
     from nobackfill.reports.tables import print_table
-    from nobackfill.reports.training import draw_history, history
+    from nobackfill.reports.training import draw_history, draw_learning, history
     from nobackfill.reports.upgrades import plain
     from nobackfill.training.scenario import run_scenario, scenario_test_set
 
@@ -65,11 +67,14 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
             judgements.judged(), key=lambda judged: judged[0][0] == INDEPENDENT
         )  # the bound last
     ]
+    rankings = judgements.rankings()
     seconds = round(time.perf_counter() - started, 1)
     figures = {"summary": summary(rows, names), "generations": names, "seconds": seconds}
+    figures["rankings"] = list(map(ranking_values, rankings))
     settings = {"out": str(out), "seeds": scenario.seeds, "set": scenario.set}
     write_text(out / "report.json", to_json(rows, **figures, upgrades=upgrades, training=training, settings=settings))
     draw_matrices(rows, names, out / "matrix.png")
+    learning = ", learning.png" if draw_learning(training, names[-1], out / "learning.png") else ""
     print_table(lineage_table(rows, names))
     if len(names) > 2:
         print_table(long_table(rows, names))
@@ -81,4 +86,7 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     for upgrade in upgrades:
         step = f"{upgrade['method']}, {upgrade['old']} → {upgrade['new']}"
         typer.echo(f"{step}: {upgrade['verdict']['word']}. {upgrade['verdict']['reasons'][0]}")
-    typer.echo(f"{out}: report.json, matrix.png and the run folders, after {seconds:.0f} s")
+    for ranked in rankings:
+        if ranked[0] == names[-1] and ranked[2] in JUDGED:
+            typer.echo(ranking_sentence(ranked))
+    typer.echo(f"{out}: report.json, matrix.png{learning} and the run folders, after {seconds:.0f} s")

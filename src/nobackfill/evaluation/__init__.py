@@ -1,9 +1,10 @@
 """Arrays in, figures out. Knows no model."""
 
 from nobackfill.evaluation.backfilling import Curve, backfilling_curve
-from nobackfill.evaluation.bootstrap import Interval, paired_bootstrap
+from nobackfill.evaluation.bootstrap import Difference, Interval, paired_bootstrap
 from nobackfill.evaluation.compare import Upgrade, compare, judge
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
+from nobackfill.evaluation.rivals import Ranking, rank
 from nobackfill.evaluation.spread import Spread
 from nobackfill.evaluation.upgrade import (
     average_compatibility,
@@ -15,7 +16,9 @@ from nobackfill.evaluation.upgrade import (
 
 __all__ = [
     "Curve",
+    "Difference",
     "Interval",
+    "Ranking",
     "RetrievalMetrics",
     "Spread",
     "Upgrade",
@@ -26,6 +29,7 @@ __all__ = [
     "is_compatible",
     "judge",
     "paired_bootstrap",
+    "rank",
     "retrieval_metrics",
     "self_accuracy_loss",
     "update_gain",

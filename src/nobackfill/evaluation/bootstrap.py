@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,16 +22,24 @@ class Interval:
     low: float
     high: float
 
-    @property
-    def word(self) -> Word:
-        """What a difference with this interval says: its sign, if zero lies outside."""
-        return "better" if self.low > 0 else "worse" if self.high < 0 else "cannot tell"
-
     @classmethod
-    def of(cls, mean: float, replicates: Doubles) -> Interval:
+    def of(cls, mean: float, replicates: Doubles) -> Self:
         """Percentiles 2.5 and 97.5 of the replicates [b] around a mean."""
         low, high = np.percentile(replicates, (2.5, 97.5))
         return cls(float(mean), float(low), float(high))
+
+    def points(self) -> str:
+        """`+1.2 [+0.3, +2.1]`, of a figure in 0–1."""
+        return f"{100 * self.mean:+.1f} [{100 * self.low:+.1f}, {100 * self.high:+.1f}]"
+
+
+class Difference(Interval):
+    """Of two figures of which more is better, the one judged minus the one it is held against."""
+
+    @property
+    def word(self) -> Word:
+        """What it says: its sign, if zero lies outside the interval."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "cannot tell"
 
 
 def paired_bootstrap(values: Doubles, *, replicates: int = REPLICATES, seed: int = 0) -> tuple[Doubles, Doubles]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from nobackfill.errors import DataError
 from nobackfill.evaluation.backfilling import Curve, backfilling_curve
-from nobackfill.evaluation.bootstrap import REPLICATES, Doubles, Interval, paired_bootstrap
+from nobackfill.evaluation.bootstrap import REPLICATES, Difference, Doubles, Interval, paired_bootstrap
 from nobackfill.evaluation.relevance import Relevant
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 from nobackfill.evaluation.upgrade import update_gain
@@ -63,7 +63,7 @@ class Upgrade:
     without_match: int
     seeds: int
     scores: dict[str, dict[str, Interval]]
-    change: dict[str, dict[str, Interval]]
+    change: dict[str, dict[str, Difference]]
     gain: dict[str, Interval | None]
     loss: dict[str, Interval | None]
     flips: dict[str, Flips]
@@ -173,21 +173,28 @@ def judge(
         np.stack([np.asarray(values, np.float64) for values in columns.values()]), replicates=replicates, seed=seed
     )
 
-    def figure(key: tuple[str, str], minus: tuple[str, str] | None = None) -> Interval:
-        own = order[key]
-        if minus is None:
-            return Interval.of(means[own], drawn[:, own])
-        return Interval.of(means[own] - means[order[minus]], drawn[:, own] - drawn[:, order[minus]])
+    def figure(key: tuple[str, str]) -> Interval:
+        return Interval.of(means[order[key]], drawn[:, order[key]])
+
+    def difference(score: str, cell: str, against: str) -> Difference:
+        own, base = order[cell, score], order[against, score]
+        return Difference.of(means[own] - means[base], drawn[:, own] - drawn[:, base])
 
     def gain(score: str) -> Interval | None:
-        if "independent" not in names or figure(("independent", score), ("old/old", score)).word != "better":
+        if "independent" not in names or difference(score, "independent", "old/old").word != "better":
             return None
         parts = [order[cell, score] for cell in ("new/old", "old/old", "independent")]
         ratios = np.array([update_gain(*line) for line in drawn[:, parts]])
         return Interval.of(update_gain(*means[parts]), ratios[np.isfinite(ratios)])
 
-    change = {cell: {score: figure((cell, score), ("old/old", score)) for score in SCORES} for cell in newer}
-    loses = {"independent", "new/new"} <= set(names)
+    change = {cell: {score: difference(score, cell, "old/old") for score in SCORES} for cell in newer}
+
+    def loss(score: str) -> Interval | None:
+        if not {"independent", "new/new"} <= set(names):
+            return None
+        lead = difference(score, "independent", "new/new")
+        return Interval(lead.mean, lead.low, lead.high)  # more of it is not better: it has no word
+
     return Upgrade(
         queries=int(counted.sum()),
         without_match=int((~counted).sum()),
@@ -195,7 +202,7 @@ def judge(
         scores={cell: {score: figure((cell, score)) for score in SCORES} for cell in names},
         change=change,
         gain={score: gain(score) for score in SCORES},
-        loss={score: figure(("independent", score), ("new/new", score)) if loses else None for score in SCORES},
+        loss={score: loss(score) for score in SCORES},
         flips={cell: Flips(figure((cell, "negative")), figure((cell, "positive"))) for cell in newer},
         classes=_classes(table, ("old/old", *newer), np.asarray(labels)[counted], class_names)
         if labels is not None

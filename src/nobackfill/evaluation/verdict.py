@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nobackfill.evaluation.bootstrap import Interval
+from nobackfill.evaluation.bootstrap import Difference
 
 Advice = Literal["ship", "ship and backfill", "do not ship"]
 JUDGED = ("top1", "mean_ap")  # the scores a verdict looks at
@@ -27,7 +27,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def verdict(change: Mapping[str, Mapping[str, Interval]]) -> Verdict:
+def verdict(change: Mapping[str, Mapping[str, Difference]]) -> Verdict:
     """Whether to ship, from the changes of `new/old` and (if known) `new/new` against the status quo.
 
     Ship if search in the old gallery gets better at once; ship and backfill if it cannot be told from the status quo
@@ -51,16 +51,11 @@ def verdict(change: Mapping[str, Mapping[str, Interval]]) -> Verdict:
     return Verdict("do not ship", tuple(reasons))
 
 
-def _together(values: Mapping[str, Interval]) -> str:
+def _together(values: Mapping[str, Difference]) -> str:
     words = {values[score].word for score in JUDGED} - {"cannot tell"}
     return "cannot tell" if not words else "mixed" if len(words) > 1 else words.pop()
 
 
-def _sentence(values: Mapping[str, Interval]) -> str:
-    points = ", ".join(f"{_NAMES[score]} {_points(values[score])}" for score in JUDGED)
+def _sentence(values: Mapping[str, Difference]) -> str:
+    points = ", ".join(f"{_NAMES[score]} {values[score].points()} points" for score in JUDGED)
     return f"{points}: {_WORDS[_together(values)]}."
-
-
-def _points(interval: Interval) -> str:
-    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.1f} points [{low:+.1f}, {high:+.1f}]"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nobackfill.evaluation import Interval, RetrievalMetrics, paired_bootstrap, retrieval_metrics
+from nobackfill.evaluation import Difference, RetrievalMetrics, paired_bootstrap, retrieval_metrics
 from nobackfill.evaluation.neighbours import neighbours, overlap, own_ranks
 from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.fits import NEAREST, Candidate
@@ -43,7 +43,7 @@ class Line:
     top1: float | None = None
     top10: float | None = None
     mean_ap: float | None = None
-    change: dict[str, Interval] | None = None
+    change: dict[str, Difference] | None = None
     choice: str = ""
     validation: float | None = None
 
@@ -175,7 +175,7 @@ def _with_changes(lines: list[Line], values: list[dict[str, Any]]) -> list[Line]
         change = {}
         for offset, name in enumerate(names):
             one, base = place * len(names) + offset, offset
-            change[name] = Interval.of(means[one] - means[base], draws[:, one] - draws[:, base])
+            change[name] = Difference.of(means[one] - means[base], draws[:, one] - draws[:, base])
         judged.append(Line(**{**line.__dict__, "change": change}))
     return judged
 

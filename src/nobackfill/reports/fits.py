@@ -29,9 +29,7 @@ def fit_table(found: Fitted) -> Table:
     for line in found.lines:
         scores = [f"{100 * value:.1f}" for value in (line.top1, line.top10, line.mean_ap) if value is not None]
         change = (line.change or {}).get("mean_ap" if labelled else "overlap")
-        against = (
-            "" if change is None else f"{100 * change.mean:+.1f} [{100 * change.low:+.1f}, {100 * change.high:+.1f}]"
-        )
+        against = change.points() if change else ""
         cells = [escape(line.name), line.searched, str(line.dim), *scores, f"{100 * line.overlap:.1f}", against]
         table.add_row(*cells, line.word, escape(line.choice))
     return table

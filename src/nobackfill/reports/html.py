@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError
 
 from nobackfill.errors import DataError
+from nobackfill.evaluation.verdict import JUDGED
 from nobackfill.reports.charts import Chart, chart
 from nobackfill.reports.figures import SCORES
 from nobackfill.reports.lineage import methods_of
@@ -69,6 +70,7 @@ def build_report(document: dict[str, Any], origin: str) -> str:
             fit=document.get("fit"),
             upgrades=[{**upgrade, "curve_chart": _curve_chart(upgrade)} for upgrade in upgrades],
             matrices=_matrices(document["rows"], document["generations"]),
+            rankings=[_ranking(each) for each in document.get("rankings", []) if each["score"] in JUDGED],
             training=_training_chart(document.get("training", {})),
             settings=document.get("settings", {}),
             versions=document.get("versions", {}),
@@ -117,6 +119,14 @@ def _training_chart(training: dict[str, list[dict[str, float]]]) -> Chart | None
         if lines and lines[0]["loss"]
     }
     return chart("Training loss", "epoch", "loss, first epoch = 1", series)
+
+
+def _ranking(ranking: dict[str, Any]) -> dict[str, Any]:
+    """With a line a method: its differences to the methods below it, None where it is not the higher one."""
+    names = [each["method"] for each in ranking["methods"]]
+    found = {(each["method"], each["against"]): each for each in ranking["differences"]}
+    lines = [{**each, "cells": [found.get((each["method"], name)) for name in names]} for each in ranking["methods"]]
+    return {**ranking, "lines": lines}
 
 
 def _matrices(rows: list[dict[str, Any]], generations: list[str]) -> list[dict[str, Any]]:

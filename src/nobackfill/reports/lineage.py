@@ -18,6 +18,8 @@ from nobackfill.evaluation import Spread, average_compatibility, average_score, 
 from nobackfill.files import whole_file
 from nobackfill.reports.figures import SCORES
 
+MATRIX_CELLS = 10  # side by side in the picture
+
 Row = dict[str, Any]
 Cells = dict[tuple[str, str], list[float]]
 
@@ -127,11 +129,16 @@ def draw_matrices(rows: Sequence[Row], generations: Sequence[str], path: Path, s
     reach = max(0.01, *(abs(spread.mean - status_quo.mean) for cells in means.values() for spread in cells.values()))
     colours, norm = mpl.colormaps["RdBu"], mpl.colors.Normalize(-reach, reach)
 
-    figure = Figure(figsize=(1 + 1.25 * count * len(methods), 1.1 + 1.25 * count), layout="constrained")
+    wide = min(len(methods), max(1, MATRIX_CELLS // count))
+    high = -(-len(methods) // wide)
+    figure = Figure(figsize=(1 + 1.25 * count * wide, 0.5 + (0.8 + 1.25 * count) * high), layout="constrained")
     figure.suptitle(
         f"{SCORES[score]} in %, query × gallery; colour: change against {generations[0]}/{generations[0]}", fontsize=10
     )
-    for axes, method in zip(figure.subplots(1, len(methods), squeeze=False)[0], methods, strict=True):
+    places = figure.subplots(high, wide, squeeze=False).ravel()
+    for axes in places[len(methods) :]:
+        axes.set_axis_off()
+    for axes, method in zip(places, methods, strict=False):
         axes.set(title=method, xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
         axes.set(xlabel="gallery", ylabel="query")
         axes.set_xticks(range(count), generations)

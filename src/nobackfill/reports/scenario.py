@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT
 from nobackfill.data import ImageSet
-from nobackfill.evaluation import Curve, RetrievalMetrics, Upgrade, backfilling_curve, judge
+from nobackfill.evaluation import Curve, Ranking, RetrievalMetrics, Upgrade, backfilling_curve, judge, rank
 from nobackfill.reports.examples import Items, flip_examples
+from nobackfill.reports.figures import SCORES
 
 Vectors = NDArray[np.float32]
 Step = tuple[str, str, str]  # method, old and new generation
@@ -70,6 +71,18 @@ class Judgements:
                 for seed in seeds
             ]
             found.append((step, judge(runs, curves, self.test.labels, self.test.class_names)))
+        return found
+
+    def rankings(self) -> list[tuple[str, str, str, Ranking]]:
+        """Query generation, gallery, score and the methods' ranking there; all but the first generation's."""
+        pairs = dict.fromkeys((query, gallery) for _, _, query, gallery in self.cells if query != self.generations[0])
+        found = []
+        for query, gallery in pairs:
+            searches: dict[str, list[RetrievalMetrics]] = {}
+            for (_, method, *names), metrics in self.cells.items():  # seeds come in order
+                if names == [query, gallery]:
+                    searches.setdefault(method, []).append(metrics)
+            found += [(query, gallery, score, rank(searches, score)) for score in SCORES]
         return found
 
     def _cell(self, seed: int, method: str, query: str, gallery: str) -> RetrievalMetrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from nobackfill.files import whole_file
@@ -26,6 +27,48 @@ def history(run: Path) -> list[Line]:
         for line in lines
         if isinstance(line, dict)
     ]
+
+
+def draw_learning(training: Mapping[str, Sequence[Line]], generation: str, path: Path) -> bool:
+    """One picture of a generation's methods: training loss on the labels by epoch, mean and range over the seeds.
+
+    Args:
+        training: `seed<n>/<generation>/<method>` → its `history`.
+        generation: whose runs.
+        path: PNG file to write.
+
+    Returns:
+        False if no run of the generation has such a loss.
+    """
+    found: dict[str, list[list[float]]] = {}
+    for name, lines in training.items():
+        _, own, method = name.split("/")
+        if own == generation and lines and all("labels" in line for line in lines):
+            found.setdefault(method, []).append([line["labels"] for line in lines])
+    if not found:
+        return False
+    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for place, (method, seeds) in enumerate(found.items()):
+        whole = list(zip(*seeds, strict=False))  # epochs that every seed has
+        epochs = range(1, len(whole) + 1)
+        style = ("-", "--", ":")[place // 10 % 3]  # ten colours, then the same in another dash
+        (line,) = axes.plot(epochs, [sum(values) / len(values) for values in whole], style, marker=".", label=method)
+        axes.fill_between(
+            epochs, list(map(min, whole)), list(map(max, whole)), color=line.get_color(), alpha=0.15, lw=0
+        )
+    band = "" if len(next(iter(found.values()))) == 1 else "; band: range over seeds"
+    axes.set(xlabel="epoch", ylabel="training loss on the labels", title=f"{generation}{band}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, ncols=2, fontsize=9)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+    return True
 
 
 def draw_history(run: Path) -> Path | None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nobackfill.evaluation import Interval, Upgrade
+from nobackfill.evaluation import Difference, Interval, Upgrade
 from nobackfill.reports.figures import SCORES
 from nobackfill.reports.tables import print_table
 
@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
     """Dataclasses, tuples and NaN as what JSON has: mappings, lists and null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {**found, "word": value.word} if isinstance(value, Interval) else found
+        return {**found, "word": value.word} if isinstance(value, Difference) else found
     if isinstance(value, dict):
         return {str(key): plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -53,7 +53,7 @@ def upgrade_sentences(upgrade: Upgrade) -> list[str]:
     if gain := upgrade.gain["top1"]:
         lines.append(f"Update gain on top-1: {gain.mean:.2f} [{gain.low:.2f}, {gain.high:.2f}]; 1 is a full backfill.")
     if loss := upgrade.loss["top1"]:
-        lines.append(f"Self-accuracy loss on top-1: {points(loss, word=False)} points below the independent model.")
+        lines.append(f"Self-accuracy loss on top-1: {loss.points()} points below the independent model.")
     for cell, flips in upgrade.flips.items():
         lines.append(
             f"First answers that changed, {cell}: {_percent(flips.positive)} of the queries from wrong to right, "
@@ -89,12 +89,6 @@ def print_upgrade(upgrade: Upgrade, old: str, new: str) -> None:
     print_table(upgrade_table(upgrade))
     for line in upgrade_sentences(upgrade):
         print(line)
-
-
-def points(interval: Interval, *, word: bool = True) -> str:
-    """`+1.2 [+0.3, +2.1] better`, in points."""
-    mean, low, high = (100 * value for value in (interval.mean, interval.low, interval.high))
-    return f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]" + (f" {interval.word}" if word else "")
 
 
 def _percent(interval: Interval) -> str:
