@@ -380,6 +380,34 @@ def test_strangers_are_refused(store: Store) -> None:
     assert gallery.verify() == []
 
 
+def test_ids_and_embedders_that_no_store_could_take(store: Store) -> None:
+    with pytest.raises(GalleryError, match=r"id 'caf\\udce9.png': is not UTF-8 text"):
+        Gallery.create(store, FIRST, [(["caf\udce9.png"], OLD_VECTORS[:1], [{}])])
+
+
+def test_an_embedder_that_returns_other_items_is_refused(store: Store) -> None:
+    gallery = upgraded(store)
+    for wrong in ([IDS[0], IDS[0]], ["another"]):
+        made = Embedded(wrong, NEW_VECTORS[: len(wrong)], {})
+        with pytest.raises(GalleryError, match="twice, or one it was not asked for"):
+            backfill(gallery, lambda _, made=made: made, SECOND.fingerprint, order="oldest")  # type: ignore[misc]
+    assert store.counts() == {1: COUNT}
+    assert backfill(gallery, embed, SECOND.fingerprint).exchanged == COUNT
+
+
+def test_verify_beside_a_backfill_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, real = upgraded(store), store.scan
+
+    def scan(size: int) -> Any:
+        for items in real(size):
+            yield items
+            store.replace(Items([IDS[5]], 2, NEW_VECTORS[5:6] / np.linalg.norm(NEW_VECTORS[5]), []), keep_old=False)
+
+    monkeypatch.setattr(store, "scan", scan)
+    with pytest.raises(GalleryError, match="exchanged while it was looked through"):
+        gallery.verify()
+
+
 def test_verify_names_what_is_wrong(store: Store) -> None:
     gallery = upgraded(store)
     store.replace(Items([IDS[2]], 2, 2 * NEW_VECTORS[2:3], []), keep_old=False)

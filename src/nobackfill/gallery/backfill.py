@@ -123,6 +123,8 @@ def backfill(
                 rows = unit_rows(made.vectors, dim, "new vectors") if made.ids else np.empty((0, dim), np.float32)
                 if len(rows) != len(made.ids):
                     raise GalleryError(f"expected {len(made.ids)} vectors for as many items, found {len(rows)}")
+                if len(set(made.ids)) != len(made.ids) or not set(made.ids) <= set(ids):
+                    raise GalleryError("the embedder returned an item twice, or one it was not asked for")
                 patiently(still_ours, store.url)
                 if made.ids:
                     items = Items(made.ids, manifest.newest, rows, [])

@@ -78,6 +78,8 @@ class Gallery:
                     raise GalleryError(
                         f"expected an id and a payload for each of {len(rows)} vectors, found {len(ids)} ids"
                     )
+                for name in ids:
+                    _check_id(name)
                 store.insert(Items(ids, 1, rows, payloads))
             store.compact()
             gallery = cls(store, Manifest(generations=(generation,), source=source))
@@ -193,10 +195,15 @@ class Gallery:
             self.store.compact()
 
     def verify(self) -> list[str]:
-        """What is wrong, a line each: generations, sizes, norms, ids that come twice, counts."""
+        """What is wrong, a line each: generations, sizes, norms, ids that come twice, counts.
+
+        Raises:
+            GalleryError: if items are exchanged meanwhile: what the scan then sees is of no one moment.
+        """
         manifest, problems = Gallery.open(self.store).manifest, []
         seen: set[str] = set()
         counts: dict[int, int] = {}
+        before = self.store.counts()
         for items in self.store.scan(4096):
             counts[items.generation] = counts.get(items.generation, 0) + len(items.ids)
             twice = seen.intersection(items.ids)
@@ -212,8 +219,12 @@ class Gallery:
             norms = np.linalg.norm(items.vectors, axis=1)
             for place in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)).tolist():
                 problems.append(f"item {items.ids[place]!r}: its vector has norm {norms[place]:.4f}, not 1")
-        if counts != self.store.counts():
-            problems.append(f"the store counts {self.store.counts()} items by generation, a scan finds {counts}")
+        if self.store.counts() != before:
+            raise GalleryError(
+                f"{self.store.url}: items were exchanged while it was looked through; verify after the backfill"
+            )
+        if counts != before:
+            problems.append(f"the store counts {before} items by generation, a scan finds {counts}")
         return problems
 
     def _compares(self, manifest: Manifest, asked: int, stored: int) -> bool:
@@ -263,6 +274,13 @@ def merged(
             answers[name] = (factor * score + offset, number)
     best = sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))[:k]
     return [(name, score, number) for name, (score, number) in best]
+
+
+def _check_id(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise GalleryError(f"id {name!r}: is not UTF-8 text, which stores ask for; rename the file") from None
 
 
 def vectors_of(store: Store, ids: list[str], generation: int) -> tuple[list[str], Floats]:

@@ -77,7 +77,10 @@ class PostgresStore:
             )
             self._execute(cursor, "CREATE TABLE {documents} (name text PRIMARY KEY, data bytea NOT NULL)")
 
-        self._transaction(make)
+        try:
+            self._transaction(make)
+        except self.psycopg.errors.UniqueViolation:  # by another process, since we looked
+            raise GalleryError(f"{self.url}: the table exists; choose another name or drop it") from None
         self._register()
 
     def add_generation(self, number: int, dim: int) -> None:

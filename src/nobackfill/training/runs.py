@@ -56,9 +56,9 @@ def find_runs(folder: Path) -> Iterator[RunState]:
 
 def run_state(run: Path) -> RunState:
     """How far a run is; a folder that cannot be read is reported as `damaged`."""
-    age = max(0.0, time.time() - max(path.stat().st_mtime for path in (run, *run.iterdir())))
-    config: RunConfig | None = None
+    age, config = 0.0, None
     try:
+        age = max(0.0, time.time() - max(path.stat().st_mtime for path in (run, *run.iterdir())))
         config = load_config(run / "config.yaml") if (run / "config.yaml").is_file() else None
         metrics = json.loads((run / METRICS).read_text()) if (run / METRICS).is_file() else {}
         scores = {name: metrics[name] for name in ("self_test", "cross_test") if name in metrics}
