@@ -239,6 +239,7 @@ def test_orders(store: Store) -> None:
     scores = OLD_VECTORS @ OLD_VECTORS.T
     np.fill_diagonal(scores, -1)
     assert planned(order="hardest") == [IDS[place] for place in np.argsort(scores.max(axis=1), kind="stable")]
+    assert planned(order="crowded") == planned(order="hardest")[::-1]
     with pytest.raises(GalleryError, match="no searches are on record; search with --remember"):
         planned(order="queried")
     for _ in range(2):

@@ -147,7 +147,7 @@ def backfill(
     budget: Annotated[
         str | None, typer.Option(help="A share of the gallery (0.25) or a number of items (10000).")
     ] = None,
-    order: Annotated[str, typer.Option(help="random, oldest, hardest or queried.")] = "random",
+    order: Annotated[str, typer.Option(help="random, oldest, hardest, crowded or queried.")] = "random",
     batch_size: Annotated[int, typer.Option(min=1, help="Items exchanged at one moment.")] = 256,
     keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep old vectors, for a rollback.")] = False,
     ray: RayOption = None,

@@ -23,10 +23,10 @@ from nobackfill.gallery.lineage import unit_rows
 from nobackfill.gallery.store import Items, Store, UnreachableError
 from nobackfill.progress import bar
 
-Order = Literal["random", "oldest", "hardest", "queried"]
+Order = Literal["random", "oldest", "hardest", "crowded", "queried"]
 Value = TypeVar("Value")
 JOB, CHUNK = "job", "plan-{:06d}"
-REFERENCES = 5000  # old vectors among which the nearest one is looked for, by `hardest`
+REFERENCES = 5000  # old vectors among which the nearest one is looked for, by `hardest` and `crowded`
 TRIES, PAUSE = 6, 0.5  # seconds before the second try; each further pause is twice as long
 
 
@@ -93,7 +93,8 @@ def backfill(
         fingerprint: of the model that `embed` uses.
         budget: how many items at most: a share of the gallery (0 < budget ≤ 1, not an int) or a number; None: all.
         order: `random`; `oldest` items of the gallery first; `hardest`: those farthest from their nearest neighbour in
-            the old space first; `queried`: those found most often by searches that remember.
+            the old space first; `crowded`: those nearest to it first; `queried`: those found most often by searches that
+            remember.
         batch_size: items exchanged at one moment.
         keep_old: keep the old vectors, for a rollback.
         seed: of the random order.
@@ -265,5 +266,6 @@ ORDERS: dict[Order, Callable[[Gallery, Held, int], list[str]]] = {
     "random": _random,
     "oldest": _oldest,
     "hardest": _hardest,
+    "crowded": lambda gallery, held, seed: _hardest(gallery, held, seed)[::-1],
     "queried": _queried,
 }

@@ -1,0 +1,48 @@
+"""The scenarios of the published protocol, end to end in two steps a run, on made images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import nobackfill
+from nobackfill.cli.app import run
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+VALUES = {"bt2": 160, "bt2_tuned": 160, "bt2_no_teacher": 160, "naive": 160, "prefix": 160, "prefix_tuned": 160}
+
+
+def write_binary(folder: Path) -> None:
+    """Two images of every class, in the official binary layout."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name in ("train.bin", "test.bin"):
+        labels = np.repeat(np.arange(100, dtype=np.uint8), 2)
+        pixels = random.integers(0, 256, (200, 3072), dtype=np.uint8)
+        np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).tofile(folder / name)
+    (folder / "fine_label_names.txt").write_text("\n".join(f"class{number:02d}" for number in range(100)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", ["cifar100", "cifar100_gpu"])
+def test_every_run_of_the_table_trains(tmp_path: Path, scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
+    write_binary(tmp_path / "cifar-100-binary")
+    changes = [f"data.root={tmp_path}", "epochs=1", "schedule.warmup_epochs=0", "batch_size=100"]
+    arguments = [part for change in changes for part in ("--set", change)]
+    out = tmp_path / "out"
+    assert run(["run", str(CONFIGS / scenario / "scenario.yaml"), "--seeds", "1", *arguments, "--out", str(out)]) == 0
+    assert "new/new, mAP: " in capsys.readouterr().out
+    report = json.loads((out / "report.json").read_text())
+    methods = {row["method"] for row in report["rows"]}
+    assert methods >= {"independent", "bct", "bct_fair", "bt2", "concat", *VALUES}
+    for method in methods:
+        spec = nobackfill.load(out / "seed0" / "new" / method).spec
+        assert spec.dim == VALUES.get(method, 256 if method == "concat" else 128)
+        assert [prefix.dim for prefix in spec.prefixes] == ([] if method == "independent" else [128])
+        (line,) = report["training"][f"seed0/new/{method}"]
+        assert line["labels"] > 0
+    backbone = "small-stem/resnet18" if scenario == "cifar100_gpu" else "smallnet32"
+    assert f"backbone: {backbone}" in (out / "seed0" / "new" / "bt2" / "config.yaml").read_text()
