@@ -93,8 +93,8 @@ def backfill(
         fingerprint: of the model that `embed` uses.
         budget: how many items at most: a share of the gallery (0 < budget ≤ 1, not an int) or a number; None: all.
         order: `random`; `oldest` items of the gallery first; `hardest`: those farthest from their nearest neighbour in
-            the old space first; `crowded`: those nearest to it first; `queried`: those found most often by searches that
-            remember.
+            the old space first; `crowded`: those nearest to it first; `queried`: those found most often by searches
+            that remember.
         batch_size: items exchanged at one moment.
         keep_old: keep the old vectors, for a rollback.
         seed: of the random order.
