@@ -71,7 +71,7 @@ def build_report(document: dict[str, Any], origin: str) -> str:
             upgrades=[{**upgrade, "curve_chart": _curve_chart(upgrade)} for upgrade in upgrades],
             matrices=_matrices(document["rows"], document["generations"]),
             rankings=[_ranking(each) for each in document.get("rankings", []) if each["score"] in JUDGED],
-            training=_training_chart(document.get("training", {})),
+            training=_training_chart(document.get("training", {}), (document["generations"] or [""])[-1]),
             settings=document.get("settings", {}),
             versions=document.get("versions", {}),
             scores=SCORES,
@@ -108,14 +108,17 @@ def _curve_chart(upgrade: dict[str, Any]) -> Chart | None:
     return chart("Backfilling curve", "share of the gallery embedded anew, %", "score, %", series, level)
 
 
-def _training_chart(training: dict[str, list[dict[str, float]]]) -> Chart | None:
+def _training_chart(training: dict[str, list[dict[str, float]]], newest: str) -> Chart | None:
     # One seed tells the shape; all of them would be a thicket.
-    first = {
-        name: lines for name, lines in training.items() if not name.startswith("seed") or name.startswith("seed0/")
-    }
+    start = f"seed0/{newest}/"
+    methods = {name.removeprefix(start): lines for name, lines in training.items() if name.startswith(start)}
+    if methods and all("labels" in line for lines in methods.values() for line in lines):
+        series = {name: [(line["epoch"], line["labels"]) for line in lines] for name, lines in methods.items()}
+        return chart("Training loss", "epoch", f"{newest}: loss on the labels", series)
+    # Sums of other losses: only their shapes compare.
     series = {
-        name.removeprefix("seed0/"): [(line["epoch"], line["loss"] / lines[0]["loss"]) for line in lines]
-        for name, lines in first.items()
+        name: [(line["epoch"], line["loss"] / lines[0]["loss"]) for line in lines]
+        for name, lines in (methods or training).items()
         if lines and lines[0]["loss"]
     }
     return chart("Training loss", "epoch", "loss, first epoch = 1", series)
