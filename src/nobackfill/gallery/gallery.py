@@ -117,7 +117,8 @@ class Gallery:
                     if self.store.counts().get(number):
                         raise GalleryError(
                             f"{generation.name} was not trained to be compatible with {older.name}, of which the "
-                            f"gallery holds {self.store.counts()[number]} vectors; train it with that run as `old`"
+                            f"gallery holds {self.store.counts()[number]} vectors, but with "
+                            f"{_names(generation.answers)}; train it with that run as `old` (`fit`: as --old-name)"
                         )
                     continue
                 if older.dim > generation.dim:
@@ -274,6 +275,10 @@ def merged(
             answers[name] = (factor * score + offset, number)
     best = sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))[:k]
     return [(name, score, number) for name, (score, number) in best]
+
+
+def _names(fingerprints: tuple[str, ...]) -> str:
+    return ", ".join(each.removeprefix("name:")[:40] for each in fingerprints) or "no other model"
 
 
 def _check_id(name: str) -> None:
