@@ -60,7 +60,8 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
         judgements.add(each.method, each.seed, each.query, each.gallery, each.metrics, each.vectors)
         if str(name := each.run.relative_to(out)) not in training:
             training[str(name)] = history(each.run)
-            draw_history(each.run)
+            if not (each.run / "training.png").exists():
+                draw_history(each.run)
     upgrades = [
         {"method": step[0], "old": step[1], "new": step[2], **plain(upgrade), "examples": judgements.examples[step]}
         for step, upgrade in sorted(
