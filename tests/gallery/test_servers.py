@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from tests.gallery.test_gallery import (
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, backfill, open_store
+from nobackfill.gallery.postgres_store import PostgresStore
 from nobackfill.gallery.store import UnreachableError
 
 
@@ -82,6 +85,33 @@ def test_a_lock_on_a_database_is_lost_with_its_connection(server: str) -> None:
     backfill(gallery, embed, SECOND.fingerprint)
     assert store.counts() == {2: COUNT}
     store.close()
+
+
+def test_two_that_create_a_table_at_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, together = table_name(), threading.Barrier(2)
+    real = PostgresStore._there
+
+    def there(store: PostgresStore, suffix: str) -> bool:
+        found = real(store, suffix)
+        if suffix == "_documents":
+            together.wait(30)  # both have looked, neither has made anything
+        return found
+
+    monkeypatch.setattr(PostgresStore, "_there", there)
+    stores = [open_store(f"{server}#{name}") for _ in range(2)]
+
+    def create(store: Any) -> str:
+        try:
+            store.create()
+        except GalleryError as error:
+            return str(error)
+        return "made"
+
+    with ThreadPoolExecutor(2) as pool:
+        ends = sorted(pool.map(create, stores))
+    assert ends[1 - ends.index("made")].endswith("exists; choose another name or drop it")
+    for store in stores:
+        store.close()
 
 
 @pytest.mark.parametrize(
