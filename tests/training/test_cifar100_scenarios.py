@@ -16,12 +16,12 @@ VALUES = {"bt2": 160, "bt2_tuned": 160, "bt2_no_teacher": 160, "naive": 160, "pr
 
 
 def write_binary(folder: Path) -> None:
-    """Two images of every class, in the official binary layout."""
+    """Two images of every class to train on, and of every fourth class to search, in the official binary layout."""
     folder.mkdir()
     random = np.random.default_rng(0)
-    for name in ("train.bin", "test.bin"):
-        labels = np.repeat(np.arange(100, dtype=np.uint8), 2)
-        pixels = random.integers(0, 256, (200, 3072), dtype=np.uint8)
+    for name, step in (("train.bin", 1), ("test.bin", 4)):
+        labels = np.repeat(np.arange(0, 100, step, dtype=np.uint8), 2)
+        pixels = random.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
         np.concatenate([labels[:, None] // 5, labels[:, None], pixels], axis=1).tofile(folder / name)
     (folder / "fine_label_names.txt").write_text("\n".join(f"class{number:02d}" for number in range(100)))
 
@@ -30,7 +30,7 @@ def write_binary(folder: Path) -> None:
 @pytest.mark.parametrize("scenario", ["cifar100", "cifar100_gpu"])
 def test_every_run_of_the_table_trains(tmp_path: Path, scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_binary(tmp_path / "cifar-100-binary")
-    changes = [f"data.root={tmp_path}", "epochs=1", "schedule.warmup_epochs=0", "batch_size=100"]
+    changes = [f"data.root={tmp_path}", "epochs=1", "schedule.warmup_epochs=0", "data.train_limit=50", "batch_size=25"]
     arguments = [part for change in changes for part in ("--set", change)]
     out = tmp_path / "out"
     assert run(["run", str(CONFIGS / scenario / "scenario.yaml"), "--seeds", "1", *arguments, "--out", str(out)]) == 0
