@@ -31,8 +31,9 @@ class Ranking:
 
     def level_with(self, method: str) -> list[str]:
         """The other methods that cannot be told from this one, best first."""
-        pairs = [pair for pair, found in self.differences.items() if method in pair and found.word == "cannot tell"]
-        return [other for other in self.methods if other != method and any(other in pair for pair in pairs)]
+        others = [other for other in self.methods if other != method]
+        found = {other: self.differences.get((method, other)) or self.differences[other, method] for other in others}
+        return [other for other in others if found[other].word == "cannot tell"]
 
 
 def rank(
