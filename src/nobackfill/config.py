@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
 import pydantic
 import yaml
@@ -29,11 +29,20 @@ class Section(BaseModel):
 class AugmentConfig(Section):
     """The random view of a training image; every draw depends on (seed, epoch, index) alone."""
 
-    flip: bool = False
-    """Mirror left-right with probability one half."""
+    flip: bool | Literal["alternating"] = False
+    """Mirror left-right with probability one half; `alternating`: the side seen first is random, the other one comes in
+    the next epoch."""
     crop: Literal["none", "padded", "resized"] = "none"
     """`padded`: a window of the image padded by `padding`; `resized`: 8–100 % of the area, stretched to full size."""
     padding: Annotated[int, Field(gt=0, le=1024)] = 4
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What surrounds a `padded` image: black, or its own mirror image."""
+    cutout: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Side of a square at a random place whose pixels are set to the mean colour; 0: none."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Channels = Share | tuple[Share, Share, Share]
 
 
 class DataConfig(Section):
@@ -65,17 +74,32 @@ class DataConfig(Section):
     resize: Annotated[int, Field(gt=0, le=8192)] | None = None
     """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
     augment: AugmentConfig = AugmentConfig()
+    mirror: bool = False
+    """A vector is the sum of those of the image and of its mirror image, brought back to the norm; part of the
+    encoder, and twice the work of encoding."""
+    mean: Channels | None = None
+    """Mean of the pixels, of each colour or of all (0–1); null: ImageNet's."""
+    std: Channels | None = None
+    """Standard deviation, likewise."""
     on_bad_image: Literal["fail", "skip"] = "fail"
     """What to do with image files that do not decode; `skip` reads all files once before, and lists those left out."""
     workers: Annotated[int, Field(ge=0)] = 2
     """Processes that decode image files; sets that fit in memory need none."""
 
 
+class ClassifierOptions(TypedDict):
+    """Keyword arguments of heads with a classifier."""
+
+    classifier_bias: bool
+    classifier_scale: float | None
+
+
 class ModelConfig(Section):
     """Backbone and embedding. What a method does not use must be left out."""
 
     backbone: str = "smallnet32"
-    """`smallnetW` (a small residual net of width W), any timm model name, or `small-stem/` and a timm ResNet's name."""
+    """`smallnetW` (a small residual net of width W), `quicknetW` (plain convolutions, for images of about 32 pixels),
+    any timm model name, or `small-stem/` and a timm ResNet's name."""
     embedding_dim: Annotated[int, Field(gt=0, le=65536)] = 128
     """Size d of the self-trained embedding."""
     old_dim: Positive | None = None
@@ -88,6 +112,14 @@ class ModelConfig(Section):
     """BT²: relu before the layer of the extra dimensions; the paper's ViT does without."""
     classifier_bias: bool = False
     """Whether the classifier W has a bias; the paper's ViT has one."""
+    classifier_scale: Annotated[float, Field(gt=0)] | None = None
+    """Cosine classifier: the rows of W count at unit norm and the logits are this many times the cosines."""
+
+    @property
+    def classifier(self) -> ClassifierOptions:
+        """The options of the classifier, as heads take them."""
+        return {"classifier_bias": self.classifier_bias, "classifier_scale": self.classifier_scale}
+
     pretrained: bool = False
     """Start the timm backbone from its published weights (needs them on this machine)."""
     weights: Path | None = None
@@ -95,20 +127,51 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Adam, AdamW, or SGD with momentum 0.9."""
+    """Adam, AdamW, SGD with momentum 0.9, or Muon for the backbone's matrices and AdamW for the rest."""
 
-    name: Literal["adam", "adamw", "sgd"] = "adam"
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    nesterov: bool = False
+    """Nesterov's momentum (`sgd` and `muon`)."""
+    decay_norms_and_biases: bool = True
+    """Whether weight decay acts on biases and normalisation layers too."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Each stage of the backbone learns at this share of the rate of the stage above it; 1: all alike."""
 
 
-class ScheduleConfig(Section):
-    """Learning rate per epoch: linear warm-up lr·(epoch+1)/warm-up, then cosine to zero or constant."""
+PER_EPOCH = ("cosine", "constant", "multistep")
 
-    name: Literal["cosine", "constant"] = "cosine"
+
+class ScheduleConfig(Section):
+    """The learning rate, by epoch (`cosine`, `constant`, `multistep`) or by step (`linear`, `one_cycle`).
+
+    By epoch: linear warm-up lr·(epoch+1)/`warmup_epochs`, then cosine to zero, constant, or times `gamma` at each
+    milestone. By step: up to lr over the first `rise` of all steps, then down to zero, by straight lines or by cosines.
+    """
+
+    name: Literal["cosine", "constant", "multistep", "linear", "one_cycle"] = "cosine"
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    rise: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """`linear`, `one_cycle`: share of the steps over which the rate rises; null: one fifth."""
+    milestones: list[Positive] = []
+    """`multistep`: numbers of finished epochs after which the rate falls."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """`multistep`: what the rate is multiplied by; null: 0.1."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        if self.warmup_epochs and self.name not in PER_EPOCH:
+            raise ValueError(f"key 'schedule.warmup_epochs': {self.name!r} goes by steps; set schedule.rise instead")
+        if self.rise is not None and self.name in PER_EPOCH:
+            raise ValueError(f"key 'schedule.rise': {self.name!r} goes by epochs; set schedule.warmup_epochs instead")
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("key 'schedule.milestones': 'multistep' needs some, the other schedules take none")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"key 'schedule.milestones': expected ascending epochs, found {self.milestones}")
+        if self.gamma is not None and self.name != "multistep":
+            raise ValueError(f"key 'schedule.gamma': {self.name!r} has no use for it; leave it out")
+        return self
 
 
 class RunConfig(Section):
@@ -132,6 +195,8 @@ class RunConfig(Section):
     """Weights and constants of the method's loss; a key the method does not know is refused."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the weights, with this decay by step; the run folder gets the average."""
     epochs: Positive = 100
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # batch norm needs two
     """Images of one optimiser step, over all processes and parts of the batch."""

@@ -8,11 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tests.conftest import tiny_config
 
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
 from nobackfill.data.loader import Loader
 from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.errors import ConfigError
+from nobackfill.training.setup import resolve
 
 SIZE = 8
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -108,7 +111,7 @@ def test_resized_crops_of_a_batch_are_torchvisions_one_by_one(side: int) -> None
     batch = torch.randint(
         0, 256, (40, 3, side, side - 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
     )
-    numbers = draws(0, 0, 40)[:, 1:]
+    numbers = draws(0, 0, 40)[:, 1:5]
     boxes = _boxes(numbers.double(), side, side - 3)
     assert ((boxes[:, :2] >= 0) & (boxes[:, 2:] >= 1)).all()
     assert (boxes[:, 0] + boxes[:, 2] <= side).all()
@@ -118,3 +121,44 @@ def test_resized_crops_of_a_batch_are_torchvisions_one_by_one(side: int) -> None
     for view, image, box in zip(views, batch, boxes.tolist(), strict=True):
         exact = functional.resized_crop(image.float(), *box, [24, 24], antialias=True)
         assert (view.float() - exact).abs().max() <= 0.5 + 1e-3  # rounding to bytes, nothing else
+
+
+def test_alternating_flips_show_each_side_in_turn() -> None:
+    augment = AugmentConfig(flip="alternating")
+    mirrored = [draws(3, epoch, 200, augment)[:, 0] < 0.5 for epoch in range(4)]
+    assert torch.equal(mirrored[1], ~mirrored[0])
+    assert torch.equal(mirrored[2], mirrored[0])
+    assert torch.equal(mirrored[3], mirrored[1])
+    assert 0.3 < mirrored[0].float().mean() < 0.7
+    batch = images(200)
+    views = [random_view(batch, draws(3, epoch, 200, augment), augment, PREPROCESSING) for epoch in range(2)]
+    assert torch.equal(views[0], views[1].flip(-1))
+
+
+def test_reflected_padding_shows_the_images_own_pixels() -> None:
+    batch, numbers = images(20), draws(0, 1, 20)
+    views = random_view(batch, numbers, AugmentConfig(crop="padded", padding=3, padding_mode="reflect"), PREPROCESSING)
+    for image, view, (_, row, column, *_rest) in zip(batch, views, numbers.tolist(), strict=True):
+        padded = np.pad(image.numpy(), [(0, 0), (3, 3), (3, 3)], mode="reflect")
+        top, left = int(row * 7), int(column * 7)
+        np.testing.assert_array_equal(view.numpy(), padded[:, top : top + SIZE, left : left + SIZE])
+
+
+def test_the_cut_out_is_a_square_of_the_mean_colour_and_nothing_else_changes() -> None:
+    batch, numbers = images(60), draws(0, 1, 60)
+    views = random_view(batch, numbers, AugmentConfig(cutout=4), PREPROCESSING)
+    colour = [round(255 * mean) for mean in PREPROCESSING.mean]
+    for image, view, (down, across) in zip(batch, views, numbers[:, 5:].tolist(), strict=True):
+        expected = image.clone()
+        top, left = int(down * SIZE) - 2, int(across * SIZE) - 2
+        for row in range(max(0, top), min(SIZE, top + 4)):
+            for column in range(max(0, left), min(SIZE, left + 4)):
+                expected[:, row, column] = torch.tensor(colour)
+        assert torch.equal(view, expected)
+
+
+def test_settings_that_exceed_the_image_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data.augment.padding': 8 pixels cannot be reflected from images of 8"):
+        resolve(tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"}))
+    with pytest.raises(ConfigError, match=r"data.augment.cutout': 9 exceeds the image size of 8"):
+        resolve(tiny_config("independent", data__augment={"cutout": 9}))

@@ -74,6 +74,15 @@ def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         {"optimizer__name": "sgd", "optimizer__layer_decay": 0.5},
         {"accumulate": 2, "precision": "bf16"},
         {"freeze": "stages<2", "optimizer__name": "adamw"},
+        {
+            "average": 0.8,
+            "optimizer__name": "sgd",
+            "optimizer__nesterov": True,
+            "schedule__name": "one_cycle",
+            "data__mirror": True,
+            "data__augment": {"flip": "alternating", "cutout": 3, "crop": "padded", "padding_mode": "reflect"},
+        },
+        {"optimizer__name": "muon", "model__classifier_scale": 8, "optimizer__decay_norms_and_biases": False},
     ],
     ids=str,
 )

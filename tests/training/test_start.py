@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from tests.conftest import tiny_config
 
 from nobackfill.errors import ConfigError
-from nobackfill.models import build_backbone
+from nobackfill.models import Network, build_backbone
+from nobackfill.models.heads import PlainHead
 from nobackfill.models.stages import freeze, stages
 from nobackfill.training import train
 from nobackfill.training.setup import resolve
@@ -138,3 +139,38 @@ def test_rates_fall_with_depth() -> None:
     learned = [{names[id(value)] for value in group["params"]} for group in groups]
     assert {"head.classifier.weight", "backbone.project.weight"} <= learned[-1]
     assert "backbone.stem.0.weight" in learned[0]
+
+
+def new_network() -> Network:
+    head = PlainHead(6, classes=3)
+    return Network(build_backbone("smallnet8", head.in_features), head, "smallnet8")
+
+
+def test_norms_and_biases_can_go_without_decay() -> None:
+    config = tiny_config("independent", optimizer__weight_decay=0.1, optimizer__decay_norms_and_biases=False)
+    network = new_network()
+    optimizer = make_optimizer(config, network)
+    decays = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
+    for name, value in network.named_parameters():
+        assert decays[id(value)] == (0.1 if value.ndim > 1 else 0.0), name
+
+
+def test_muon_takes_the_backbones_matrices_alone_and_its_updates_are_orthogonal() -> None:
+    config, network = tiny_config("independent", optimizer__name="muon", optimizer__lr=1.0), new_network()
+    optimizer = make_optimizer(config, network)
+    before = {name: value.detach().clone() for name, value in network.named_parameters()}
+    for value in network.parameters():
+        value.grad = torch.randn_like(value)
+    optimizer.step()
+    ruled = {id(value): not group["use_fallback"] for group in optimizer.param_groups for value in group["params"]}
+    for name, value in network.named_parameters():
+        assert ruled[id(value)] == (value.ndim > 1 and name.startswith("backbone.")), name
+        if ruled[id(value)]:
+            change = (value.detach() - before[name]).flatten(1)
+            singular = torch.linalg.svdvals(change)
+            assert singular.max() < 2.5 * singular.min(), name  # Newton-Schulz makes them all about one
+
+
+def test_nesterov_belongs_to_momentum() -> None:
+    with pytest.raises(ConfigError, match="'optimizer.nesterov': 'adam' has no use for it"):
+        resolve(tiny_config("independent", optimizer__nesterov=True))

@@ -18,30 +18,48 @@ from nobackfill.data.preprocessing import Preprocessing
 SMALL_SIDE = 32  # pixels; up to it, and on any accelerator, one matrix product beats a call for each image
 
 
-def draws(seed: int, epoch: int, count: int) -> Tensor:
-    """Uniform numbers in [0, 1), float32 [count, 5]: flip, row, column, area, aspect."""
-    generator = np.random.default_rng([seed, epoch, 1])
-    return torch.from_numpy(generator.random((count, 5), dtype=np.float32))
+def draws(seed: int, epoch: int, count: int, augment: AugmentConfig | None = None) -> Tensor:
+    """Uniform numbers in [0, 1), float32 [count, 7]: flip, row, column, area, aspect, and the centre of the cut-out."""
+    numbers = np.random.default_rng([seed, epoch, 1]).random((count, 5), dtype=np.float32)
+    if augment is not None and augment.flip == "alternating":
+        side = np.random.default_rng([seed, 0, 1]).random((count, 5), dtype=np.float32)[:, 0] < 0.5
+        numbers[:, 0] = np.where(side ^ (epoch % 2 == 1), 0.0, 0.5)  # below one half: mirrored
+    # Numbers of their own, so that a run without a cut-out has the views it has always had.
+    centre = np.random.default_rng([seed, epoch, 2]).random((count, 2), dtype=np.float32)
+    return torch.from_numpy(np.hstack([numbers, centre]))
 
 
 def random_view(images: Tensor, numbers: Tensor, augment: AugmentConfig, preprocessing: Preprocessing) -> Tensor:
-    """Training views: uint8 [n, 3, h, w] and numbers [n, 5] to uint8 [n, 3, image_size, image_size]."""
-    flip, row, column, area, aspect = numbers.unbind(1)
+    """Training views: uint8 [n, 3, h, w] and numbers [n, 7] to uint8 [n, 3, image_size, image_size]."""
+    flip, row, column, area, aspect = numbers[:, :5].unbind(1)
     if augment.crop == "resized":
         images = _resized_crops(images, torch.stack([row, column, area, aspect], dim=1), preprocessing.image_size)
     else:
         images = preprocessing.fit(images)
-    mirrored = (flip < 0.5) & augment.flip
+    mirrored = (flip < 0.5) & bool(augment.flip)
     if augment.crop == "padded":
-        return _padded_crops(images, row, column, mirrored, augment.padding)
-    if augment.flip:
+        images = _padded_crops(images, row, column, mirrored, augment)
+    elif augment.flip:
         images = torch.where(mirrored.view(-1, 1, 1, 1), images.flip(-1), images)
-    return images
+    return _cut_out(images, numbers[:, 5:], augment.cutout, preprocessing) if augment.cutout else images
 
 
-def _padded_crops(images: Tensor, row: Tensor, column: Tensor, mirrored: Tensor, padding: int) -> Tensor:
+def _cut_out(images: Tensor, centres: Tensor, side: int, preprocessing: Preprocessing) -> Tensor:
+    """Cut-out (arXiv 1708.04552): a square of the mean colour, its centre anywhere, so that it may reach outside."""
     size = images.shape[-1]
-    padded = torch.nn.functional.pad(images, (padding,) * 4)
+    start = (centres * size).long() - side // 2
+    place = torch.arange(size, device=images.device)
+    inside = (place >= start[..., None]) & (place < start[..., None] + side)  # [n, 2, size]: rows, columns
+    colour = torch.tensor(preprocessing.mean, device=images.device).mul(255).round().to(torch.uint8).view(1, 3, 1, 1)
+    return torch.where((inside[:, 0, :, None] & inside[:, 1, None, :])[:, None], colour, images)
+
+
+def _padded_crops(images: Tensor, row: Tensor, column: Tensor, mirrored: Tensor, augment: AugmentConfig) -> Tensor:
+    size, padding = images.shape[-1], augment.padding
+    if augment.padding_mode == "reflect":
+        padded = torch.nn.functional.pad(images.float(), (padding,) * 4, mode="reflect").to(torch.uint8)
+    else:
+        padded = torch.nn.functional.pad(images, (padding,) * 4)
     span = torch.arange(size, device=images.device)
     top = (row * (2 * padding + 1)).long()[:, None] + span
     left = (column * (2 * padding + 1)).long()[:, None] + torch.where(mirrored[:, None], span.flip(0), span)

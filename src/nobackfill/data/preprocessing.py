@@ -66,6 +66,7 @@ class Preprocessing(BaseModel):
         image_size: side of the square the network sees, in pixels.
         resize: shorter side before the centre crop; None stretches the whole image to the square.
         interpolation: of the resizing, antialiased.
+        mirror: whether a vector is the sum of those of the image and of its mirror image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +75,7 @@ class Preprocessing(BaseModel):
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    mirror: bool = False
 
     def fit(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, height, width] to uint8 [..., 3, image_size, image_size]."""

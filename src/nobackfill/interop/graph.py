@@ -12,7 +12,7 @@ from torch.export import Dim
 
 from nobackfill import __version__
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
-from nobackfill.models.encoder import Encoder
+from nobackfill.models.encoder import Encoder, mirrored_sum
 from nobackfill.models.spec import EmbeddingSpec
 from nobackfill.models.text import TextEncoder
 
@@ -26,12 +26,17 @@ class Graph(nn.Module):
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
         self.network, self.preprocessing = encoder.network, encoder.spec.preprocessing
+        self.mirrored = encoder.mirrored
         self.requires_grad_(False).eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Images float32 [n, 3, s, s], vectors float32 [n, d] or tokens int64 [n, t] to float32 [n, dim]."""
         if isinstance(self.preprocessing, VectorPreprocessing):
             inputs = self.preprocessing.normalize(inputs)
+        embedding = self._embed(inputs)
+        return mirrored_sum(embedding, self._embed(inputs.flip(-1))) if self.mirrored else embedding
+
+    def _embed(self, inputs: Tensor) -> Tensor:
         # Not by Network.forward: its autocast context has no place in a graph that is float32 throughout.
         embedding: Tensor = self.network.head(self.network.backbone(inputs).float())[OUTPUT]
         return embedding

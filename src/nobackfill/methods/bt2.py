@@ -38,7 +38,7 @@ class BT2(Method):
             required(model.scale),
             classes,
             rectify=required(model.rectify),
-            classifier_bias=model.classifier_bias,
+            **model.classifier,
         )
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102

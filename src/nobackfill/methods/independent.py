@@ -19,7 +19,7 @@ class Independent(Method):
     loss_defaults: ClassVar[Mapping[str, float]] = {"label_smoothing": 0.1}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
-        return PlainHead(model.embedding_dim, classes, classifier_bias=model.classifier_bias)
+        return PlainHead(model.embedding_dim, classes, **model.classifier)
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         smoothing = self.constants["label_smoothing"]

@@ -29,7 +29,7 @@ class Prefix(Method):
     }
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
-        return PlainHead(model.embedding_dim, classes, old_dim, classifier_bias=model.classifier_bias)
+        return PlainHead(model.embedding_dim, classes, old_dim, **model.classifier)
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
         smoothing = self.constants["label_smoothing"]

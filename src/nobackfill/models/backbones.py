@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.clip import TOWERS, build_tower
+from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.reference import PREFIX, build_reference
 from nobackfill.models.vector_net import VECTORS, build_vector_net
 
@@ -28,9 +29,10 @@ def build_backbone(
     """A network with `out_features` outputs.
 
     Args:
-        name: `smallnetW` for a small residual net of width W (8–512); `reference/…` for an architecture of the BT²
-            paper; `clip/text` or `clip/image` for a tower of CLIP; a timm model name such as `resnet18`; or
-            `small-stem/resnet18`, the same for images of about 32 pixels; `vectors/…` for vectors of another model.
+        name: `smallnetW` for a small residual net of width W (8–512); `quicknetW` for plain convolutions;
+            `reference/…` for an architecture of the BT² paper; `clip/text` or `clip/image` for a tower of CLIP; a timm
+            model name such as `resnet18`; or `small-stem/resnet18`, the same for images of about 32 pixels;
+            `vectors/…` for vectors of another model.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
@@ -47,11 +49,14 @@ def build_backbone(
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):
         raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
-    small = re.fullmatch(r"smallnet(\d{1,3})", name)
-    if small and 8 <= int(small[1]) <= 512:
+    small = re.fullmatch(r"(smallnet|quicknet)(\d{1,3})", name)
+    if small:
+        width = int(small[2])
+        if not 8 <= width <= 512:
+            raise ConfigError(f"model.backbone: {name!r}: expected a width of 8 to 512, found {width}")
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
-        return SmallNet(int(small[1]), out_features)
+        return SmallNet(width, out_features) if small[1] == "smallnet" else QuickNet(width, out_features)
     if name.startswith(PREFIX):
         if pretrained:
             raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")

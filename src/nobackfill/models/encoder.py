@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from nobackfill.data.imageset import Images, ImageSet
 from nobackfill.data.loader import Loader
@@ -40,7 +41,12 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Preprocessed images float32 [n, 3, s, s] (text: tokens int64 [n, t]) to embeddings float32 [n, dim]."""
         embedding: Tensor = self.network(images)["embedding"]
-        return embedding
+        return mirrored_sum(embedding, self.network(images.flip(-1))["embedding"]) if self.mirrored else embedding
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether a vector also looks at the mirror image."""
+        return isinstance(self.spec.preprocessing, Preprocessing) and self.spec.preprocessing.mirror
 
     @torch.inference_mode()
     def encode(
@@ -88,6 +94,16 @@ class Encoder(nn.Module):
         preprocessing = self.spec.preprocessing
         assert isinstance(preprocessing, Preprocessing)  # noqa: S101 (a text model is a TextEncoder)
         return Loader(samples, preprocessing, device, workers).batches(np.arange(len(samples)), batch_size)
+
+
+def mirrored_sum(embeddings: Tensor, of_mirror_images: Tensor) -> Tensor:
+    """The sum of two vectors at the norm of the first; twice [n, dim] to [n, dim].
+
+    Inner products with any old vector are the mean of the two, scaled: the prefixes keep their meaning.
+    """
+    norms = torch.linalg.vector_norm(embeddings, dim=1, keepdim=True)
+    total: Tensor = norms * normalize(embeddings + of_mirror_images)
+    return total
 
 
 def check_images(images: Any) -> Images:

@@ -4,7 +4,7 @@ Every head maps features [n, in_features] (float32) to a dict with at least
 
     embedding   [n, dim]       what is stored and searched
     self        [n, d]         the part trained on the labels, unit norm
-    logits      [n, classes]   of the linear classifier W on `self`
+    logits      [n, classes]   of the classifier W on `self`
 
 and one that is trained against an old model also gives `compatible` [n, d_o], the values compared with old vectors.
 """
@@ -21,6 +21,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import orthogonal
 
 from nobackfill.errors import ConfigError
+from nobackfill.models.classifier import make_classifier, options_of
 
 
 class Head(nn.Module):
@@ -53,15 +54,23 @@ class PlainHead(Head):
 
     kind = "plain"
 
-    def __init__(self, dim: int, classes: int, old_dim: int = 0, *, classifier_bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        classes: int,
+        old_dim: int = 0,
+        *,
+        classifier_bias: bool = False,
+        classifier_scale: float | None = None,
+    ) -> None:
         super().__init__()
         if old_dim > dim:
             raise ConfigError(f"model.embedding_dim: {dim} is smaller than the old embedding of {old_dim}")
-        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, "classifier_bias": classifier_bias}
+        self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
+        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, **options_of(self.classifier)}
         self.in_features = self.dim = dim
         self.old_dim = old_dim
         self.norm = 1.0
-        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, dim] to embedding = self [n, dim], logits, compatible [n, old_dim]."""
@@ -150,6 +159,7 @@ class BasisTransformHead(Head):
         *,
         rectify: bool = True,
         classifier_bias: bool = False,
+        classifier_scale: float | None = None,
     ) -> None:
         super().__init__()
         if extra_dim > old_dim:
@@ -157,18 +167,18 @@ class BasisTransformHead(Head):
                 f"model.extra_dim: {extra_dim} exceeds the old embedding of {old_dim}; BT² takes its extra dimensions "
                 "from a layer of that size"
             )
-        self.options = {
-            "dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "classes": classes,
-            "rectify": rectify, "classifier_bias": classifier_bias,
-        }  # fmt: skip
         self.in_features = dim + old_dim
         self.self_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
         self.dim = dim + extra_dim
         self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
         self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
         self.extra = nn.Linear(self.in_features, old_dim) if extra_dim else None
-        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
+        self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
         self.rectify = rectify
+        self.options = {
+            "dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "classes": classes,
+            "rectify": rectify, **options_of(self.classifier),
+        }  # fmt: skip
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d + d_o] to embedding [n, k + d], self [n, d], logits, compatible [n, d_o], extra [n, k]."""
@@ -233,15 +243,24 @@ class ConcatHead(Head):
 
     kind = "concat"
 
-    def __init__(self, dim: int, old_dim: int, scale: float, classes: int, *, classifier_bias: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        old_dim: int,
+        scale: float,
+        classes: int,
+        *,
+        classifier_bias: bool = False,
+        classifier_scale: float | None = None,
+    ) -> None:
         super().__init__()
+        self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
         self.options = {
-            "dim": dim, "old_dim": old_dim, "scale": scale, "classes": classes, "classifier_bias": classifier_bias,
+            "dim": dim, "old_dim": old_dim, "scale": scale, "classes": classes, **options_of(self.classifier),
         }  # fmt: skip
         self.in_features = self.dim = old_dim + dim
         self.old_dim, self.scale = old_dim, scale
         self.norm = math.sqrt(1 + scale**2)
-        self.classifier = nn.Linear(dim, classes, bias=classifier_bias)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d_o + d] to embedding [n, d_o + d], self [n, d], logits, compatible [n, d_o]."""

@@ -23,10 +23,13 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
     from timm.models import group_parameters  # noqa: PLC0415
 
     from nobackfill.models.backbones import SmallNet  # noqa: PLC0415
+    from nobackfill.models.quicknet import QuickNet  # noqa: PLC0415
 
     matcher: Any
     if isinstance(backbone, SmallNet):
         matcher = {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
+    elif isinstance(backbone, QuickNet):
+        matcher = {"stem": r"^stem", "blocks": r"^blocks\.(\d+)"}
     elif hasattr(backbone, "group_matcher"):
         matcher = backbone.group_matcher(coarse=True)  # type: ignore[operator]
     elif name.startswith("reference/") and hasattr(backbone, "layer4"):

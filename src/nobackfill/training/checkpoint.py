@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nobackfill.errors import RunError
 from nobackfill.files import whole_folder, write_text
 from nobackfill.models.runfolder import write_tensors
+from nobackfill.training.averaging import WeightAverage
 
 KEPT = 2
 
@@ -44,6 +45,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     sums: dict[str, Tensor],
     random: list[dict[str, Tensor]],
+    average: WeightAverage | None = None,
 ) -> None:
     """Write the state at a position and drop all but the newest two.
 
@@ -54,6 +56,7 @@ def save_checkpoint(
         optimizer: its state goes by the number of the parameter.
         sums: what the epoch under way has summed up so far.
         random: by process, its `random_states`.
+        average: of the weights, where one is kept.
     """
     with whole_folder(folder / f"{position.epoch:05d}-{position.step:08d}") as working:
         write_tensors(
@@ -62,6 +65,7 @@ def save_checkpoint(
                 **_copied("network", network.state_dict()),
                 **_optimizer_tensors(optimizer),
                 **_copied("sums", sums),
+                **_copied("average", average.state() if average else {}),
                 **{
                     f"random.{rank}.{device}": state
                     for rank, states in enumerate(random)
@@ -88,9 +92,16 @@ def read_position(checkpoint: Path) -> Position:
 
 
 def restore_checkpoint(
-    checkpoint: Path, network: nn.Module, optimizer: torch.optim.Optimizer, rank: int
+    checkpoint: Path,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rank: int,
+    average: WeightAverage | None = None,
 ) -> dict[str, Tensor]:
-    """Put a checkpoint back into network, optimiser and this process's random generators; returns the epoch's sums.
+    """Put a checkpoint back into network, optimiser, average of the weights and this process's random generators.
+
+    Returns:
+        The sums of the epoch under way.
 
     Raises:
         RunError: if the checkpoint is damaged.
@@ -100,6 +111,8 @@ def restore_checkpoint(
         network.load_state_dict(_section(tensors, "network"))
         _restore_optimizer(_section(tensors, "optimizer"), optimizer)
         _restore_random(_section(tensors, f"random.{rank}"))
+        if average:
+            average.restore(_section(tensors, "average"))
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
         raise _damaged(checkpoint, error) from error
     return _section(tensors, "sums")
@@ -135,7 +148,10 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         name: tensor
         for number, state in optimizer.state_dict()["state"].items()
-        for name, tensor in _copied(f"optimizer.{number}", {k: v for k, v in state.items() if v is not None}).items()
+        # Muon also notes which rule it follows for a parameter; that it finds out again by itself.
+        for name, tensor in _copied(
+            f"optimizer.{number}", {key: value for key, value in state.items() if isinstance(value, Tensor)}
+        ).items()
     }
 
 

@@ -9,6 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from nobackfill.training.averaging import WeightAverage
 from nobackfill.training.checkpoint import Position, newest, random_states, save_checkpoint
 from nobackfill.training.processes import agree, from_all
 from nobackfill.training.record import EpochRecord
@@ -30,9 +31,11 @@ class Keeper:
         accelerator: Accelerator,
         begun: Position,
         stop: Stop,
+        average: WeightAverage | None = None,
     ) -> None:
         self.folder, self.network, self.optimizer = working / "checkpoint", network, optimizer
         self.working, self.accelerator, self.begun, self.stop = working, accelerator, begun, stop
+        self.average = average
         self.started = self.saved = time.perf_counter()
         self.cost = 0.0
 
@@ -67,7 +70,7 @@ class Keeper:
         position = Position(epoch, step, seconds, self.accelerator.num_processes)
         states, sums = from_all(self.accelerator, random_states()), record.shared_sums() if step else {}
         if self.accelerator.is_main_process:
-            save_checkpoint(self.folder, position, self.network, self.optimizer, sums, states)
+            save_checkpoint(self.folder, position, self.network, self.optimizer, sums, states, self.average)
         self.accelerator.wait_for_everyone()
         self.saved = time.perf_counter()
         self.cost = self.saved - before

@@ -23,8 +23,10 @@ from nobackfill.files import require_new, write_text
 from nobackfill.models import Network, runfolder
 from nobackfill.models.finished import finished_encoder
 from nobackfill.progress import bar, note
+from nobackfill.training.averaging import WeightAverage
 from nobackfill.training.checkpoint import Position, newest, read_position, restore_checkpoint
 from nobackfill.training.keeping import Keeper
+from nobackfill.training.memory import keep_freed_memory
 from nobackfill.training.precision import choose_precision
 from nobackfill.training.processes import start_processes, synchronise_batch_norm
 from nobackfill.training.record import EpochRecord
@@ -108,6 +110,8 @@ def _train(
 ) -> None:
     """From the seed to everything of the run folder in `working`, `metrics.json` last."""
     started, device = time.perf_counter(), accelerator.device
+    if device.type == "cpu":
+        keep_freed_memory()
     precision, why = choose_precision(config.precision, device)
     torch.manual_seed(config.seed)
     setup = prepare(config, accelerator)
@@ -120,17 +124,20 @@ def _train(
     wrapped, optimizer = accelerator.prepare(network, make_optimizer(config, network))
     if accelerator.process_index:
         torch.manual_seed(config.seed + 2**32 * accelerator.process_index)  # each its own dropout
-    position, sums = _start(working, network, optimizer, accelerator)
+    average = WeightAverage(network, config.average) if config.average else None
+    position, sums = _start(working, network, optimizer, accelerator, average)
     done = position.epoch * setup.steps + position.step
     title = f"{config.method} → {out.name}"
     if accelerator.is_main_process:
         note(f"{out}: {config.method} on {_device_name(accelerator)}, {precision} ({why})")
     with stop_signals() as stop, bar(title, config.epochs * setup.steps, done=done, log=True) as advance:
-        keeper = Keeper(working, network, optimizer, accelerator, position, stop)
+        keeper = Keeper(working, network, optimizer, accelerator, position, stop, average)
         for line in _epochs(setup, accelerator, wrapped, optimizer, precision, keeper, sums, advance):
             if on_epoch and accelerator.is_main_process:
                 on_epoch(line)
 
+    if average:
+        average.copy_to(network)
     encoder = finished_encoder(network, config.method, setup.preprocessing, setup.prefixes)
     summary = {
         "seconds": round(position.seconds + time.perf_counter() - started, 2),
@@ -163,14 +170,14 @@ def _epochs(
     teachers = setup.teachers.to(device, rows=loader.pixels is not None)
     seen = math.nan
     for epoch in range(begun.epoch, config.epochs):
-        rate = learning_rate(config, epoch)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["share"]
         train_mode(network)
-        record = EpochRecord(epoch, rate, accelerator, seen)
+        record = EpochRecord(epoch, accelerator, seen)
         if epoch == begun.epoch:
             record.steps, record.sums = begun.step, sums
         for batch in _batches(setup, loader, accelerator, epoch, record.steps):
+            record.rate = learning_rate(config, epoch, record.steps, setup.steps)
+            for group in optimizer.param_groups:
+                group["lr"] = record.rate * group["share"]
             for number, (positions, views) in enumerate(batch, start=1):
                 # Gradients of the parts add up; only the last one's pass asks the other processes for theirs.
                 with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
@@ -181,6 +188,8 @@ def _epochs(
                 record.add(parts, 1 / len(batch))
             optimizer.step()
             optimizer.zero_grad()
+            if keeper.average:
+                keeper.average.update(keeper.network)
             record.step_done(sum(len(positions) for positions, _ in batch) * accelerator.num_processes)
             if record.steps % LOOK_EVERY == 0:
                 record.check(newest(keeper.folder))
@@ -209,13 +218,18 @@ def _batches(
     parts, rank = config.accumulate * accelerator.num_processes, accelerator.process_index
     shares = order.reshape(setup.steps, config.accumulate, accelerator.num_processes, -1)[done:, :, rank]
     size = setup.batch_size // parts
-    views = loader.views(shares.reshape(-1), size, config.data.augment, draws(config.seed, epoch, count))
+    augment = config.data.augment
+    views = loader.views(shares.reshape(-1), size, augment, draws(config.seed, epoch, count, augment))
     while batch := list(itertools.islice(views, config.accumulate)):
         yield batch
 
 
 def _start(
-    working: Path, network: Network, optimizer: torch.optim.Optimizer, accelerator: Accelerator
+    working: Path,
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    accelerator: Accelerator,
+    average: WeightAverage | None,
 ) -> tuple[Position, dict[str, Tensor]]:
     """Restore the newest checkpoint, if there is one; returns where the run is and the sums of the epoch under way."""
     checkpoint, processes = newest(working / "checkpoint"), accelerator.num_processes
@@ -226,7 +240,7 @@ def _start(
             raise RunError(
                 f"{working}: was begun by {position.processes} processes, go on with as many, not {processes}"
             )
-        sums = restore_checkpoint(checkpoint, network, optimizer, accelerator.process_index)
+        sums = restore_checkpoint(checkpoint, network, optimizer, accelerator.process_index, average)
     if accelerator.is_main_process:
         history = working / "history.jsonl"
         lines = history.read_text(encoding="utf-8").splitlines(keepends=True) if history.is_file() else []

@@ -20,14 +20,14 @@ class EpochRecord:
 
     Attributes:
         epoch: its number, from 0.
-        rate: its learning rate.
+        rate: learning rate of the latest step.
         steps: optimiser steps done, of all processes together.
         seen: mean loss when last looked at; NaN before.
         sums: name of a part → sum over parts of batches, float32 scalar on the device; of this process alone.
     """
 
-    def __init__(self, epoch: int, rate: float, accelerator: Accelerator, seen: float = math.nan) -> None:
-        self.epoch, self.rate, self.accelerator, self.seen = epoch, rate, accelerator, seen
+    def __init__(self, epoch: int, accelerator: Accelerator, seen: float = math.nan) -> None:
+        self.epoch, self.rate, self.accelerator, self.seen = epoch, 0.0, accelerator, seen
         self.steps, self.images, self.started = 0, 0, time.perf_counter()
         self.sums: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1.0, device=accelerator.device)

@@ -12,13 +12,16 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
 
-from nobackfill.config import AugmentConfig, RunConfig
+from nobackfill.config import AugmentConfig, Channels, RunConfig
 from nobackfill.data import ImageSet, Preprocessing, VectorPreprocessing, choose_classes, load_split
+from nobackfill.data.loader import Loader
+from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.vector_map import VectorMap
 from nobackfill.models import Encoder, Network, Prefix, build_backbone, load
+from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
 from nobackfill.models.vector_net import VECTORS
@@ -53,6 +56,11 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} leaves nothing of {config.epochs} epochs"
         )
+    _check_views(config)
+    if config.average and config.freeze:
+        raise ConfigError("keys 'average', 'freeze': frozen weights have no average; leave one of them out")
+    if config.optimizer.nesterov and config.optimizer.name not in ("sgd", "muon"):
+        raise ConfigError(f"key 'optimizer.nesterov': {config.optimizer.name!r} has no use for it; leave it out")
     if config.teacher_view == "same" and not method.teachers & {"old", "independent"}:
         raise ConfigError(f"key 'teacher_view': method {config.method!r} looks at no teacher's vectors; leave it out")
     model = {key: value for key, value in config.model.model_dump().items() if value is not None}
@@ -62,6 +70,20 @@ def resolve(config: RunConfig) -> RunConfig:
             "loss": {**method.loss_defaults, **config.loss},
         }
     )
+
+
+def _check_views(config: RunConfig) -> None:
+    """Settings of the views that do not fit the size of the images."""
+    augment, size = config.data.augment, config.data.image_size
+    if augment.crop == "padded" and augment.padding_mode == "reflect" and augment.padding >= size:
+        raise ConfigError(
+            f"key 'data.augment.padding': {augment.padding} pixels cannot be reflected from images of {size}; "
+            f"expected at most {size - 1}"
+        )
+    if augment.cutout > size:
+        raise ConfigError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")
+    if config.data.std is not None and 0 in _each_channel(config.data.std):
+        raise ConfigError("key 'data.std': expected values above 0, found 0")
 
 
 def teacher_keys(config: RunConfig) -> dict[str, bool]:
@@ -83,6 +105,9 @@ def _check_vectors(config: RunConfig, method: Method) -> None:
         raise ConfigError(f"key 'model.backbone': {config.model.backbone!r} does not go with data {config.data.name!r}")
     if vectors and (config.data.augment != AugmentConfig() or config.teacher_view == "same"):
         raise ConfigError("keys 'data.augment', 'teacher_view': vectors have one view only; leave them out")
+    for key in ("mirror", "mean", "std"):
+        if vectors and getattr(config.data, key):
+            raise ConfigError(f"key 'data.{key}': vectors are no images; leave it out")
     if vectors and "prototypes" in method.needed and config.data.labels is None:
         raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set it to 0")
 
@@ -188,6 +213,8 @@ def prepare(config: RunConfig, accelerator: Accelerator) -> Setup:
     )
     network = Network(backbone, head, config.model.backbone, options)
     start = start_weights(config, network)
+    if isinstance(backbone, QuickNet) and config.init_from is None:
+        backbone.fit_stem(_some_images(images, preprocessing, config.data.workers))
     teachers = _teachers(
         config, method, {"old": old, "independent": independent}, images, labels, len(classes), accelerator
     )
@@ -203,9 +230,27 @@ def prepare(config: RunConfig, accelerator: Accelerator) -> Setup:
 
 def _preprocessing(config: RunConfig, vectors: ImageSet | None) -> Preprocessing | VectorPreprocessing:
     if vectors is None:
-        return Preprocessing(image_size=config.data.image_size, resize=config.data.resize)
+        data = config.data
+        return Preprocessing(
+            image_size=data.image_size,
+            resize=data.resize,
+            mean=IMAGENET_MEAN if data.mean is None else _each_channel(data.mean),
+            std=IMAGENET_STD if data.std is None else _each_channel(data.std),
+            mirror=data.mirror,
+        )
     assert isinstance(vectors.images, np.ndarray)  # noqa: S101 (`load_vectors` reads arrays)
     return VectorPreprocessing(input_dim=vectors.images.shape[1])
+
+
+def _each_channel(value: Channels) -> tuple[float, float, float]:
+    return value if isinstance(value, tuple) else (value, value, value)
+
+
+def _some_images(images: ImageSet, preprocessing: Preprocessing | VectorPreprocessing, workers: int) -> torch.Tensor:
+    """What the network sees of some 2,000 training images, the same ones whatever the seed; float32 [n, 3, s, s]."""
+    order = np.sort(np.random.default_rng(0).permutation(len(images))[:2000])
+    batches = Loader(images.images, preprocessing, torch.device("cpu"), workers).batches(order, 256)
+    return torch.cat([views for _, views in batches])
 
 
 def _teachers(

@@ -58,10 +58,16 @@ def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer
     """The optimiser over all that learns; each group's `share` times the schedule's rate is its learning rate."""
     settings = config.optimizer
     groups = _groups(config, network)
-    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay, "fused": True}
+    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    if settings.name == "muon":
+        from timm.optim.muon import Muon  # noqa: PLC0415
+
+        optimizer: torch.optim.Optimizer = Muon(groups, nesterov=settings.nesterov, **options)
+        return optimizer
+    options["fused"] = True
     match settings.name:
         case "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, **options)
+            return torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov, **options)
         case "adamw":
             return torch.optim.AdamW(groups, **options)
         case "adam":
@@ -69,16 +75,27 @@ def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer
 
 
 def _groups(config: RunConfig, network: Network) -> list[dict[str, Any]]:
-    learning = {name: value for name, value in network.named_parameters() if value.requires_grad}
-    decay = config.optimizer.layer_decay
-    if decay == 1:
-        return [{"params": list(learning.values()), "share": 1.0}]
-    stage = {f"backbone.{name}": number for name, number in stages(network.backbone, config.model.backbone).items()}
-    last = max(stage.values())
-    groups: dict[int, list[nn.Parameter]] = {}
-    for name, value in learning.items():
-        groups.setdefault(stage.get(name, last), []).append(value)  # the head learns as the output layer does
-    return [{"params": params, "share": decay ** (last - number)} for number, params in sorted(groups.items())]
+    """Parameters that learn alike: at the same share of the rate, with the same decay, by the same rule."""
+    settings, stage, last = config.optimizer, {}, 0
+    if settings.layer_decay != 1:
+        of_backbone = stages(network.backbone, config.model.backbone)
+        stage, last = {f"backbone.{name}": number for name, number in of_backbone.items()}, max(of_backbone.values())
+    groups: dict[tuple[int, bool, bool], list[nn.Parameter]] = {}
+    for name, value in network.named_parameters():
+        if value.requires_grad:
+            decayed = settings.decay_norms_and_biases or value.ndim > 1
+            matrix = settings.name == "muon" and value.ndim > 1 and name.startswith("backbone.")
+            # The head learns at the rate of the output layer.
+            groups.setdefault((stage.get(name, last), not decayed, matrix), []).append(value)
+    return [
+        {
+            "params": params,
+            "share": settings.layer_decay ** (last - number),
+            **({"weight_decay": 0.0} if undecayed else {}),
+            **({"use_fallback": not matrix} if settings.name == "muon" else {}),
+        }
+        for (number, undecayed, matrix), params in sorted(groups.items())
+    ]
 
 
 def train_mode(network: nn.Module) -> None:
