@@ -10,9 +10,11 @@ import pytest
 
 import nobackfill
 from nobackfill.cli.app import run
+from nobackfill.config import load_scenario
+from nobackfill.training.scenario import changed_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VALUES = {"bt2": 160, "bt2_tuned": 160, "bt2_no_teacher": 160, "naive": 160, "prefix": 160, "prefix_tuned": 160}
+VALUES = {"bt2": 160, "bt2_tuned": 160, "bt2_no_teacher": 160, "naive": 160, "prefix": 160}
 
 
 def write_binary(folder: Path) -> None:
@@ -30,7 +32,8 @@ def write_binary(folder: Path) -> None:
 @pytest.mark.parametrize("scenario", ["cifar100", "cifar100_gpu"])
 def test_every_run_of_the_table_trains(tmp_path: Path, scenario: str, capsys: pytest.CaptureFixture[str]) -> None:
     write_binary(tmp_path / "cifar-100-binary")
-    changes = [f"data.root={tmp_path}", "epochs=1", "schedule.warmup_epochs=0", "data.train_limit=50", "batch_size=25"]
+    changes = [f"data.root={tmp_path}", "epochs=1", "data.train_limit=50", "batch_size=25"]
+    changes.append("model.backbone=quicknet8")
     arguments = [part for change in changes for part in ("--set", change)]
     out = tmp_path / "out"
     assert run(["run", str(CONFIGS / scenario / "scenario.yaml"), "--seeds", "1", *arguments, "--out", str(out)]) == 0
@@ -44,5 +47,6 @@ def test_every_run_of_the_table_trains(tmp_path: Path, scenario: str, capsys: py
         assert [prefix.dim for prefix in spec.prefixes] == ([] if method == "independent" else [128])
         (line,) = report["training"][f"seed0/new/{method}"]
         assert line["labels"] > 0
-    backbone = "small-stem/resnet18" if scenario == "cifar100_gpu" else "smallnet32"
-    assert f"backbone: {backbone}" in (out / "seed0" / "new" / "bt2" / "config.yaml").read_text()
+    backbone = "quicknet128" if scenario == "cifar100_gpu" else "quicknet64"
+    configs = changed_configs(load_scenario(CONFIGS / scenario / "scenario.yaml"))
+    assert {config.model.backbone for config in configs.values()} == {backbone}
