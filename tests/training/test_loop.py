@@ -191,7 +191,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         "key 'model.backbone': 'reference/alexnet' does not take images of 8×8",
     ),
     "smoothing": ("independent", {"loss__label_smoothing": 2}, "'loss.label_smoothing': expected a value of at most 1"),
-    "backbone": ("independent", {"model__backbone": "smallnet3"}, "unknown name 'smallnet3'"),
+    "backbone": ("independent", {"model__backbone": "smallnet3"}, "'smallnet3': expected a width of 8 to 512, found 3"),
 }
 
 
