@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
+from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
+from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import publish_folder, require_new, whole_file, write_text
+from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims
-from nobackfill.maps.judging import Advice, Line, advise, best_candidate, judge_candidates, unrelated
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
@@ -33,16 +35,16 @@ class Fitted:
 
     Attributes:
         run: the run folder: of the way that did best on the validation rows, one to the old space if there is one.
-        lines: the table, status quo and full backfill first.
-        advice: in words.
+        results: status quo and full backfill first.
+        verdict: what to do.
         best: name of the method in `run`.
         dropped: held-out queries that were left out since they stand among the fitted pairs.
         seen: whether the gallery that is searched was fitted on.
     """
 
     run: Path
-    lines: list[Line]
-    advice: Advice
+    results: list[CandidateResult]
+    verdict: Verdict
     best: str
     dropped: int
     seen: bool
@@ -110,10 +112,10 @@ def fit(
         for name in methods:
             if task.direction in FITS[name][1]:
                 candidates += FITS[name][0](task)
-    lines = judge_candidates(held, candidates)
+    results = assess_fits(held, candidates)
     best = best_candidate(candidates)
     _publish(working, out, best)
-    return Fitted(out, lines, advise(lines), best.name, dropped, seen)
+    return Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
 
 
 def _task(
