@@ -60,7 +60,8 @@ def test_far_from_the_origin_digits_are_kept(offset: float, scale: float) -> Non
     labels = random.integers(0, 5, 300)
     vectors = random.normal(size=(5, 16))[labels] + 1.5 * random.normal(size=(300, 16))
     vectors = (scale * (vectors + offset)).astype(np.float32)
-    first, precision = by_hand(*[vectors.astype(np.float64) / scale] * 2, labels, labels, True)
+    exact = vectors.astype(np.float64) / scale
+    first, precision = by_hand(exact, exact, labels, labels, True)
     found = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True, distance="l2")
     assert np.mean(found.first_match == first) > 0.99
     np.testing.assert_allclose(found.average_precision, precision, atol=2e-3)

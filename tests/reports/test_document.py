@@ -15,6 +15,7 @@ from nobackfill.reports.html import build_report
 from nobackfill.reports.markdown import build_markdown
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 FILES = ("report_upgrade.json", "report_scenario.json", "report_fit.json")
 
 
@@ -45,6 +46,14 @@ def test_files_of_format_1_open(name: str) -> None:
         assert report.fit is not None
         assert report.fit.verdict.decision == "use it"
         assert [each.decision for each in report.fit.results[:2]] == [None, "better"]
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("cifar100*.json")), ids=lambda path: path.stem)
+def test_the_published_results_open(path: Path) -> None:
+    report = read_report(path)
+    assert report.searches[0].queries in (5000, 10_000)
+    assert "status quo" in build_markdown(report, str(path)) or not report.rankings
+    assert "All searches" in build_report(report, str(path))
 
 
 def test_scores_of_other_versions(tree: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from nobackfill.errors import DataError
 from nobackfill.evaluation.distances import Distance, comparable
 from nobackfill.evaluation.relevance import Relevance, Relevant, by_items, by_label
-from nobackfill.evaluation.scores import CUTOFFS, SCORES, TABLE
+from nobackfill.evaluation.scores import CUTOFFS, NEEDED, SCORES, TABLE
 from nobackfill.evaluation.search import Ranks, search
 
 
@@ -99,21 +99,22 @@ def retrieval_metrics(
     cutoffs = check_cutoffs(topk)
     check_selves(exclude_self, len(queries), len(items))
     own = np.arange(len(queries)) if exclude_self else None
-    ranks = search(queries, items, relevance, cutoffs, own=own, device=device)
+    counted_at = cutoffs + tuple(k for k in NEEDED if k not in cutoffs)
+    ranks = search(queries, items, relevance, counted_at, own=own, device=device)
     return summarise(ranks, cutoffs)
 
 
 def summarise(ranks: Ranks, cutoffs: tuple[int, ...]) -> RetrievalMetrics:
-    """Means over the queries that have a match; raises `DataError` if none has."""
+    """Means over the queries that have a match; raises `DataError` if none has. `cutoffs`: the first of the ranks'."""
     counted = ranks.first > 0
     if not counted.any():
         raise DataError("no query has a match in the gallery: their labels have nothing in common")
     number, first = ranks.matches[counted], ranks.first[counted]
-    recall = ranks.hits[counted] / number[:, None]
+    recall = ranks.hits[counted, : len(cutoffs)] / number[:, None]
     # The best ranking has its matches first: its gain is the sum of the first min(R, k) discounts.
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(2 + np.arange(max(cutoffs))))])
     best = np.stack([ideal[np.minimum(number, k)] for k in cutoffs], axis=1)
-    ndcg = ranks.gain[counted] / best
+    ndcg = ranks.gain[counted, : len(cutoffs)] / best
     return RetrievalMetrics(
         cmc={k: float((first <= k).mean()) for k in cutoffs},
         recall={k: float(recall[:, c].mean()) for c, k in enumerate(cutoffs)},

@@ -62,8 +62,10 @@ SCORES = {score.key: score for score in TABLE if score.upgrade}
 FIT_SCORES = {score.key: score for score in TABLE if score.fit}
 DECISIVE = tuple(score.key for score in TABLE if score.decides)
 RANKING = DECISIVE[-1]  # of the whole ranking: what classes are sorted by, and what maps are chosen by
-CUTOFFS = tuple(sorted({1, 5, *(score.cutoff for score in TABLE if score.cutoff)}))
-"""Where searches count hits unless told otherwise."""
+NEEDED = tuple(sorted({score.cutoff for score in TABLE if score.cutoff}))
+"""Where every search counts hits."""
+CUTOFFS = tuple(sorted({1, 5, *NEEDED}))
+"""Where searches report CMC, recall and nDCG unless told otherwise."""
 
 
 AGREEMENT = "overlap"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from importlib import metadata
 
 from nobackfill import __version__
@@ -15,7 +16,8 @@ def versions() -> dict[str, str]:
     found = {"nobackfill": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = metadata.version(name)
+            # A loaded library also knows its build, such as 2.11.0+cu130.
+            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
     return found
