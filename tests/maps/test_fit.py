@@ -96,7 +96,7 @@ def test_without_labels_a_full_backfill_is_the_measure(tmp_path: Path, pairs: Pa
     assert found.results[1].overlap == 1
     assert set(found.results[2].change or {}) == {"overlap"}
     # The fifth that was held out is the same whatever the method, and no row of it was fitted on.
-    split = split_rows(600, 0.2, 0, judged_apart=False)
+    split = split_rows(600, 0.2, 0, assessed_apart=False)
     assert sorted([*split.fit, *split.validation, *split.held]) == list(range(600))
     assert (len(split.held), len(split.validation)) == (120, 48)
 

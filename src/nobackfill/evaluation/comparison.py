@@ -45,8 +45,8 @@ class Comparison(Generic[Key]):
 
     def replicates(self, keys: Sequence[Key]) -> Doubles:
         """Replicates of several means, paired, float64 [replicates, keys]."""
-        found: Doubles = self._drawn[:, [self._column[key] for key in keys]]
-        return found
+        chosen: Doubles = self._drawn[:, [self._column[key] for key in keys]]
+        return chosen
 
 
 def overall(change: Change) -> Overall:

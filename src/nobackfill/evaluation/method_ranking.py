@@ -58,8 +58,8 @@ class MethodRanking:
 
     def level_with(self, method: str) -> list[str]:
         """The other methods that cannot be told from this one, best first."""
-        found = {each.method: self.difference(method, each.method) for each in self.methods if each.method != method}
-        return [other for other, lead in found.items() if lead is None or lead.decision == "cannot tell"]
+        leads = {each.method: self.difference(method, each.method) for each in self.methods if each.method != method}
+        return [other for other, lead in leads.items() if lead is None or lead.decision == "cannot tell"]
 
 
 def rank_methods(

@@ -31,7 +31,7 @@ ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` found.
+    """The result of `fit`.
 
     Attributes:
         run: the run folder: of the way that did best on the validation rows, one to the old space if there is one.
@@ -61,7 +61,7 @@ def fit(
     held: Held | None = None,
     seen: bool = False,
 ) -> Fitted:
-    """Fit every method, judge all of them on held-out items, and write the best one as a run folder.
+    """Fit every method, assess all of them on held-out items, and write the best one as a run folder.
 
     A fit that was killed is done again by the same call; trained methods go on where they were.
 
@@ -71,8 +71,8 @@ def fit(
         methods: names in `FITS`.
         directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
         settings: see `Settings`.
-        held_share: of the pairs, to judge by, where `held` is not given.
-        held: items and queries to judge by.
+        held_share: fraction of the pairs to assess by, where `held` is not given.
+        held: items and queries to assess by.
         seen: whether the gallery of `held` is the pairs themselves.
 
     Raises:
@@ -88,7 +88,7 @@ def fit(
     require_new(out)
     old, new, labels = pairs.read()
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
-    split = split_rows(len(old), held_share, settings.seed, judged_apart=held is not None)
+    split = split_rows(len(old), held_share, settings.seed, assessed_apart=held is not None)
     if held is None:
         rows = split.held
         for array, path in ((old, pairs.old), (new, pairs.new)):

@@ -84,11 +84,11 @@ def summarise_lineages(searches: Sequence[Search], generations: Sequence[str]) -
 
 def by_cell(report: Report) -> dict[Pair, dict[str, CellSummary]]:
     """Method, query and gallery → score → its summary; the first generation's own cell once, as `independent`'s."""
-    found: dict[Pair, dict[str, CellSummary]] = {}
+    cells: dict[Pair, dict[str, CellSummary]] = {}
     for line in report.cells:
         if line.query != report.generations[0] or line.method == INDEPENDENT:
-            found.setdefault((line.method, line.query, line.gallery), {})[line.score] = line
-    return found
+            cells.setdefault((line.method, line.query, line.gallery), {})[line.score] = line
+    return cells
 
 
 def unequal_seeds(report: Report) -> bool:

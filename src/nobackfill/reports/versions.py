@@ -13,11 +13,11 @@ LIBRARIES = ("torch", "torchvision", "timm", "numpy")
 
 def versions() -> dict[str, str]:
     """Of this package, Python and those libraries that are installed."""
-    found = {"nobackfill": __version__, "python": platform.python_version()}
+    known = {"nobackfill": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             # A loaded library also knows its build, such as 2.11.0+cu130.
-            found[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
+            known[name] = str(getattr(sys.modules.get(name), "__version__", None) or metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return known
