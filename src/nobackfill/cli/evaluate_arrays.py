@@ -57,7 +57,8 @@ def evaluate_arrays(query: Path, gallery: Path, files: Arrays, distance: Distanc
         for side, path in (("query", files.query_texts), ("gallery", files.gallery_texts))
     }
     protocol = Protocol(labels["query"], labels["gallery"], relevant, files.exclude_self, distance)
-    settings: ReportSettings = {field.name: str(getattr(files, field.name)) for field in fields(files)}
+    options = {field.name: getattr(files, field.name) for field in fields(files)}
+    settings: ReportSettings = {name: str(value) for name, value in options.items() if value not in (None, False)}
     settings |= {"query": str(query), "gallery": str(gallery)}
     report = Report(generations=[str(gallery), str(query)], distance=distance, settings=settings)
     if files.old_query is None:

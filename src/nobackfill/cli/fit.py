@@ -96,7 +96,7 @@ def fit(
         dropped=fitted.dropped,
         fitted_on_gallery=fitted.seen,
     )
-    files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items()}
+    files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items() if value is not None}
     write_text(out / "report.json", Report(fit=section, settings=files).to_json())
     print_table(fit_table(section))
     if draw_trade(section, out / "trade.png"):
