@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nobackfill.config import dump_config, load_config, load_scenario, parse_config, read_tree
+from nobackfill.config import dump_config, load_config, parse_config, read_tree
 from nobackfill.errors import ConfigError
-from nobackfill.training.scenario import changed_configs
+from nobackfill.experiments.config import load_scenario
+from nobackfill.experiments.scenario import changed_configs
 
 MINIMAL = {"method": "bt2", "data": {"name": "digits"}}
 CONFIGS = Path(__file__).parents[1] / "configs"

@@ -68,12 +68,12 @@ def test_train_evaluate_embed(
     assert all(words in printed.out for words in ("status quo", "nothing backfilled", "all backfilled"))
     assert "expect chance" not in printed.out
     report = json.loads(Path("a/b.json").read_text())
-    assert [(row["query"], row["gallery"]) for row in report["rows"]] == [
+    assert [(row["query"], row["gallery"]) for row in report["searches"]] == [
         ("runs/tiny/old", "runs/tiny/old"), ("new", "runs/tiny/old"), ("new", "new"),
     ]  # fmt: skip
     metrics = json.loads(Path("new/metrics.json").read_text())
-    assert report["rows"][1]["mean_ap"] == pytest.approx(metrics["cross_test"]["mean_ap"], abs=1e-4)
-    assert report["rows"][0]["top1"] == metrics["status_quo"]["top1"]
+    assert report["searches"][1]["scores"]["mean_ap"] == pytest.approx(metrics["cross_test"]["mean_ap"], abs=1e-4)
+    assert report["searches"][0]["scores"]["top1"] == metrics["status_quo"]["top1"]
 
     assert run(["evaluate", "--query", "runs/tiny/old", "--gallery", "new", "--data", new]) == 0
     assert "expect chance" not in capsys.readouterr().out  # old queries meet the prefix of new vectors
@@ -84,7 +84,7 @@ def test_train_evaluate_embed(
 
     Path("eval.yaml").write_text("query: new\ngallery: runs/tiny/old\ndata: {name: digits}\n")
     assert run(["evaluate", "eval.yaml", "--json", "config.json"]) == 0
-    assert json.loads(Path("config.json").read_text())["rows"] == report["rows"]
+    assert json.loads(Path("config.json").read_text())["searches"] == report["searches"]
     capsys.readouterr()
 
     assert run(["embed", "new", "--data", "digits", "--out", "v.npy"]) == 0
@@ -133,19 +133,19 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     assert all("fp32 (as configured)" in line for line in printed.err.splitlines())  # one line a training
     assert all(words in printed.out for words in ("status quo", "g2/g0", "±", "update gain", "AC (top-1)", "bt2"))
     report = json.loads(Path("out/report.json").read_text())
-    cells = [(row["seed"], row["query"], row["method"], row["gallery"]) for row in report["rows"]]
+    cells = [(row["seed"], row["query"], row["method"], row["gallery"]) for row in report["searches"]]
     expected = [("g0", "independent", "g0")]
     for query, galleries in (("g1", ["g0", "g1"]), ("g2", ["g0", "g1", "g2"])):
         expected += [(query, method, gallery) for method in ("independent", "bct", "bt2") for gallery in galleries]
     assert cells == [(seed, *cell) for seed in (0, 1) for cell in expected]
-    assert all(0 <= row[score] <= 1 for row in report["rows"] for score in ("top1", "top5", "mean_ap"))
+    assert all(0 <= row["scores"][score] <= 1 for row in report["searches"] for score in ("top1", "top5", "mean_ap"))
     assert report["seconds"] > 0
     assert report["versions"]["nobackfill"] == nobackfill.__version__
-    # Each figure is a search of the test split in which no image finds itself.
-    for row in (row for row in report["rows"] if row["query"] == "g1" and row["method"] != "independent"):
+    # Each score is that of a search of the test split in which no image finds itself.
+    for row in (row for row in report["searches"] if row["query"] == "g1" and row["method"] != "independent"):
         metrics = json.loads(Path(f"out/seed{row['seed']}/g1/{row['method']}/metrics.json").read_text())
         own = metrics["self_test" if row["gallery"] == "g1" else "cross_test"]
-        assert {score: row[score] for score in own} == pytest.approx(own, abs=1e-4)
+        assert row["scores"] == pytest.approx(own, abs=1e-4)
     with Image.open("out/matrix.png") as picture:
         assert picture.format == "PNG"
 
@@ -163,7 +163,7 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     stamp = Path("out/seed1/g2/bt2/model.safetensors").stat().st_mtime_ns
     assert run(["run", scenario, "--out", "out"]) == 0
     assert Path("out/seed1/g2/bt2/model.safetensors").stat().st_mtime_ns == stamp
-    assert json.loads(Path("out/report.json").read_text())["rows"] == report["rows"]
+    assert json.loads(Path("out/report.json").read_text())["searches"] == report["searches"]
     capsys.readouterr()
     write_config(Path("tiny"), "bct1", method="bct", model={"backbone": "smallnet8", "embedding_dim": 9})
     assert run(["run", scenario, "--out", "out"]) == 2
@@ -198,7 +198,7 @@ def test_demo_is_the_digits_scenario(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from nobackfill.cli import demo
-    from nobackfill.config import load_scenario
+    from nobackfill.experiments.config import load_scenario
 
     digits = load_scenario(demo._scenario())
     assert {name: list(methods) for name, methods in digits.generations.items()} == {

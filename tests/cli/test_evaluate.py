@@ -11,6 +11,7 @@ import pytest
 
 from nobackfill.cli.app import run
 from nobackfill.evaluation import compare, retrieval_metrics
+from nobackfill.reports.document import read_report
 
 N = 120
 
@@ -49,11 +50,11 @@ def test_one_search_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
         assert f"mAP@R: {100 * expected.mean_ap_at_r:.1f} %" in printed
         assert f"nDCG@5: {100 * expected.ndcg[5]:.1f} %" in printed
         assert "Better than doing nothing?" in printed
-        (figures,) = json.loads(Path("figures.json").read_text())["rows"]
-        assert figures["mean_ap"] == pytest.approx(expected.mean_ap)
-        assert figures["top1"] == expected.cmc[1]
+        (search,) = json.loads(Path("figures.json").read_text())["searches"]
+        assert search["scores"]["mean_ap"] == pytest.approx(expected.mean_ap)
+        assert search["scores"]["top1"] == expected.cmc[1]
     assert run(["report", "figures.json"]) == 0
-    assert "no upgrade to judge" in Path("report.html").read_text()
+    assert "no upgrade to assess" in Path("report.html").read_text()
 
 
 def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,25 +62,60 @@ def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
     texts = ["--query-texts", "texts.txt", "--gallery-texts", "texts.txt"]
     assert run([*UPGRADE, *texts, "--json", "figures.json"]) == 0
     printed = capsys.readouterr().out
-    assert f"Verdict: {expected.verdict.word}." in printed
+    assert f"Verdict: {expected.verdict.decision}." in printed
     assert expected.verdict.reasons[0] in printed
-    document = json.loads(Path("figures.json").read_text())
-    (upgrade,) = document["upgrades"]
-    assert upgrade["scores"]["new/new"]["top1"]["mean"] == pytest.approx(expected.scores["new/new"]["top1"].mean)
-    assert upgrade["change"]["new/old"]["mean_ap"]["word"] == expected.change["new/old"]["mean_ap"].word
-    assert upgrade["examples"][0]["query"]["text"].startswith("<b>text ")
-    assert [row["query"] for row in document["rows"]] == ["old.npy", "new.npy", "new.npy"]
+    report = read_report(Path("figures.json"))
+    (upgrade,) = report.upgrades
+    scores = upgrade.result.scores["new/new"]
+    assert scores["top1"].mean == pytest.approx(expected.scores["new/new"]["top1"].mean)
+    assert upgrade.result.change["new/old"]["mean_ap"].decision == expected.change["new/old"]["mean_ap"].decision
+    assert upgrade.result.verdict == expected.verdict
+    assert (upgrade.examples[0].query.text or "").startswith("<b>text ")
+    assert [search.query for search in report.searches] == ["old.npy", "new.npy", "new.npy"]
     assert run(["report", "figures.json"]) == 0
     page = Path("report.html").read_text()
     assert "&lt;b&gt;text " in page
     assert "<b>text" not in page
 
 
+def test_by_euclidean_distance(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    expected = compare(arrays["old"], arrays["new"], arrays["labels"], exclude_self=True, distance="l2")
+    assert run([*UPGRADE, "--distance", "l2", "--json", "figures.json"]) == 0
+    report = read_report(Path("figures.json"))
+    assert report.distance == "l2"
+    (upgrade,) = report.upgrades
+    assert upgrade.result.scores == expected.scores
+    assert upgrade.result.curve == expected.curve
+    assert run(["report", "figures.json"]) == 0
+    assert "Euclidean distance ranks old and new" in Path("report.html").read_text()
+    assert run([*UPGRADE, "--distance", "l3"]) == 2
+    assert "distance 'l3': expected one of cosine, l2" in capsys.readouterr().err
+
+
+def test_a_config_says_the_distance(
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = f"query: {runs['bt2']}\ngallery: {runs['old']}\ndata: {{name: digits, image_size: 8}}\n"
+    for name, more in (("plain", ""), ("far", "distance: l2\n"), ("wrong", "distance: dot\n")):
+        Path(f"{name}.yaml").write_text(text + more)
+    assert run(["evaluate", "plain.yaml", "--json", "plain.json"]) == 0
+    assert run(["evaluate", "far.yaml", "--json", "far.json"]) == 0
+    assert run(["evaluate", "far.yaml", "--distance", "cosine", "--json", "back.json"]) == 0
+    plain, far, back = (read_report(Path(f"{name}.json")) for name in ("plain", "far", "back"))
+    assert (plain.distance, far.distance) == ("cosine", "l2")
+    assert far.searches != plain.searches  # a prefix of a unit vector is none
+    assert (back.searches, back.upgrades) == (plain.searches, plain.upgrades)
+    capsys.readouterr()
+    assert run(["evaluate", "wrong.yaml"]) == 2
+    assert "wrong.yaml: key 'distance'" in capsys.readouterr().err
+
+
 def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*UPGRADE[:-2], "--json", "figures.json"]) == 0
     assert "all backfilled" not in capsys.readouterr().out
-    (upgrade,) = json.loads(Path("figures.json").read_text())["upgrades"]
-    assert upgrade["curve"] is None
+    (upgrade,) = read_report(Path("figures.json")).upgrades
+    assert upgrade.result.curve is None
     assert run(["report", "figures.json"]) == 0
 
 
@@ -136,24 +172,24 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
     assert all(
         words in printed for words in ("status quo", "independent, all backfilled", "Self-accuracy loss", "Verdict")
     )
-    document = json.loads(Path("one.json").read_text())
-    assert list(document["training"]) == [old, bt2]
-    (upgrade,) = document["upgrades"]
-    assert set(upgrade["scores"]) == {"old/old", "new/old", "new/new", "independent"}
-    assert upgrade["examples"][0]["query"]["image"].startswith("data:image/png;base64,")
+    report = read_report(Path("one.json"))
+    assert list(report.training) == [old, bt2]
+    (upgrade,) = report.upgrades
+    assert set(upgrade.result.scores) == {"old/old", "new/old", "new/new", "independent"}
+    assert (upgrade.examples[0].query.image or "").startswith("data:image/png;base64,")
 
     lineage = ["evaluate", "--query", bt2, "--gallery", old, "--gallery", str(runs["bct"]), "--data", "digits"]
     assert run([*lineage, "--json", "two.json"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("Verdict: ") == 2
     assert "Over the lineage, top-1: AC " in printed
-    document = json.loads(Path("two.json").read_text())
-    assert len(document["rows"]) == 6
-    assert [upgrade["old"] for upgrade in document["upgrades"]] == [old, str(runs["bct"])]
+    report = read_report(Path("two.json"))
+    assert len(report.searches) == 6
+    assert [upgrade.old for upgrade in report.upgrades] == [old, str(runs["bct"])]
     assert run(["report", "two.json"]) == 0
     assert Path("report.html").read_text().count('<table class="matrix">') == 1
 
     assert run(["evaluate", "--query", old, "--gallery", bt2, "--data", "digits"]) == 0
     printed = capsys.readouterr().out
-    assert "no upgrade to judge" in printed
+    assert "no upgrade to assess" in printed
     assert "Verdict" not in printed

@@ -14,7 +14,8 @@ from tests.maps.pairs import NEW, items, write
 
 import nobackfill
 from nobackfill.cli.app import run
-from nobackfill.reports.html import build_report, read_document
+from nobackfill.reports.document import read_report
+from nobackfill.reports.html import build_report
 
 QUICK = ["--method", "procrustes", "--method", "ridge"]
 
@@ -39,9 +40,9 @@ def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.Capture
     for words in ("status quo", "full backfill", "new/mapped", "mAP against doing nothing", "fits/one: "):
         assert words in printed.out
     report = json.loads(Path("fits/one/report.json").read_text())
-    assert [line["name"] for line in report["fit"]["lines"][:2]] == ["status quo", "full backfill"]
-    assert report["fit"]["advice"]["word"] == "use it"
-    page = build_report(read_document(Path("fits/one")), "fits/one")
+    assert [line["name"] for line in report["fit"]["results"][:2]] == ["status quo", "full backfill"]
+    assert report["fit"]["verdict"]["decision"] == "use it"
+    page = build_report(read_report(Path("fits/one")), "fits/one")
     assert "Every way of comparing" in page
     assert "All searches" not in page
 
@@ -53,9 +54,10 @@ def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.Capture
     arrays = ["--query", "test_new.npy", "--gallery", "test_old.npy", "--old-query", "test_old.npy", "--exclude-self"]
     labels = ["--query-labels", "test_labels.npy", "--gallery-labels", "test_labels.npy"]
     assert run(["evaluate", *arrays, *labels, "--query-run", "fits/one", "--json", "figures.json"]) == 0
-    best = next(line for line in report["fit"]["lines"] if line["name"] == report["fit"]["best"])
-    rows = json.loads(Path("figures.json").read_text())["rows"]
-    assert [row["top1"] for row in rows] == pytest.approx([report["fit"]["lines"][0]["top1"], best["top1"]])
+    best = next(line for line in report["fit"]["results"] if line["name"] == report["fit"]["best"])
+    searches = json.loads(Path("figures.json").read_text())["searches"]
+    expected = [report["fit"]["results"][0]["scores"]["top1"], best["scores"]["top1"]]
+    assert [search["scores"]["top1"] for search in searches] == pytest.approx(expected)
     mapped = f"fits/one/methods/{report['fit']['best']}-to-new"
     swapped = ["--query", "test_new.npy", "--gallery", "test_old.npy", "--gallery-run", mapped, *labels]
     assert run(["evaluate", *swapped, "--exclude-self"]) == 0
@@ -103,7 +105,7 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
     arrays = ["--old", "rows/old.npy", "--new", "rows/new.npy", "--labels", "rows/labels.npy"]
     assert run(["fit", *arrays, *QUICK, "--out", "rowwise"]) == 0
     fits = [json.loads(Path(name, "report.json").read_text())["fit"] for name in ("joined", "rowwise")]
-    assert fits[0]["lines"] == fits[1]["lines"]
+    assert fits[0]["results"] == fits[1]["results"]
     assert sorted(path.name for path in Path("joined").iterdir()) == sorted(p.name for p in Path("rowwise").iterdir())
     capsys.readouterr()
     for columns, message in (
@@ -129,9 +131,9 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     asked_for = ["--query-old", "q_old.npy", "--query-new", "q_new.npy", "--relevant", "relevant.json"]
     assert run(["fit", "--pairs", "pairs.parquet", *asked_for, *QUICK, "--out", "known"]) == 0
     assert "The gallery searched here is what was fitted on" in capsys.readouterr().out
-    line = json.loads(Path("known/report.json").read_text())["fit"]["lines"][0]
+    line = json.loads(Path("known/report.json").read_text())["fit"]["results"][0]
     metrics = nobackfill.retrieval_metrics(queries_old, old, relevant=places, topk=(1, 10))
-    assert (line["top1"], line["top10"], line["mean_ap"]) == pytest.approx(
+    assert tuple(line["scores"][score] for score in ("top1", "top10", "mean_ap")) == pytest.approx(
         (metrics.cmc[1], metrics.cmc[10], metrics.mean_ap)
     )
     Path("relevant.json").write_text(json.dumps([["doc0"]] * 39 + [["doc 600"]]))
@@ -146,7 +148,7 @@ def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(["fit", *PAIRS, "--labels", "labels.npy", "--method", "bt2", *sizes, "--out", "swept"]) == 0
     with Image.open("swept/trade.png") as picture:
         assert picture.format == "PNG"
-    lines = json.loads(Path("swept/report.json").read_text())["fit"]["lines"]
+    lines = json.loads(Path("swept/report.json").read_text())["fit"]["results"]
     dims = {line["name"]: line["dim"] for line in lines if line["searched"] == "new/new" and "bt2" in line["name"]}
     assert dims == {f"bt2_k{k}_c{c}": NEW + k for k in (0, 4) for c in (1, 2)}
 

@@ -12,14 +12,14 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation import (
     Difference,
     Interval,
+    assess,
     backfilling_curve,
     compare,
-    judge,
     paired_bootstrap,
     retrieval_metrics,
 )
 from nobackfill.evaluation.vectors import unit
-from nobackfill.evaluation.verdict import verdict
+from nobackfill.evaluation.verdict import upgrade_verdict
 
 Floats = NDArray[np.float32]
 
@@ -46,8 +46,8 @@ def test_compare_tells_a_good_upgrade() -> None:
         if cell != "old/old":
             for score, interval in upgrade.change[cell].items():
                 assert interval.mean == pytest.approx(found[score].mean - upgrade.scores["old/old"][score].mean)
-    assert upgrade.verdict.word == "ship"
-    assert upgrade.change["new/old"]["mean_ap"].word == "better"
+    assert upgrade.verdict.decision == "ship"
+    assert upgrade.change["new/old"]["mean_ap"].decision == "better"
     gain = upgrade.gain["mean_ap"]
     assert gain is not None
     bound, own, status_quo = (upgrade.scores[cell]["mean_ap"].mean for cell in ("independent", "new/old", "old/old"))
@@ -80,8 +80,8 @@ def test_flips_and_classes_equal_a_loop() -> None:
     ).tolist()
     for line in upgrade.classes:
         for cell, right in first.items():
-            assert line.top1[cell] == pytest.approx(right[labels == line.label].mean())
-    falls = [line.mean_ap["new/old"] - line.mean_ap["old/old"] for line in upgrade.classes]
+            assert line.scores["top1"][cell] == pytest.approx(right[labels == line.label].mean())
+    falls = [line.scores["mean_ap"]["new/old"] - line.scores["mean_ap"]["old/old"] for line in upgrade.classes]
     assert falls == sorted(falls)
 
 
@@ -93,7 +93,7 @@ def test_separate_queries_without_a_new_gallery() -> None:
     assert upgrade.gain["top1"] is None
     assert upgrade.loss["top1"] is None
     bad = compare((old[:100], old[100:]), (-new[:100], None), labels[:100], labels[100:])
-    assert bad.verdict.word == "do not ship"
+    assert bad.verdict.decision == "do not ship"
     assert "not known" in bad.verdict.reasons[-1]
 
 
@@ -112,7 +112,7 @@ def test_nothing_to_gain_is_no_gain() -> None:
     upgrade = compare(old, old, labels, independent=old, exclude_self=True)
     assert upgrade.gain == {"top1": None, "top5": None, "mean_ap": None}
     assert upgrade.change["new/new"]["top1"] == Difference(0, 0, 0)
-    assert upgrade.verdict.word == "do not ship"
+    assert upgrade.verdict.decision == "do not ship"
 
 
 def change(at_once: tuple[float, float], backfilled: tuple[float, float] | None) -> Any:
@@ -127,7 +127,7 @@ def change(at_once: tuple[float, float], backfilled: tuple[float, float] | None)
 
 
 @pytest.mark.parametrize(
-    ("at_once", "backfilled", "word"),
+    ("at_once", "backfilled", "decision"),
     [
         ((1, 1), (1, 1), "ship"),
         ((1, 0), None, "ship"),
@@ -140,9 +140,9 @@ def change(at_once: tuple[float, float], backfilled: tuple[float, float] | None)
         ((-1, 0), (1, 1), "do not ship"),
     ],
 )
-def test_verdict(at_once: Any, backfilled: Any, word: str) -> None:
-    found = verdict(change(at_once, backfilled))
-    assert found.word == word
+def test_verdict(at_once: Any, backfilled: Any, decision: str) -> None:
+    found = upgrade_verdict(change(at_once, backfilled))
+    assert found.decision == decision
     assert found.reasons[0].startswith("Nothing backfilled (new/old against old/old): top-1 ")
     assert ("+100.0 [+50.0, +150.0] points" in found.reasons[0]) == (1 in at_once)
 
@@ -172,7 +172,7 @@ def test_the_variance_between_seeds_is_counted_in_full(seeds: int) -> None:
     assert np.mean(ratios) == pytest.approx(1, abs=0.15)
 
 
-def test_queries_are_drawn_alike_for_every_figure() -> None:
+def test_queries_are_drawn_alike_for_every_score() -> None:
     values = np.random.default_rng(0).normal(size=(2, 1, 40))
     values[1] = values[0] + 3
     means, drawn = paired_bootstrap(values, replicates=50, seed=1)
@@ -186,7 +186,9 @@ def test_queries_are_drawn_alike_for_every_figure() -> None:
 @settings(max_examples=30, deadline=None)
 def test_the_curve_equals_a_loop(seed: int, exclude_self: bool) -> None:
     old, new, labels = models(n=60, seed=seed % 1000)
-    curve = backfilling_curve(new, old, new, labels, labels, exclude_self=exclude_self, shares=(0, 0.3, 1), seed=seed)
+    curve = backfilling_curve(
+        new, old, new, labels, labels, exclude_self=exclude_self, fractions=(0, 0.3, 1), seed=seed
+    )
     q, o = unit(new, ""), unit(old, "")
     order = np.random.default_rng(seed).permutation(60)
     for position, share in enumerate((0, 0.3, 1)):
@@ -216,7 +218,7 @@ def test_several_seeds_are_averaged() -> None:
             cell: retrieval_metrics(q, g, labels, labels, exclude_self=True) for cell, (q, g) in pairs.items()
         })  # fmt: skip
         curves.append(backfilling_curve(new, old, new, labels, labels, exclude_self=True))
-    upgrade = judge(runs, curves, labels)
+    upgrade = assess(runs, curves, labels)
     assert upgrade.seeds == 3
     expected = np.mean([run["new/old"].mean_ap for run in runs])
     assert upgrade.scores["new/old"]["mean_ap"].mean == pytest.approx(expected)
@@ -235,4 +237,4 @@ def test_what_does_not_belong_together_is_refused() -> None:
         "new/old": retrieval_metrics(old, old, labels, labels),
     }
     with pytest.raises(DataError, match="the same cells and the same queries"):
-        judge([cells, {"old/old": cells["old/old"]}])
+        assess([cells, {"old/old": cells["old/old"]}])

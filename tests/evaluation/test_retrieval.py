@@ -14,10 +14,11 @@ from sklearn.metrics import average_precision_score
 
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics, counting, retrieval_metrics, search
+from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.retrieval import summarise
 from nobackfill.evaluation.search import empty_ranks
-from nobackfill.evaluation.vectors import unit, unit_prefixes
+from nobackfill.evaluation.vectors import unit
 
 Floats = NDArray[np.float32]
 
@@ -172,17 +173,17 @@ def test_the_device_s_way_equals_the_compiled_one(case: Any, exclude_self: bool)
     except DataError:
         return
     relevance = by_label(case[2], case[3], len(case[0]), len(case[1]))
-    query, gallery = unit_prefixes(case[0], case[1])
+    query, gallery = comparable(case[0], case[1])
     own = np.arange(len(query)) if exclude_self else np.full(len(query), -1)
-    ranks = empty_ranks(len(query), 3)
-    search._on_device(query, gallery, relevance, own, np.array([1, 3, 5]), ranks, torch.device("cpu"))
+    ranks = empty_ranks(len(query), (1, 3, 5))
+    search._on_device(query, gallery, relevance, own, np.array([1, 3, 5]), ranks, "cpu")
     same(summarise(ranks, (1, 3, 5)), expected)
 
 
 @given(cases(), st.integers(1, 6))
 @settings(max_examples=200, deadline=None)
 def test_figures_with_a_cut_off_equal_those_of_a_sorted_list(case: Any, k: int) -> None:
-    query, gallery = unit_prefixes(case[0], case[1])
+    query, gallery = comparable(case[0], case[1])
     recalls, gains, cut = [], [], []
     for vector, label in zip(query, case[2], strict=True):
         match = case[3] == label

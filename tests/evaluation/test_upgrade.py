@@ -5,7 +5,7 @@ import math
 import pytest
 
 from nobackfill.evaluation import (
-    Spread,
+    MeanStd,
     average_compatibility,
     average_score,
     is_compatible,
@@ -32,12 +32,13 @@ def test_self_accuracy_loss_and_compatibility() -> None:
     assert not is_compatible(0.336, 0.336)
 
 
-def test_spread() -> None:
-    spread = Spread.of([0.1, 0.2, 0.3])
-    assert (spread.mean, spread.sd) == pytest.approx((0.2, 0.1))
-    assert spread.text(100) == "20.0 ± 10.0"
-    assert Spread.of([0.5]).text(digits=2, sign="+") == "+0.50"
-    assert Spread.of([math.nan, 0.5]).text() == "–"
+def test_mean_and_deviation() -> None:
+    found = MeanStd.of([0.1, 0.2, 0.3])
+    assert (found.mean, found.std, found.seeds) == pytest.approx((0.2, 0.1, 3))
+    assert found.text(100) == "20.0 ± 10.0"
+    assert MeanStd.of([0.5]).text(digits=2, sign="+") == "+0.50"
+    assert MeanStd.of([math.nan, 0.5]) == MeanStd(None, None, 2)
+    assert MeanStd.of([math.nan, 0.5]).text() == "–"
 
 
 def test_ac_and_am__published_sequences() -> None:

@@ -12,10 +12,10 @@ from tests.maps.pairs import NEW, OLD, items, write
 import nobackfill
 from nobackfill.errors import ConfigError, DataError, RunError
 from nobackfill.evaluation import retrieval_metrics
+from nobackfill.evaluation.candidates import FULL, STATUS_QUO, CandidateResult
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.gallery import Gallery, Generation
 from nobackfill.maps import FITS, Held, Pairs, Settings, fit, fits, fitting
-from nobackfill.maps.judging import FULL, STATUS_QUO
 from nobackfill.maps.pairs import split_rows, without_twins
 
 QUICK = ("procrustes", "ridge")
@@ -37,7 +37,7 @@ def test_every_method_in_every_direction(tmp_path: Path, pairs: Pairs, brief: No
     settings = Settings(extra_dims=(0, 3), scales=(1.0, 2.0), hidden=16)
     held = Held.of(*items(500, seed=1))
     found = fit(pairs, tmp_path / "run", methods=tuple(FITS), settings=settings, held=held)
-    lines = {(line.name, line.searched): line for line in found.lines}
+    lines = {(line.name, line.searched): line for line in found.results}
     swept = {f"{name}_k{k}_c{c}" for name in ("bt2", "bt2_residual") for k in (0, 3) for c in (1, 2)}
     maps = {"procrustes", "ridge", "mlp", "infonce"}
     expected = {(STATUS_QUO, "old/old"), (FULL, "new/new")}
@@ -52,25 +52,28 @@ def test_every_method_in_every_direction(tmp_path: Path, pairs: Pairs, brief: No
         metrics = retrieval_metrics(query, gallery, held.labels[0], held.labels[0], exclude_self=True, topk=(1, 5))  # type: ignore[index]
         return metrics.cmc[1], metrics.mean_ap
 
+    def shown(line: CandidateResult) -> tuple[float, float]:
+        return line.scores["top1"], line.scores["mean_ap"]
+
     folders = {one.name: one for one in (tmp_path / "run" / "methods").iterdir()}
     ridge = nobackfill.load(folders["ridge-to-old"])
     line = lines["ridge", "new/old"]
-    assert (line.top1, line.mean_ap) == pytest.approx(scores(ridge.encode(held.new_query), held.old_gallery))
+    assert shown(line) == pytest.approx(scores(ridge.encode(held.new_query), held.old_gallery))
     mapped = nobackfill.load(folders["ridge-to-new"]).encode(held.old_gallery)
     line = lines["ridge", "new/mapped"]
-    assert (line.top1, line.mean_ap) == pytest.approx(scores(held.new_query, mapped))
+    assert shown(line) == pytest.approx(scores(held.new_query, mapped))
     wanted = neighbours(held.new_query, held.new_gallery, 10, exclude_self=True)
     agreement = overlap(neighbours(held.new_query, mapped, 10, exclude_self=True), wanted).mean()
     assert line.overlap == pytest.approx(agreement)
     # The run folder is the best way of validation into the old space.
-    best = max((line for line in found.lines if line.searched == "new/old"), key=lambda line: line.validation or 0)
+    best = max((line for line in found.results if line.searched == "new/old"), key=lambda line: line.validation or 0)
     assert found.best == best.name
     encoder = nobackfill.load(tmp_path / "run")
     line = lines[found.best, "new/old"]
-    assert (line.top1, line.mean_ap) == pytest.approx(scores(encoder.encode(held.new_query), held.old_gallery))
+    assert shown(line) == pytest.approx(scores(encoder.encode(held.new_query), held.old_gallery))
     assert encoder.spec.prefixes[0].fingerprint == "name:old"
-    assert found.advice.word == "use it"
-    assert lines["ridge", "new/old"].word == "better"
+    assert found.verdict.decision == "use it"
+    assert lines["ridge", "new/old"].decision == "better"
 
 
 def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs) -> None:
@@ -89,11 +92,11 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
 
 def test_without_labels_a_full_backfill_is_the_measure(tmp_path: Path, pairs: Pairs, brief: None) -> None:
     found = fit(dataclasses.replace(pairs, labels=None), tmp_path / "run", methods=("ridge", "bt2"))
-    assert all(line.top1 is None and line.mean_ap is None for line in found.lines)
-    assert found.lines[1].overlap == 1
-    assert set(found.lines[2].change or {}) == {"overlap"}
+    assert all(not line.scores for line in found.results)
+    assert found.results[1].overlap == 1
+    assert set(found.results[2].change or {}) == {"overlap"}
     # The fifth that was held out is the same whatever the method, and no row of it was fitted on.
-    split = split_rows(600, 0.2, 0, judged_apart=False)
+    split = split_rows(600, 0.2, 0, assessed_apart=False)
     assert sorted([*split.fit, *split.validation, *split.held]) == list(range(600))
     assert (len(split.held), len(split.validation)) == (120, 48)
 
@@ -101,9 +104,9 @@ def test_without_labels_a_full_backfill_is_the_measure(tmp_path: Path, pairs: Pa
 def test_doing_nothing_wins_loudly_where_it_does(tmp_path: Path) -> None:
     old, new, labels = items(800, noise=(0.05, 8.0))  # the new model is much worse, yet knows a little
     found = fit(Pairs(**write(tmp_path, old=old, new=new, labels=labels)), tmp_path / "run", methods=QUICK)
-    assert found.advice.word == "do nothing"
-    assert found.advice.reasons[0].startswith("DOING NOTHING IS BETTER")
-    assert {line.word for line in found.lines[1:]} <= {"worse", "mixed"}
+    assert found.verdict.decision == "do nothing"
+    assert found.verdict.reasons[0].startswith("DOING NOTHING IS BETTER")
+    assert {line.decision for line in found.results[1:]} <= {"worse", "mixed"}
 
 
 UNUSABLE = {
@@ -180,14 +183,14 @@ def test_a_fit_that_was_killed_is_gone_on_with(
         raise PowerError
 
     with monkeypatch.context() as patch, pytest.raises(PowerError):
-        patch.setattr(fitting, "judge_candidates", fail)
+        patch.setattr(fitting, "assess_fits", fail)
         fit(pairs, tmp_path / "run", methods=("mlp", "bt2"), directions=("to-old",))
     stamp = (tmp_path / "run.unfinished/methods/mlp-to-old-0.01/model.safetensors").stat().st_mtime_ns
     with pytest.raises(RunError, match="an unfinished fit with other settings"):
         fit(pairs, tmp_path / "run", methods=("mlp",), directions=("to-old",))
     again = fit(pairs, tmp_path / "run", methods=("mlp", "bt2"), directions=("to-old",))
     assert (tmp_path / "run/methods/mlp-to-old-0.01/model.safetensors").stat().st_mtime_ns == stamp
-    assert again.lines == straight.lines
+    assert again.results == straight.results
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("straight", "run")]
     assert weights[0] == weights[1]
     with pytest.raises(RunError, match="exists and is not empty"):

@@ -23,8 +23,9 @@ def check(
 
     Example: `nobackfill check configs/reference/*.yaml`
     """
-    from nobackfill.config import EvaluationConfig, load_scenario, parse_as, parse_config, read_tree
-    from nobackfill.training.scenario import changed_configs
+    from nobackfill.config import EvaluationConfig, parse_as, parse_config, read_tree
+    from nobackfill.experiments.config import load_scenario
+    from nobackfill.experiments.scenario import changed_configs
 
     for path in configs:
         tree = read_tree(path)

@@ -22,7 +22,7 @@ def demo(
 
     Example: `nobackfill demo --seeds 1 --out demo`
     """
-    from nobackfill.config import load_scenario
+    from nobackfill.experiments.config import load_scenario
     from nobackfill.files import require_new
 
     require_new(out)

@@ -47,18 +47,23 @@ def evaluate(
     exclude_self: Annotated[
         bool, typer.Option("--exclude-self", help="Arrays: query i is item i and never finds itself.")
     ] = False,
+    distance: Annotated[
+        str | None,
+        typer.Option(help="cosine, or l2: Euclidean, of vectors as they are. Default: the config's, or cosine."),
+    ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the figures here as well, for `nobackfill report`.")
+        Path | None, typer.Option("--json", help="Write the report here as well, for `nobackfill report`.")
     ] = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Search a gallery embedded by one model with queries embedded by another, and judge the upgrade.
+    """Search a gallery embedded by one model with queries embedded by another, and assess the upgrade.
 
     With run folders every image of --data is a query and a gallery item, and never finds itself. Wherever two models
-    meet, the status quo (gallery model on both sides) and the full backfill (query model on both sides) stand beside
-    it, every change with a 95 % interval. Plain arrays: --old-query says the status quo, --new-gallery a full backfill.
+    meet, it is compared with the status quo (gallery model on both sides) and with a full backfill (query model on both
+    sides), every change with a 95 % interval. Plain arrays: --old-query gives the status quo, --new-gallery the full
+    backfill.
 
-    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --json figures.json`
+    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --json report.json`
 
     Example: `nobackfill evaluate --query q.npy --gallery g.npy --query-labels y.npy --gallery-labels z.npy`
     """
@@ -66,13 +71,14 @@ def evaluate(
     from nobackfill.cli.evaluate_runs import evaluate_runs
     from nobackfill.config import EvaluationConfig, parse_as, read_tree
     from nobackfill.errors import ConfigError
+    from nobackfill.evaluation.distances import check_distance
     from nobackfill.files import write_text
-    from nobackfill.reports.figures import to_json
 
     if config is not None:
         settings = parse_as(EvaluationConfig, read_tree(config), str(config))
         query, gallery = query or settings.query, gallery or [settings.gallery or settings.query]
-        data = data or str(config)
+        data, distance = data or str(config), distance or settings.distance
+    measure = check_distance(distance or "cosine")
     if query is None:
         raise ConfigError("evaluate: expected --query and --data, or a config file, or arrays; see evaluate --help")
     arrays = Arrays(
@@ -85,12 +91,12 @@ def evaluate(
                 raise ConfigError(f"{option}: goes with run folders, but --query {query} is an array; leave it out")
         if not gallery or len(gallery) > 1:
             raise ConfigError("evaluate: with arrays, expected one --gallery FILE.npy")
-        document = evaluate_arrays(query, gallery[0], arrays)
+        report = evaluate_arrays(query, gallery[0], arrays, measure)
     else:
         if data is None:
             raise ConfigError("evaluate: with run folders, expected --data; see nobackfill evaluate --help")
         if arrays != Arrays():
             raise ConfigError(f"evaluate: {arrays.first_given()} goes with arrays, but --query {query} is none (.npy)")
-        document = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers)
+        report = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers, measure)
     if json_file:
-        write_text(json_file, to_json(**document))
+        write_text(json_file, report.to_json())

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
 
 from nobackfill.cli.source import open_data
-from nobackfill.evaluation import average_compatibility, average_score, backfilling_curve, judge, retrieval_metrics
+from nobackfill.data import ImageSet
+from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
+from nobackfill.evaluation.assess import upgrade_cells
+from nobackfill.evaluation.compare import Protocol
+from nobackfill.evaluation.distances import Distance
+from nobackfill.evaluation.scores import MAIN, title
 from nobackfill.models import load
-from nobackfill.reports.examples import Items, flip_examples
-from nobackfill.reports.figures import row
-from nobackfill.reports.tables import print_rows
+from nobackfill.reports.document import Report, Search, UpgradeSection
+from nobackfill.reports.examples import ItemSource, flip_examples
+from nobackfill.reports.tables import print_searches
 from nobackfill.reports.training import history
-from nobackfill.reports.upgrades import plain, print_upgrade
+from nobackfill.reports.upgrades import print_upgrade
+
+Searches = dict[tuple[str, str], RetrievalMetrics]
+"""By query and gallery model."""
 
 
 def evaluate_runs(
@@ -25,10 +34,11 @@ def evaluate_runs(
     split: str,
     on_bad_image: str,
     workers: int | None,
-) -> dict[str, Any]:
-    """Search every older gallery with every newer model, print, and return what the JSON file holds.
+    distance: Distance = "cosine",
+) -> Report:
+    """Search every older gallery with every newer model, print, and return the report.
 
-    The newest model is the query's; each gallery's model is judged as the old one of an upgrade to it.
+    The newest model is the query's; each gallery's model is taken as the old one of an upgrade to it.
     """
     encoders = {str(run): load(run) for run in dict.fromkeys([*galleries, query])}
     names = list(encoders)
@@ -38,48 +48,68 @@ def evaluate_runs(
     bound = None if independent is None else load(independent)
     images, processes = open_data(data, split, on_bad_image, workers)
     vectors = {name: encoders[name].encode_set(images, processes) for name in names}
-    labels = images.labels
-
-    def searched(query: str, gallery: str) -> Any:
-        return retrieval_metrics(vectors[query], vectors[gallery], labels, labels, exclude_self=True)
-
-    cells = {(one, other): searched(one, other) for i, one in enumerate(names) for other in names[: i + 1]}
-    rows = [row(metrics, query=one, gallery=other) for (one, other), metrics in cells.items()]
-    new, upgrades = names[-1], []
-    if len(names) == 1:
-        print_rows(rows, ["self-test"])
-    elif any(spec.answers(specs[-1]) for spec in specs[:-1]):
-        print_rows(rows, _titles(cells))
-        typer.echo("The gallery's model is the newer one: no upgrade to judge.")
-    else:
-        if bound is not None:
-            vectors["independent"] = bound.encode_set(images, processes)
-        for old in names[:-1]:
-            judged = {"old/old": cells[old, old], "new/old": cells[new, old], "new/new": cells[new, new]}
-            if bound is not None:
-                judged["independent"] = searched("independent", "independent")
-            curve = backfilling_curve(vectors[new], vectors[old], vectors[new], labels, labels, exclude_self=True)
-            upgrade = judge([judged], [curve], labels, images.class_names)
-            print_upgrade(upgrade, old, new)
-            if not specs[-1].answers(encoders[old].spec):
-                typer.echo(f"{new} was not trained against {old}: expect chance where they meet.")
-            pairs = (vectors[old], vectors[old]), (vectors[new], vectors[old])
-            shown = Items.of(images)
-            examples = flip_examples(judged["old/old"], judged["new/old"], *pairs, shown, shown, exclude_self=True)
-            upgrades.append({"method": "", "old": old, "new": new, **plain(upgrade), "examples": examples})
-        if len(names) > 2:
-            matrix = [[cells[one, other].cmc[1] for other in names[: i + 1]] for i, one in enumerate(names)]
-            print_rows(rows, _titles(cells))
-            compatible, mean = average_compatibility(matrix), 100 * average_score(matrix)
-            typer.echo(f"Over the lineage, top-1: AC {compatible:.2f}, AM {mean:.1f} %.")
-    return {
-        "rows": rows,
-        "generations": names,
-        "upgrades": upgrades,
-        "training": {name: lines for name in names if (lines := history(Path(name)))},
-        "settings": {"query": str(query), "galleries": [str(run) for run in galleries], "data": data, "split": split},
+    protocol = Protocol(images.labels, images.labels, exclude_self=True, distance=distance)
+    cells: Searches = {
+        (one, other): protocol.search(vectors[one], vectors[other])
+        for i, one in enumerate(names)
+        for other in names[: i + 1]
     }
+    searches = [Search.of(metrics, one, other) for (one, other), metrics in cells.items()]
+    upgrades = []
+    if len(names) == 1:
+        print_searches(searches, ["self-test"])
+    elif any(spec.answers(specs[-1]) for spec in specs[:-1]):
+        print_searches(searches, _titles(cells))
+        typer.echo("The gallery's model is the newer one: no upgrade to assess.")
+    else:
+        upper = None
+        if bound is not None:
+            rows = bound.encode_set(images, processes)
+            upper = protocol.search(rows, rows)
+        for old in names[:-1]:
+            upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, images))
+            if not specs[-1].answers(encoders[old].spec):
+                typer.echo(f"{names[-1]} was not trained against {old}: expect chance where they meet.")
+        if len(names) > 2:
+            print_searches(searches, _titles(cells))
+            _print_lineage(names, cells)
+    return Report(
+        generations=names,
+        searches=searches,
+        upgrades=upgrades,
+        training={name: lines for name in names if (lines := history(Path(name)))},
+        distance=distance,
+        settings={"query": str(query), "galleries": [str(run) for run in galleries], "data": data, "split": split},
+    )
 
 
-def _titles(cells: dict[tuple[str, str], Any]) -> list[str]:
+def _assess_step(
+    old: str,
+    new: str,
+    protocol: Protocol,
+    searches: Searches,
+    upper: RetrievalMetrics | None,
+    vectors: Mapping[str, Any],
+    images: ImageSet,
+) -> UpgradeSection:
+    """Assess and print the upgrade from one model to the newest."""
+    cells = upgrade_cells(searches, old, new, upper)
+    curve = protocol.curve(vectors[new], vectors[old], vectors[new])
+    upgrade = assess([cells], [curve], images.labels, images.class_names)
+    print_upgrade(upgrade, old, new)
+    shown = ItemSource.of(images)
+    examples = flip_examples(
+        cells["old/old"], cells["new/old"], (vectors[old], vectors[old]), (vectors[new], vectors[old]), shown, shown,
+        exclude_self=True, distance=protocol.distance,
+    )  # fmt: skip
+    return UpgradeSection(old=old, new=new, result=upgrade, examples=examples)
+
+
+def _print_lineage(names: list[str], cells: Searches) -> None:
+    matrix = [[cells[one, other].scores()[MAIN] for other in names[: i + 1]] for i, one in enumerate(names)]
+    compatible, mean = average_compatibility(matrix), 100 * average_score(matrix)
+    typer.echo(f"Over the lineage, {title(MAIN)}: AC {compatible:.2f}, AM {mean:.1f} %.")
+
+
+def _titles(cells: Searches) -> list[str]:
     return ["self-test" if one == other else "cross-test" for one, other in cells]

@@ -1,4 +1,4 @@
-"""`nobackfill fit`: vectors of two models in, a way to compare them and a verdict out."""
+"""`nobackfill fit`: vectors of two models in, a map that makes them comparable and a verdict out."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def fit(
     relevant: Annotated[
         Path | None, typer.Option(help="Items each query looks for: lists of ids (.json) or a boolean table (.npy).")
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Share of the pairs to judge by, at most 10,000.")] = 0.2,
+    holdout: Annotated[float, typer.Option(help="Fraction of the pairs to assess by, at most 10,000.")] = 0.2,
     extra_dim: Annotated[
         list[int] | None, typer.Option(min=0, help="BT²: k; repeat it to try several.", show_default="32")
     ] = None,
@@ -49,9 +49,9 @@ def fit(
 ) -> None:
     """Fit maps and BT² on pairs of vectors, and say whether any of them beats doing nothing.
 
-    Every method is judged on items that none was fitted on, beside the status quo (old model on both sides) and a full
-    backfill (new model on both sides). The run folder is that of the way into the old space that did best on validation
-    pairs; the others lie in its folder `methods`, all figures in `report.json`.
+    Every method is assessed on items that none was fitted on, and compared with the status quo (old model on both
+    sides) and a full backfill (new model on both sides). The run folder is that of the map into the old space that did
+    best on validation pairs; the others are in its folder `methods`, all metrics in `report.json`.
 
     Example: `nobackfill fit --old old.npy --new new.npy --labels y.npy --out fits/upgrade`
 
@@ -64,7 +64,8 @@ def fit(
     from nobackfill.maps import fit as fit_pairs
     from nobackfill.maps.fits import DEFAULT_FITS
     from nobackfill.maps.fitting import ARRAYS
-    from nobackfill.reports.fits import draw_trade, fit_document, fit_table
+    from nobackfill.reports.document import FitSection, Report, ReportSettings
+    from nobackfill.reports.fits import draw_trade, fit_table
     from nobackfill.reports.tables import print_table
 
     directions = {"to-old": ("to-old",), "to-new": ("to-new",), "both": ("to-old", "to-new")}
@@ -78,7 +79,7 @@ def fit(
     given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.unfinished", ARRAYS))
     held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
     settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
-    found = fit_pairs(
+    fitted = fit_pairs(
         given.pairs,
         out,
         methods=method or DEFAULT_FITS,
@@ -88,16 +89,24 @@ def fit(
         held=held,
         seen=seen,
     )
-    write_text(out / "report.json", fit_document(found, given.pairs))
-    print_table(fit_table(found))
-    if draw_trade(found, out / "trade.png"):
+    section = FitSection(
+        results=fitted.results,
+        verdict=fitted.verdict,
+        best=fitted.best,
+        dropped=fitted.dropped,
+        fitted_on_gallery=fitted.seen,
+    )
+    files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items() if value is not None}
+    write_text(out / "report.json", Report(fit=section, settings=files).to_json())
+    print_table(fit_table(section))
+    if draw_trade(section, out / "trade.png"):
         typer.echo(f"{out / 'trade.png'}: what dimensions buy")
-    if found.dropped:
-        typer.echo(f"{found.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
-    if found.seen:
+    if fitted.dropped:
+        typer.echo(f"{fitted.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
+    if fitted.seen:
         typer.echo("The gallery searched here is what was fitted on: mapped galleries look better than others will.")
-    if found.lines[0].top1 is None:
+    if not section.labelled:
         typer.echo("No labels or relevance: all that shows is how far a search agrees with a full backfill's.")
-    for reason in found.advice.reasons:
+    for reason in fitted.verdict.reasons:
         typer.echo(reason)
-    typer.echo(f"{out}: {found.best}; {found.advice.word}")
+    typer.echo(f"{out}: {fitted.best}; {fitted.verdict.decision}")

@@ -1,4 +1,4 @@
-"""`nobackfill report`: the figures as one page to look at."""
+"""`nobackfill report`: a report as one page to look at, or as tables."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import typer
 
 def report(
     source: Annotated[
-        Path, typer.Argument(help="Folder that `run` filled, or a file of `evaluate --json`.", show_default=False)
+        Path,
+        typer.Argument(help="Folder that `run` or `fit` filled, or a file of `evaluate --json`.", show_default=False),
     ],
     out: Annotated[Path, typer.Option(help="File to write: HTML, or by the ending .md Markdown.")] = Path(
         "report.html"
     ),
-    against: Annotated[str | None, typer.Option(help="Markdown: hold the others against this method.")] = None,
+    against: Annotated[str | None, typer.Option(help="Markdown: compare the other methods with this one.")] = None,
 ) -> None:
     """Write one HTML file with verdict, matrix, curves, changed answers and classes, which needs no network; or tables.
 
@@ -23,10 +24,11 @@ def report(
     """
     from nobackfill.errors import DataError
     from nobackfill.files import write_text
-    from nobackfill.reports.html import build_report, read_document
+    from nobackfill.reports.document import read_report
+    from nobackfill.reports.html import build_report
     from nobackfill.reports.markdown import build_markdown
 
-    document = read_document(source)
+    document = read_report(source)
     if out.suffix.lower() == ".md":
         write_text(out, build_markdown(document, str(source), against))
         typer.echo(f"{out}: Markdown tables")

@@ -48,13 +48,15 @@ def _table(found: list[RunState], folder: Path) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
+    from nobackfill.evaluation.scores import MAIN, title
+
     table = Table(box=SIMPLE_HEAD)
     for heading in ("run", "method", "state"):
         table.add_column(heading, overflow="fold")
-    for heading in ("new/new top-1 %", "new/old top-1 %", "trained", "changed"):
+    for heading in (f"new/new {title(MAIN)} %", f"new/old {title(MAIN)} %", "trained", "changed"):
         table.add_column(heading, justify="right", no_wrap=True)
     for run in found:
-        scores = [run.scores.get(name, {}).get("top1") for name in ("self_test", "cross_test")]
+        scores = [run.scores.get(name, {}).get(MAIN) for name in ("self_test", "cross_test")]
         state = run.state if run.state in ("done", "damaged") else f"{run.state} at {run.progress:.0%}"
         table.add_row(
             escape(str(run.path.relative_to(folder))),

@@ -33,7 +33,7 @@ def train(
     from nobackfill.config import load_config
 
     settings = load_config(config, set_)
-    from nobackfill.reports.figures import SCORES
+    from nobackfill.evaluation.scores import SCORES
     from nobackfill.reports.training import draw_history
     from nobackfill.training import train as train_run
     from nobackfill.training.processes import is_main
@@ -48,7 +48,7 @@ def train(
     for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
         if name in metrics:
             label = title if "cross_test" in metrics else "self-test"
-            scores = "  ".join(f"{heading} {metrics[name][score]:6.1%}" for score, heading in SCORES.items())
+            scores = "  ".join(f"{score.title} {metrics[name][key]:6.1%}" for key, score in SCORES.items())
             typer.echo(f"  {label:9}  {scores}")
     if "not_tested" in metrics:
         typer.echo(f"  not tested: {metrics['not_tested']}")

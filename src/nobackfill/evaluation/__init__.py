@@ -1,11 +1,12 @@
-"""Arrays in, figures out. Knows no model."""
+"""Arrays in, metrics out. Knows no model."""
 
-from nobackfill.evaluation.backfilling import Curve, backfilling_curve
+from nobackfill.evaluation.assess import Upgrade, assess
+from nobackfill.evaluation.backfilling import BackfillingCurve, backfilling_curve
 from nobackfill.evaluation.bootstrap import Difference, Interval, paired_bootstrap
-from nobackfill.evaluation.compare import Upgrade, compare, judge
+from nobackfill.evaluation.compare import compare
+from nobackfill.evaluation.mean_std import MeanStd
+from nobackfill.evaluation.method_ranking import MethodRanking, rank_methods
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
-from nobackfill.evaluation.rivals import Ranking, rank
-from nobackfill.evaluation.spread import Spread
 from nobackfill.evaluation.upgrade import (
     average_compatibility,
     average_score,
@@ -15,21 +16,21 @@ from nobackfill.evaluation.upgrade import (
 )
 
 __all__ = [
-    "Curve",
+    "BackfillingCurve",
     "Difference",
     "Interval",
-    "Ranking",
+    "MeanStd",
+    "MethodRanking",
     "RetrievalMetrics",
-    "Spread",
     "Upgrade",
+    "assess",
     "average_compatibility",
     "average_score",
     "backfilling_curve",
     "compare",
     "is_compatible",
-    "judge",
     "paired_bootstrap",
-    "rank",
+    "rank_methods",
     "retrieval_metrics",
     "self_accuracy_loss",
     "update_gain",

@@ -1,4 +1,4 @@
-"""What each further share of backfill buys: the score of new queries in a gallery that is part old, part new."""
+"""What each further percent of backfill buys: the scores of new queries in a gallery that is part old, part new."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import DataError
+from nobackfill.evaluation.distances import Distance, inner_form, rows_for
 from nobackfill.evaluation.relevance import Relevance, Relevant
 from nobackfill.evaluation.retrieval import check_selves, matches, summarise
+from nobackfill.evaluation.scores import CUTOFFS
 from nobackfill.evaluation.search import search
-from nobackfill.evaluation.vectors import Floats, as_table, unit
+from nobackfill.evaluation.vectors import Floats, as_table
 
 MAX_QUERIES = 5000  # more would not move the curve by a visible amount
-CUTOFFS = (1, 5)
 TENTHS = tuple(step / 10 for step in range(11))
 
 
 @dataclass(frozen=True)
-class Curve:
+class BackfillingCurve:
     """The backfilling curve of one upgrade.
 
     Attributes:
-        shares: β, shares of the gallery already embedded by the new model.
-        scores: name of the score → M(β) at each share.
-        area: name of the score → M̃, the area below, by the trapezoidal rule.
+        fractions: β, fractions of the gallery already embedded by the new model.
+        scores: score → M(β) at each fraction.
+        area: score → M̃, the area below, by the trapezoidal rule.
         queries: how many queries it rests on.
     """
 
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
     area: dict[str, float]
     queries: int
@@ -42,7 +43,7 @@ def prefix_scale(new: Floats, dim: int) -> float:
 
 
 def mixed_gallery(old: Floats, new: Floats, backfilled: np.ndarray) -> Floats:
-    """Unit vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [old ; 0].
+    """Vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [old ; 0].
 
     Shrinking the old ones to the norm γ that a new vector's first values have sounds right and ranks worse
     (`evaluation.mixing` measures it).
@@ -62,10 +63,11 @@ def backfilling_curve(
     *,
     relevant: Relevant | None = None,
     exclude_self: bool = False,
-    shares: Sequence[float] = TENTHS,
+    fractions: Sequence[float] = TENTHS,
+    distance: Distance = "cosine",
     seed: int = 0,
     device: str = "cpu",
-) -> Curve:
+) -> BackfillingCurve:
     """M(β) when items are re-embedded in random order.
 
     Args:
@@ -76,35 +78,49 @@ def backfilling_curve(
         gallery_labels: integers [n_g].
         relevant: instead of labels, see `retrieval_metrics`.
         exclude_self: query i is item i.
-        shares: β from 0 to 1, ascending.
+        fractions: β from 0 to 1, ascending.
+        distance: see `retrieval_metrics`; an old vector stands for its values and zeros behind them.
         seed: of the order and of the thinning.
         device: where to compute.
 
     Raises:
         DataError: for misshapen or non-finite input, or galleries of different lengths.
     """
-    new = unit(as_table(new_gallery, "new gallery"), "new gallery")
-    queries = new if query is new_gallery else unit(as_table(query, "query"), "query")
+    new = rows_for(distance, as_table(new_gallery, "new gallery"), "new gallery")
+    queries = new if query is new_gallery else rows_for(distance, as_table(query, "query"), "query")
     table = as_table(old_gallery, "old gallery")
     if len(table) != len(new):
         raise DataError(f"backfilling: expected the same items twice, found {len(table)} old and {len(new)} new ones")
     if queries.shape[1] != new.shape[1]:
         raise DataError(f"backfilling: query has {queries.shape[1]} values, the new gallery {new.shape[1]}")
     check_selves(exclude_self, len(queries), len(new))
-    old = unit(table, "old gallery", min(table.shape[1], new.shape[1]))
+    old = rows_for(distance, table, "old gallery", min(table.shape[1], new.shape[1]))
     random = np.random.default_rng(seed)
     order = random.permutation(len(new))
     chosen = np.sort(random.permutation(len(queries))[:MAX_QUERIES])
     relevance = matches(query_labels, gallery_labels, relevant, len(queries), len(new))
     some = Relevance(relevance.starts[chosen], relevance.stops[chosen], relevance.items)
     own = chosen if exclude_self else None
-    lines = []
-    for share in shares:
+    steps = []
+    for fraction in fractions:
         backfilled = np.zeros(len(new), np.bool_)
-        backfilled[order[: round(share * len(new))]] = True
-        gallery = mixed_gallery(old, new, backfilled)
-        lines.append(summarise(search(queries[chosen], gallery, some, CUTOFFS, own=own, device=device), CUTOFFS))
-    found = [line.scores() for line in lines]
-    scores = {name: tuple(line[name] for line in found) for name in found[0]}
-    area = {name: float(np.trapezoid(values, shares)) for name, values in scores.items()}
-    return Curve(tuple(shares), scores, area, lines[0].queries)
+        backfilled[order[: round(fraction * len(new))]] = True
+        rows, gallery = inner_form(distance, queries[chosen], mixed_gallery(old, new, backfilled))
+        steps.append(summarise(search(rows, gallery, some, CUTOFFS, own=own, device=device), CUTOFFS))
+    points = [step.scores() for step in steps]
+    scores = {name: tuple(point[name] for point in points) for name in points[0]}
+    area = {name: float(np.trapezoid(values, fractions)) for name, values in scores.items()}
+    return BackfillingCurve(tuple(fractions), scores, area, steps[0].queries)
+
+
+def mean_curve(curves: Sequence[BackfillingCurve]) -> BackfillingCurve | None:
+    """Of several training runs' curves, point by point; None of none."""
+    if not curves:
+        return None
+    first = curves[0]
+    scores = {
+        score: tuple(float(np.mean(values)) for values in zip(*(curve.scores[score] for curve in curves), strict=True))
+        for score in first.scores
+    }
+    area = {score: float(np.mean([curve.area[score] for curve in curves])) for score in first.area}
+    return BackfillingCurve(first.fractions, scores, area, first.queries)

@@ -67,10 +67,10 @@ def _count_by_searching(items: Floats, count: int, matches: Floats, above: Integ
 
 
 @_compiled
-def _figures(
-    matches: Floats, above: Integers, cutoffs: Integers, found: Integers, gain: Doubles
+def _metrics(
+    matches: Floats, above: Integers, cutoffs: Integers, hits: Integers, gain: Doubles
 ) -> tuple[int, float, float]:
-    """Rank of the best match, average precision, that cut at R; adds to found and gain [c]. Matches are ascending."""
+    """Rank of the best match, average precision, that cut at R; adds to hits and gain [c]. Matches are ascending."""
     r = len(matches)
     total, total_at_r, tied, first = 0.0, 0.0, r, 0
     for j in range(r - 1, -1, -1):  # best match first
@@ -88,7 +88,7 @@ def _figures(
             total_at_r += place / rank
         for c in range(len(cutoffs)):
             if rank <= cutoffs[c]:
-                found[c] += 1
+                hits[c] += 1
                 gain[c] += 1 / np.log2(1 + rank)
     return first, total / r, total_at_r / r
 
@@ -106,7 +106,7 @@ def rank_matches(
     first: Integers,
     precision: Doubles,
     precision_at_r: Doubles,
-    found: Integers,
+    hits: Integers,
     gain: Doubles,
 ) -> None:
     """Fill the per-query results of one block.
@@ -123,7 +123,7 @@ def rank_matches(
         first: int64 [b] ← rank of the best match, from 1; untouched, like all below, without a match.
         precision: float64 [b] ← average precision, tied items as one group.
         precision_at_r: float64 [b] ← average precision cut at R, the number of matches; below ties.
-        found: int64 [b, c] ← matches among the first k; below ties.
+        hits: int64 [b, c] ← matches among the first k; below ties.
         gain: float64 [b, c] ← discounted cumulative gain of the first k; below ties.
     """
     buffer = np.empty(n_g, np.float32)
@@ -152,6 +152,6 @@ def rank_matches(
             for j in range(r):
                 above[j] -= row[own[query]] >= matches[j]
 
-        first[query], precision[query], precision_at_r[query] = _figures(
-            matches, above, cutoffs, found[query], gain[query]
+        first[query], precision[query], precision_at_r[query] = _metrics(
+            matches, above, cutoffs, hits[query], gain[query]
         )

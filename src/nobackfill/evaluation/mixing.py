@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nobackfill.evaluation.backfilling import CUTOFFS, MAX_QUERIES, prefix_scale
+from nobackfill.evaluation.backfilling import MAX_QUERIES, prefix_scale
 from nobackfill.evaluation.relevance import Relevance
 from nobackfill.evaluation.retrieval import matches, summarise
+from nobackfill.evaluation.scores import CUTOFFS, DECISIVE
 from nobackfill.evaluation.search import search
 from nobackfill.evaluation.vectors import Floats, as_table, unit
 
@@ -98,12 +99,12 @@ def fit_calibration_on(
 
     chosen = np.random.default_rng(0).permutation(relevant.size)[:PAIRS]
     target = relevant.ravel()[chosen]
-    found = []
+    fitted = []
     for rows, items in ((query[:, : old.shape[1]], old), (query, new)):
         scores = (rows @ items.T).ravel()[chosen, None]
         model = LogisticRegression(C=1e6).fit(scores, target)
-        found.append((max(0.0, float(model.coef_[0, 0])), float(model.intercept_[0])))
-    return found[0], found[1]
+        fitted.append((max(0.0, float(model.coef_[0, 0])), float(model.intercept_[0])))
+    return fitted[0], fitted[1]
 
 
 def mixing_study(
@@ -204,7 +205,7 @@ def _wide(old_query: Floats, new_query: Floats, mixed: Mixed, factors: Factors) 
 def _scores(
     query: Floats, items: Floats, relevance: Relevance, own: NDArray[np.int64] | None, exchanged: NDArray[np.bool_]
 ) -> dict[str, float]:
-    found = summarise(search(query, items, relevance, CUTOFFS, own=own), CUTOFFS).scores()
+    scores_of_all = summarise(search(query, items, relevance, CUTOFFS, own=own), CUTOFFS).scores()
     of_old: list[float] = []
     of_new: list[float] = []
     for place in range(0, len(query), max(1, len(query) // 1000)):
@@ -223,7 +224,6 @@ def _scores(
                 values.append(float(hit[part].mean()))
     recalls = {"recall_old": of_old, "recall_new": of_new}
     return {
-        "top1": found["top1"],
-        "mean_ap": found["mean_ap"],
+        **{score: scores_of_all[score] for score in DECISIVE},
         **{name: float(np.mean(values)) if values else float("nan") for name, values in recalls.items()},
     }

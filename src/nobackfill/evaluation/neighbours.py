@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.retrieval import check_selves
-from nobackfill.evaluation.vectors import unit_prefixes
 
 Integers = NDArray[np.int64]
 
@@ -25,12 +25,12 @@ def neighbours(query: ArrayLike, gallery: ArrayLike, k: int, *, exclude_self: bo
     """
     import faiss  # noqa: PLC0415
 
-    query_unit, gallery_unit = unit_prefixes(query, gallery)
-    check_selves(exclude_self, len(query_unit), len(gallery_unit))
-    _, found = faiss.knn(query_unit, gallery_unit, min(k + exclude_self, len(gallery_unit)), faiss.METRIC_INNER_PRODUCT)
-    rows = found.astype(np.int64)
+    queries, items = comparable(query, gallery)
+    check_selves(exclude_self, len(queries), len(items))
+    _, nearest = faiss.knn(queries, items, min(k + exclude_self, len(items)), faiss.METRIC_INNER_PRODUCT)
+    rows = nearest.astype(np.int64)
     if exclude_self:
-        # To the end with the query itself; where a twin took its place, the last one goes.
+        # To the end with the query itself; where a duplicate took its place, the last one goes.
         own = rows == np.arange(len(rows))[:, None]
         own[~own.any(axis=1), -1] = True
         rows = rows[~own].reshape(len(rows), -1)
@@ -38,16 +38,16 @@ def neighbours(query: ArrayLike, gallery: ArrayLike, k: int, *, exclude_self: bo
     return np.pad(rows, ((0, 0), (0, max(0, short))), constant_values=-1)[:, :k]
 
 
-def overlap(found: Integers, wanted: Integers) -> NDArray[np.float64]:
-    """Share of `wanted` [n, k] that is in `found` [n, k], for each row, float64 [n]; −1 is nothing."""
-    shares = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(found, wanted, strict=True)]
-    found_shares: NDArray[np.float64] = np.asarray(shares, np.float64) / np.maximum((wanted >= 0).sum(axis=1), 1)
-    return found_shares
+def overlap(answers: Integers, wanted: Integers) -> NDArray[np.float64]:
+    """Fraction of `wanted` [n, k] that is in `answers` [n, k], for each row, float64 [n]; −1 is nothing."""
+    common = [len(np.intersect1d(one, other[other >= 0])) for one, other in zip(answers, wanted, strict=True)]
+    fractions: NDArray[np.float64] = np.asarray(common, np.float64) / np.maximum((wanted >= 0).sum(axis=1), 1)
+    return fractions
 
 
 def own_ranks(vectors: ArrayLike, counterparts: ArrayLike) -> Integers:
     """For each row the rank, from 1, of its own counterpart among all of them; a tie counts against it; int64 [n]."""
-    one, other = unit_prefixes(vectors, counterparts)
+    one, other = comparable(vectors, counterparts)
     ranks = np.empty(len(one), np.int64)
     for start in range(0, len(one), 1024):
         scores = one[start : start + 1024] @ other.T

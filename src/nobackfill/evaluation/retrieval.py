@@ -9,28 +9,28 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nobackfill.errors import DataError
+from nobackfill.evaluation.distances import Distance, comparable
 from nobackfill.evaluation.relevance import Relevance, Relevant, by_items, by_label
+from nobackfill.evaluation.scores import CUTOFFS, NEEDED, SCORES, TABLE
 from nobackfill.evaluation.search import Ranks, search
-from nobackfill.evaluation.vectors import unit_prefixes
 
 
 @dataclass(frozen=True)
 class RetrievalMetrics:
-    """Figures of one query set against one gallery, in 0–1, over the queries that have a match in the gallery.
+    """Metrics of one query set against one gallery, in 0–1, over the queries that have a match in the gallery.
 
     A match that ties with non-matches counts as below them, save in `mean_ap`, which takes tied items as one group, as
     scikit-learn does.
 
     Attributes:
-        cmc: k → share of queries with a match among the first k.
-        recall: k → mean share of a query's matches among the first k.
+        cmc: k → fraction of queries with a match among the first k.
+        recall: k → mean fraction of a query's matches among the first k.
         ndcg: k → normalised discounted cumulative gain of the first k, every match of gain 1.
         mean_ap: mean average precision over the whole ranking.
         mean_ap_at_r: mAP@R: average precision cut at R, the query's number of matches, divided by R.
         queries: number of queries counted.
         without_match: number of queries left out because nothing in the gallery matches them.
-        first_match: int64 [all queries], rank (from 1) of the best match; 0 if left out.
-        average_precision: float64 [all queries]; NaN if left out.
+        ranks: where the matches of each query stand, for all queries.
     """
 
     cmc: dict[int, float]
@@ -40,19 +40,30 @@ class RetrievalMetrics:
     mean_ap_at_r: float
     queries: int
     without_match: int
-    first_match: NDArray[np.int64]
-    average_precision: NDArray[np.float64]
+    ranks: Ranks
+
+    @property
+    def first_match(self) -> NDArray[np.int64]:
+        """int64 [all queries], rank (from 1) of the best match; 0 if left out."""
+        return self.ranks.first
+
+    @property
+    def average_precision(self) -> NDArray[np.float64]:
+        """float64 [all queries]; NaN if left out."""
+        return self.ranks.precision
+
+    @property
+    def counted(self) -> NDArray[np.bool_]:
+        """Bool [all queries], those that have a match."""
+        return self.ranks.first > 0
 
     def scores(self) -> dict[str, float]:
-        """CMC@1, CMC@5 and mAP under the names used in every report; needs both cut-offs in `cmc`."""
-        return {"top1": self.cmc[1], "top5": self.cmc[5], "mean_ap": self.mean_ap}
+        """The scores of every report, by the keys of `nobackfill.evaluation.scores.SCORES`."""
+        return {key: float(self.per_query(key)[self.counted].mean()) for key in SCORES}
 
     def per_query(self, score: str) -> NDArray[np.float64]:
-        """One of `scores()` for each query, float64 [all queries]; NaN if left out."""
-        if score == "mean_ap":
-            return self.average_precision
-        within = self.first_match <= {"top1": 1, "top5": 5}[score]
-        return np.where(self.first_match > 0, within.astype(np.float64), np.nan)
+        """One of the scores for each query, float64 [all queries]; NaN if left out."""
+        return next(row for row in TABLE if row.key == score).per_query(self.ranks)
 
 
 def retrieval_metrics(
@@ -63,10 +74,11 @@ def retrieval_metrics(
     *,
     relevant: Relevant | None = None,
     exclude_self: bool = False,
-    topk: Sequence[int] = (1, 5),
+    topk: Sequence[int] = CUTOFFS,
+    distance: Distance = "cosine",
     device: str = "cpu",
 ) -> RetrievalMetrics:
-    """Exact figures of a ranking by cosine on the first min(d_q, d_g) values.
+    """Exact metrics of a ranking by the first min(d_q, d_g) values.
 
     Args:
         query: floats [n_q, d_q] of any width (also float16, also memory-mapped); compared in float32.
@@ -76,31 +88,33 @@ def retrieval_metrics(
         relevant: instead of labels, bool [n_q, n_g], or for each query a list of the gallery items that match it.
         exclude_self: query i is gallery item i, which is left out of its own ranking.
         topk: cut-offs k of CMC, recall and nDCG.
+        distance: `cosine`, or `l2`: the Euclidean distance of the values as they are.
         device: where to compute, `cpu` or a device of torch.
 
     Raises:
-        DataError: for empty, misshapen or non-finite input, vectors of norm zero, or no query with a match.
+        DataError: for empty, misshapen or non-finite input, vectors of norm zero (cosine), or no query with a match.
     """
-    query_unit, gallery_unit = unit_prefixes(query, gallery)
-    relevance = matches(query_labels, gallery_labels, relevant, len(query_unit), len(gallery_unit))
+    queries, items = comparable(query, gallery, distance)
+    relevance = matches(query_labels, gallery_labels, relevant, len(queries), len(items))
     cutoffs = check_cutoffs(topk)
-    check_selves(exclude_self, len(query_unit), len(gallery_unit))
-    own = np.arange(len(query_unit)) if exclude_self else None
-    ranks = search(query_unit, gallery_unit, relevance, cutoffs, own=own, device=device)
+    check_selves(exclude_self, len(queries), len(items))
+    own = np.arange(len(queries)) if exclude_self else None
+    counted_at = cutoffs + tuple(k for k in NEEDED if k not in cutoffs)
+    ranks = search(queries, items, relevance, counted_at, own=own, device=device)
     return summarise(ranks, cutoffs)
 
 
 def summarise(ranks: Ranks, cutoffs: tuple[int, ...]) -> RetrievalMetrics:
-    """Means over the queries that have a match; raises `DataError` if none has."""
+    """Means over the queries that have a match; raises `DataError` if none has. `cutoffs`: the first of the ranks'."""
     counted = ranks.first > 0
     if not counted.any():
         raise DataError("no query has a match in the gallery: their labels have nothing in common")
     number, first = ranks.matches[counted], ranks.first[counted]
-    recall = ranks.found[counted] / number[:, None]
+    recall = ranks.hits[counted, : len(cutoffs)] / number[:, None]
     # The best ranking has its matches first: its gain is the sum of the first min(R, k) discounts.
     ideal = np.concatenate([[0.0], np.cumsum(1 / np.log2(2 + np.arange(max(cutoffs))))])
     best = np.stack([ideal[np.minimum(number, k)] for k in cutoffs], axis=1)
-    ndcg = ranks.gain[counted] / best
+    ndcg = ranks.gain[counted, : len(cutoffs)] / best
     return RetrievalMetrics(
         cmc={k: float((first <= k).mean()) for k in cutoffs},
         recall={k: float(recall[:, c].mean()) for c, k in enumerate(cutoffs)},
@@ -109,8 +123,7 @@ def summarise(ranks: Ranks, cutoffs: tuple[int, ...]) -> RetrievalMetrics:
         mean_ap_at_r=float(ranks.precision_at_r[counted].mean()),
         queries=int(counted.sum()),
         without_match=int((~counted).sum()),
-        first_match=ranks.first,
-        average_precision=ranks.precision,
+        ranks=ranks,
     )
 
 

@@ -13,7 +13,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
@@ -35,19 +34,21 @@ class Ranks:
     """Where the matches of each query stand.
 
     Attributes:
+        cutoffs: k of the columns of `hits` and `gain`.
         matches: int64 [n_q], R, how many there are.
         first: int64 [n_q], rank of the best from 1, tied non-matches above it; 0 without a match.
         precision: float64 [n_q], average precision of the whole ranking, tied items as one group; NaN if none.
         precision_at_r: float64 [n_q], average precision cut at rank R.
-        found: int64 [n_q, cutoffs], matches among the first k.
+        hits: int64 [n_q, cutoffs], matches among the first k.
         gain: float64 [n_q, cutoffs], discounted cumulative gain of the first k.
     """
 
+    cutoffs: tuple[int, ...]
     matches: NDArray[np.int64]
     first: NDArray[np.int64]
     precision: NDArray[np.float64]
     precision_at_r: NDArray[np.float64]
-    found: NDArray[np.int64]
+    hits: NDArray[np.int64]
     gain: NDArray[np.float64]
 
 
@@ -66,29 +67,30 @@ def search(
         query: float32 [n_q, d].
         gallery: float32 [n_g, d].
         relevance: matches of each query.
-        cutoffs: k of the cut-off figures.
+        cutoffs: k of the cut-off metrics.
         own: int64 [n_q], the gallery item that is the query itself and is left out of its ranking.
         device: where to compute: `cpu`, `cuda`, …
     """
-    ranks = empty_ranks(len(query), len(cutoffs))
+    ranks = empty_ranks(len(query), cutoffs)
     own = np.full(len(query), -1) if own is None else own
     places = np.asarray(cutoffs, np.int64)
     if device == "cpu":
         _on_cpu(query, gallery, relevance, own, places, ranks)
     else:
-        _on_device(query, gallery, relevance, own, places, ranks, torch.device(device))
+        _on_device(query, gallery, relevance, own, places, ranks, device)
     return ranks
 
 
-def empty_ranks(queries: int, cutoffs: int) -> Ranks:
+def empty_ranks(queries: int, cutoffs: tuple[int, ...]) -> Ranks:
     """Of queries without any match."""
     return Ranks(
+        cutoffs=cutoffs,
         matches=np.zeros(queries, np.int64),
         first=np.zeros(queries, np.int64),
         precision=np.full(queries, np.nan),
         precision_at_r=np.full(queries, np.nan),
-        found=np.zeros((queries, cutoffs), np.int64),
-        gain=np.zeros((queries, cutoffs)),
+        hits=np.zeros((queries, len(cutoffs)), np.int64),
+        gain=np.zeros((queries, len(cutoffs))),
     )
 
 
@@ -112,7 +114,7 @@ def _on_cpu(
         rank_matches(
             scores, n_g, relevance.starts[rows], relevance.stops[rows], relevance.items, own[rows], places,
             ranks.matches[rows], ranks.first[rows], ranks.precision[rows], ranks.precision_at_r[rows],
-            ranks.found[rows], ranks.gain[rows],
+            ranks.hits[rows], ranks.gain[rows],
         )  # fmt: skip
         buffers.put(scores)
 
@@ -146,9 +148,12 @@ def _on_device(
     own: Integers,
     places: Integers,
     ranks: Ranks,
-    device: torch.device,
+    name: str,
 ) -> None:
     """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
+    import torch  # noqa: PLC0415 (only for devices)
+
+    device = torch.device(name)
     items = torch.from_numpy(relevance.items).to(device)
     columns = torch.from_numpy(gallery).to(device).T
     cutoffs = torch.from_numpy(places).to(device)
@@ -163,24 +168,24 @@ def _on_device(
         within = starts + torch.arange(widest, device=device)
         item = items[within.clamp(max=len(items) - 1)] if len(items) else torch.zeros_like(within)
         match = (within < stops) & (item != selves)
-        found = scores.gather(1, item.clamp(max=len(gallery) - 1)).masked_fill(~match, torch.inf)
+        matched = scores.gather(1, item.clamp(max=len(gallery) - 1)).masked_fill(~match, torch.inf)
         scores = torch.where(torch.arange(len(gallery), device=device) == selves, -torch.inf, scores)
-        found = found.sort(1).values  # ascending, those that are none at the end
+        matched = matched.sort(1).values  # ascending, those that are none at the end
         ranking = scores.sort(1).values
         r = match.sum(1, keepdim=True)
-        above = len(gallery) - torch.searchsorted(ranking, found)
+        above = len(gallery) - torch.searchsorted(ranking, matched)
         place = r - torch.arange(widest, device=device)
         real = place > 0
-        reached = r - torch.searchsorted(found, found)
+        reached = r - torch.searchsorted(matched, matched)
         rank = torch.where(real, place + above - reached, NOWHERE)
-        share = torch.where(real, reached.double() / above.clamp(min=1), 0).sum(1)
+        precision = torch.where(real, reached.double() / above.clamp(min=1), 0).sum(1)
         cut = torch.where(real & (rank <= r), place.double() / rank, 0).sum(1)
         early = rank[:, :, None] <= cutoffs
         gain = (early / torch.log2(1 + rank.double())[:, :, None]).sum(1)
         some = (r[:, 0] > 0).cpu().numpy()
         ranks.matches[rows] = r[:, 0].cpu().numpy()
         ranks.first[rows] = np.where(some, rank.amin(1).cpu().numpy(), 0)
-        ranks.precision[rows] = np.where(some, (share / r[:, 0]).cpu().numpy(), np.nan)
+        ranks.precision[rows] = np.where(some, (precision / r[:, 0]).cpu().numpy(), np.nan)
         ranks.precision_at_r[rows] = np.where(some, (cut / r[:, 0]).cpu().numpy(), np.nan)
-        ranks.found[rows] = early.sum(1).cpu().numpy()
+        ranks.hits[rows] = early.sum(1).cpu().numpy()
         ranks.gain[rows] = gain.cpu().numpy()

@@ -1,4 +1,4 @@
-"""Embeddings as they are compared: checked, cut to the common prefix, of unit norm, in float32."""
+"""Embeddings as they are compared: checked, cut to a prefix, of unit norm, in float32."""
 
 from __future__ import annotations
 
@@ -12,18 +12,6 @@ from nobackfill.errors import DataError
 Floats = NDArray[np.float32]
 ROWS = 2048  # converted at a time: few enough for the caches
 SAFE = 1e-24  # float32 squares between this and its inverse have lost nothing
-
-
-def unit_prefixes(query: ArrayLike, gallery: ArrayLike) -> tuple[Floats, Floats]:
-    """Both as unit vectors of their first min(d_q, d_g) values, float32 [n, dim]. One array given twice is read once.
-
-    Raises:
-        DataError: for empty or misshapen input, values that are not finite, and vectors of norm zero (which rows).
-    """
-    arrays = {"query": as_table(query, "query"), "gallery": as_table(gallery, "gallery")}
-    dim = min(array.shape[1] for array in arrays.values())
-    first = unit(arrays["query"], "query", dim)
-    return first, first if query is gallery else unit(arrays["gallery"], "gallery", dim)
 
 
 def as_table(vectors: ArrayLike, name: str) -> NDArray[Any]:

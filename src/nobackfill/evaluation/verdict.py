@@ -1,4 +1,4 @@
-"""Ship, ship and backfill, or do not ship: in words, with the numbers they rest on."""
+"""What to do, in words, with the numbers it rests on."""
 
 from __future__ import annotations
 
@@ -6,39 +6,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from nobackfill.evaluation.bootstrap import Difference
+from nobackfill.evaluation.comparison import Change, overall, sentence
 
-Advice = Literal["ship", "ship and backfill", "do not ship"]
-JUDGED = ("top1", "mean_ap")  # the scores a verdict looks at
-_NAMES = {"top1": "top-1", "mean_ap": "mAP"}
-_WORDS = {
-    "better": "better",
-    "worse": "worse",
-    "mixed": "better in one and worse in the other",
-    "cannot tell": "cannot be told from the status quo",
-}
+Decision = Literal["ship", "ship and backfill", "do not ship", "use it", "cannot tell", "do nothing"]
+"""On an upgrade one of the first three; on a fitted map one of the last three."""
+STATUS_QUO = "the status quo"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Words of advice, and the sentences they rest on."""
+    """A decision, and the sentences it rests on."""
 
-    word: Advice
+    decision: Decision
     reasons: tuple[str, ...]
 
 
-def verdict(change: Mapping[str, Mapping[str, Difference]]) -> Verdict:
+def upgrade_verdict(change: Mapping[str, Change]) -> Verdict:
     """Whether to ship, from the changes of `new/old` and (if known) `new/new` against the status quo.
 
     Ship if search in the old gallery gets better at once; ship and backfill if it cannot be told from the status quo
-    but a full backfill is better; else do not ship. Judged on top-1 and mAP: one better and none worse is better.
+    but a full backfill is better; else do not ship. The scores that decide are marked in the table of scores.
     """
-    at_once = _together(change["new/old"])
-    reasons = [f"Nothing backfilled (new/old against old/old): {_sentence(change['new/old'])}"]
+    at_once = overall(change["new/old"])
+    reasons = [f"Nothing backfilled (new/old against old/old): {sentence(change['new/old'], STATUS_QUO)}"]
     backfilled = "unknown"
     if "new/new" in change:
-        backfilled = _together(change["new/new"])
-        reasons.append(f"All backfilled (new/new against old/old): {_sentence(change['new/new'])}")
+        backfilled = overall(change["new/new"])
+        reasons.append(f"All backfilled (new/new against old/old): {sentence(change['new/new'], STATUS_QUO)}")
     if at_once == "better":
         return Verdict("ship", tuple(reasons))
     if at_once == "cannot tell" and backfilled == "better":
@@ -49,13 +43,3 @@ def verdict(change: Mapping[str, Mapping[str, Difference]]) -> Verdict:
     if backfilled == "unknown":
         reasons.append("What a backfill would bring is not known: the gallery by the new model was not given.")
     return Verdict("do not ship", tuple(reasons))
-
-
-def _together(values: Mapping[str, Difference]) -> str:
-    words = {values[score].word for score in JUDGED} - {"cannot tell"}
-    return "cannot tell" if not words else "mixed" if len(words) > 1 else words.pop()
-
-
-def _sentence(values: Mapping[str, Difference]) -> str:
-    points = ", ".join(f"{_NAMES[score]} {values[score].points()} points" for score in JUDGED)
-    return f"{points}: {_WORDS[_together(values)]}."

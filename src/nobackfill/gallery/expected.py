@@ -65,7 +65,7 @@ def expected_curve(samples: list[Sample]) -> Curve | None:
     if len(samples) != 1:
         return None
     one = samples[0]
-    found = backfilling_curve(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, shares=SHARES)
+    found = backfilling_curve(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=SHARES)
     return Curve(shares=SHARES, top1=found.scores["top1"], mean_ap=found.scores["mean_ap"], queries=found.queries)
 
 

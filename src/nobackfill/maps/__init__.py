@@ -1,4 +1,4 @@
-"""Maps between frozen spaces: fitted on pairs of vectors, judged beside doing nothing, saved as run folders."""
+"""Maps between frozen spaces: fitted on pairs of vectors, compared with doing nothing, saved as run folders."""
 
 from nobackfill.maps.fits import FITS, Direction, Settings
 from nobackfill.maps.fitting import Fitted, fit

@@ -19,6 +19,7 @@ import numpy as np
 from nobackfill.config import parse_config
 from nobackfill.errors import ConfigError
 from nobackfill.evaluation import retrieval_metrics
+from nobackfill.evaluation.candidates import NEAREST
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.basis import closed_basis
@@ -33,7 +34,6 @@ Direction = Literal["to-old", "to-new"]
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 13))
 STEPS, BATCH, MOST_EPOCHS = 3000, 256, 30
 RATES = (1e-3, 1e-4)
-NEAREST = 10  # answers that are compared with a full backfill's
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
+from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
+from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import publish_folder, require_new, whole_file, write_text
+from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims
-from nobackfill.maps.judging import Advice, Line, advise, best_candidate, judge_candidates, unrelated
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
@@ -29,20 +31,20 @@ ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 @dataclass(frozen=True)
 class Fitted:
-    """What `fit` found.
+    """The result of `fit`.
 
     Attributes:
         run: the run folder: of the way that did best on the validation rows, one to the old space if there is one.
-        lines: the table, status quo and full backfill first.
-        advice: in words.
+        results: status quo and full backfill first.
+        verdict: what to do.
         best: name of the method in `run`.
         dropped: held-out queries that were left out since they stand among the fitted pairs.
         seen: whether the gallery that is searched was fitted on.
     """
 
     run: Path
-    lines: list[Line]
-    advice: Advice
+    results: list[CandidateResult]
+    verdict: Verdict
     best: str
     dropped: int
     seen: bool
@@ -59,7 +61,7 @@ def fit(
     held: Held | None = None,
     seen: bool = False,
 ) -> Fitted:
-    """Fit every method, judge all of them on held-out items, and write the best one as a run folder.
+    """Fit every method, assess all of them on held-out items, and write the best one as a run folder.
 
     A fit that was killed is done again by the same call; trained methods go on where they were.
 
@@ -69,8 +71,8 @@ def fit(
         methods: names in `FITS`.
         directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
         settings: see `Settings`.
-        held_share: of the pairs, to judge by, where `held` is not given.
-        held: items and queries to judge by.
+        held_share: fraction of the pairs to assess by, where `held` is not given.
+        held: items and queries to assess by.
         seen: whether the gallery of `held` is the pairs themselves.
 
     Raises:
@@ -86,7 +88,7 @@ def fit(
     require_new(out)
     old, new, labels = pairs.read()
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
-    split = split_rows(len(old), held_share, settings.seed, judged_apart=held is not None)
+    split = split_rows(len(old), held_share, settings.seed, assessed_apart=held is not None)
     if held is None:
         rows = split.held
         for array, path in ((old, pairs.old), (new, pairs.new)):
@@ -110,10 +112,10 @@ def fit(
         for name in methods:
             if task.direction in FITS[name][1]:
                 candidates += FITS[name][0](task)
-    lines = judge_candidates(held, candidates)
+    results = assess_fits(held, candidates)
     best = best_candidate(candidates)
     _publish(working, out, best)
-    return Fitted(out, lines, advise(lines), best.name, dropped, seen)
+    return Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
 
 
 def _task(

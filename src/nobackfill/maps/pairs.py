@@ -1,4 +1,4 @@
-"""Pairs of vectors to fit on, and items held out to judge by."""
+"""Pairs of vectors to fit on, and items held out to assess by."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nobackfill.evaluation.vectors import Floats, unit
 
 Integers = NDArray[np.int64]
 HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most
-FEWEST = 50  # pairs; below that there is nothing to fit, and nothing to judge by
+FEWEST = 50  # pairs; below that there is nothing to fit, and nothing to assess by
 
 
 @dataclass(frozen=True)
@@ -86,24 +86,24 @@ class Held:
 
 @dataclass(frozen=True)
 class Split:
-    """Rows of the pairs, ascending: to fit on, to choose settings by, and to judge by (none if those come apart)."""
+    """Rows of the pairs, ascending: to fit on, to choose settings by, and to assess by (none if those come apart)."""
 
     fit: Integers
     validation: Integers
     held: Integers
 
 
-def split_rows(count: int, share: float, seed: int, *, judged_apart: bool) -> Split:
+def split_rows(count: int, share: float, seed: int, *, assessed_apart: bool) -> Split:
     """A random split; of `share` at most 10,000 rows are held out, of the rest a tenth, at most 2,000, validate.
 
     Raises:
         DataError: if there are too few pairs.
     """
     order = np.random.default_rng([seed, 2]).permutation(count)
-    held = 0 if judged_apart else min(HELD_OUT, round(share * count))
+    held = 0 if assessed_apart else min(HELD_OUT, round(share * count))
     validation = min(VALIDATION, (count - held) // 10)
     fit = count - held - validation
-    if fit < FEWEST or validation < FEWEST // 10 or (not judged_apart and held < FEWEST):
+    if fit < FEWEST or validation < FEWEST // 10 or (not assessed_apart and held < FEWEST):
         raise DataError(f"{count} pairs are too few to fit on some and judge by others; give at least {4 * FEWEST}")
     bounds = np.split(order, [held, held + validation])
     return Split(fit=np.sort(bounds[2]), validation=np.sort(bounds[1]), held=np.sort(bounds[0]))

@@ -1,1 +1,1 @@
-"""Figures in, tables and pictures out."""
+"""One typed document in; pages, tables and pictures out."""

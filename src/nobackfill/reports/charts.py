@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.ticker import MaxNLocator
+
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
+TICKS = 6  # intervals at most
 Points = Sequence[tuple[float, float]]
 
 
@@ -20,7 +23,7 @@ class Tick:
 
 
 @dataclass(frozen=True)
-class Line:
+class ChartLine:
     """A line's name and its points as SVG writes them."""
 
     name: str
@@ -36,7 +39,7 @@ class Chart:
     y_label: str
     x_ticks: list[Tick]
     y_ticks: list[Tick]
-    lines: list[Line]
+    lines: list[ChartLine]
     level: float | None
     width: int = WIDTH
     height: int = HEIGHT
@@ -66,7 +69,7 @@ def chart(
         return None
     xs = [x for points in finite.values() for x, _ in points]
     ys = [y for points in finite.values() for _, y in points] + ([] if level is None else [level])
-    x_marks, y_marks = nice_ticks(min(xs), max(xs)), nice_ticks(min(ys), max(ys))
+    x_marks, y_marks = axis_ticks(min(xs), max(xs)), axis_ticks(min(ys), max(ys))
     low_x, high_x = min(xs[0], *xs, x_marks[0]), max(*xs, x_marks[-1])
     low_y, high_y = min(*ys, y_marks[0]), max(*ys, y_marks[-1])
 
@@ -82,17 +85,16 @@ def chart(
         y_label=y_label,
         x_ticks=[Tick(across(x), f"{x:g}") for x in x_marks],
         y_ticks=[Tick(down(y), f"{y:g}") for y in y_marks],
-        lines=[Line(name, " ".join(f"{across(x)},{down(y)}" for x, y in points)) for name, points in finite.items()],
+        lines=[
+            ChartLine(name, " ".join(f"{across(x)},{down(y)}" for x, y in points)) for name, points in finite.items()
+        ],
         level=None if level is None else down(level),
     )
 
 
-def nice_ticks(low: float, high: float, count: int = 6) -> list[float]:
-    """About `count` round numbers from at most `low` to at least `high`."""
+def axis_ticks(low: float, high: float) -> list[float]:
+    """A few round numbers from at most `low` to at least `high`."""
     if high - low <= 1e-6 * max(1.0, abs(low), abs(high)):  # one value, to the eye
         low, high = low - 0.5, high + 0.5
-    rough = (high - low) / (count - 1)
-    size = 10 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 2.5, 5, 10) if size * factor >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * position, 10) for position in range(first, last + 1)]
+    ticks = MaxNLocator(TICKS, steps=(1, 2, 2.5, 5, 10)).tick_values(low, high)
+    return [float(tick) for tick in ticks]

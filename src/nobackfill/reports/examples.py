@@ -1,4 +1,4 @@
-"""Searches whose first answer an upgrade changed, with pictures and texts, ready for JSON."""
+"""Searches whose first answer an upgrade changed, with pictures and texts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,8 @@ from PIL import Image
 from nobackfill.data import ImageSet
 from nobackfill.data.preprocessing import read_image
 from nobackfill.evaluation import RetrievalMetrics
-from nobackfill.evaluation.vectors import unit_prefixes
+from nobackfill.evaluation.distances import Distance, comparable
+from nobackfill.reports.document import FlipExample, ShownItem
 
 EACH = 6  # examples of either kind
 NEIGHBOURS = 5
@@ -24,7 +25,7 @@ SIDE = 96  # of a thumbnail, in pixels
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemSource:
     """What can be shown of queries or gallery items, by position; None where there is nothing of the kind."""
 
     labels: NDArray[np.int64] | None
@@ -33,23 +34,23 @@ class Items:
     texts: Sequence[str] | None = None
 
     @classmethod
-    def of(cls, images: ImageSet) -> Items:
+    def of(cls, images: ImageSet) -> ItemSource:
         """All that an image set has."""
         return cls(images.labels, images.class_names, images, images.captions)
 
-    def show(self, position: int, label: int | None = None) -> dict[str, Any]:
+    def show(self, position: int, label: int | None = None) -> ShownItem:
         """One item: its name, label, picture, text, and whether its label is the one given."""
         own = None if self.labels is None else int(self.labels[position])
         name = f"item {position}"
         if self.images is not None and not isinstance(self.images.images, np.ndarray):
             name = Path(str(self.images.images[position])).name
-        return {
-            "name": name,
-            "label": None if own is None else self.class_names[own] if self.class_names else str(own),
-            "right": None if label is None else own == label,
-            "image": None if self.images is None else thumbnail(self.images, position),
-            "text": None if self.texts is None else self.texts[position],
-        }
+        return ShownItem(
+            name=name,
+            label=None if own is None else self.class_names[own] if self.class_names else str(own),
+            right=None if label is None else own == label,
+            image=None if self.images is None else thumbnail(self.images, position),
+            text=None if self.texts is None else self.texts[position],
+        )
 
 
 def flip_examples(
@@ -57,12 +58,13 @@ def flip_examples(
     after: RetrievalMetrics,
     old: tuple[ArrayLike, ArrayLike],
     new: tuple[ArrayLike, ArrayLike],
-    queries: Items,
-    gallery: Items,
+    queries: ItemSource,
+    gallery: ItemSource,
     *,
     exclude_self: bool,
+    distance: Distance = "cosine",
     seed: int = 0,
-) -> list[dict[str, Any]]:
+) -> list[FlipExample]:
     """Some queries, drawn at random, that were right and are wrong (`negative`), then some the other way round.
 
     Args:
@@ -73,25 +75,23 @@ def flip_examples(
         queries: what can be shown of a query; its labels say which answers are right.
         gallery: what can be shown of an answer.
         exclude_self: query i is gallery item i.
+        distance: how vectors are compared.
         seed: of the draw.
     """
-    right = {"before": before.first_match == 1, "after": after.first_match == 1}
-    counted = before.first_match > 0
-    random, examples = np.random.default_rng(seed), []
-    for kind, flipped in (
-        ("negative", counted & right["before"] & ~right["after"]),
-        ("positive", counted & ~right["before"] & right["after"]),
-    ):
-        found = np.flatnonzero(flipped)
-        chosen = np.sort(random.permutation(found)[:EACH])
-        answers = [_nearest(pair, chosen, exclude_self) for pair in (old, new)]
+    was, now = before.first_match == 1, after.first_match == 1
+    random = np.random.default_rng(seed)
+    flips: list[tuple[Literal["negative", "positive"], NDArray[np.bool_]]] = [
+        ("negative", before.counted & was & ~now),
+        ("positive", before.counted & ~was & now),
+    ]
+    examples = []
+    for kind, flipped in flips:
+        chosen = np.sort(random.permutation(np.flatnonzero(flipped))[:EACH])
+        answers = [_nearest(pair, chosen, exclude_self, distance) for pair in (old, new)]
         for row, query in enumerate(chosen):
             label = None if queries.labels is None else int(queries.labels[query])
-            shown = {
-                name: [gallery.show(int(item), label) for item in answers[side][row]]
-                for side, name in enumerate(("old", "new"))
-            }
-            examples.append({"flip": kind, "query": queries.show(int(query)), **shown})
+            shown = [[gallery.show(int(item), label) for item in side[row]] for side in answers]
+            examples.append(FlipExample(flip=kind, query=queries.show(int(query)), old=shown[0], new=shown[1]))
     return examples
 
 
@@ -106,10 +106,12 @@ def thumbnail(images: ImageSet, position: int) -> str:
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def _nearest(pair: tuple[ArrayLike, ArrayLike], chosen: NDArray[np.int64], exclude_self: bool) -> NDArray[np.int64]:
+def _nearest(
+    pair: tuple[ArrayLike, ArrayLike], chosen: NDArray[np.int64], exclude_self: bool, distance: Distance
+) -> NDArray[np.int64]:
     if not len(chosen):
         return np.empty((0, 0), np.int64)
-    query, gallery = unit_prefixes(np.asarray(pair[0])[chosen], pair[1])
+    query, gallery = comparable(np.asarray(pair[0])[chosen], pair[1], distance)
     scores = query @ gallery.T
     if exclude_self:
         scores[np.arange(len(chosen)), chosen] = -np.inf

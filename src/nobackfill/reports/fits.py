@@ -1,4 +1,4 @@
-"""What `nobackfill fit` found: a table, JSON, and a picture of what dimensions buy."""
+"""Fitted maps: a table, and a picture of what dimensions buy."""
 
 from __future__ import annotations
 
@@ -8,67 +8,59 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
+from nobackfill.evaluation.candidates import CandidateResult
+from nobackfill.evaluation.comparison import decisive
+from nobackfill.evaluation.scores import FIT_SCORES, RANKING, title
 from nobackfill.files import whole_file
-from nobackfill.maps import Fitted, Pairs
-from nobackfill.maps.judging import Line
-from nobackfill.reports.figures import to_json
-from nobackfill.reports.upgrades import plain
+from nobackfill.reports.document import FitSection
+
+OVERLAP = "of a full backfill's ten %"
 
 
-def fit_table(found: Fitted) -> Table:
+def fit_table(fit: FitSection) -> Table:
     """A row a way of searching, in percent; the change against the status quo with its 95 % interval."""
-    labelled = found.lines[0].top1 is not None
     table = Table(box=SIMPLE_HEAD)
-    for title in ("", "query/gallery"):
-        table.add_column(title, no_wrap=True)
-    titles = ["values", *(["top-1 %", "top-10 %", "mAP %"] if labelled else []), "of a full backfill's ten %"]
-    for title in [*titles, "mAP against doing nothing" if labelled else "against doing nothing"]:
-        table.add_column(title, justify="right")
-    for title in ("", "chosen"):
-        table.add_column(title)
-    for line in found.lines:
-        scores = [f"{100 * value:.1f}" for value in (line.top1, line.top10, line.mean_ap) if value is not None]
-        change = (line.change or {}).get("mean_ap" if labelled else "overlap")
-        against = change.points() if change else ""
-        cells = [escape(line.name), line.searched, str(line.dim), *scores, f"{100 * line.overlap:.1f}", against]
-        table.add_row(*cells, line.word, escape(line.choice))
+    for heading in ("", "query/gallery"):
+        table.add_column(heading, no_wrap=True)
+    scores = list(FIT_SCORES) if fit.labelled else []
+    titles = ["values", *(f"{title(score)} %" for score in scores), OVERLAP]
+    for heading in [*titles, f"{title(RANKING)} against doing nothing" if fit.labelled else "against doing nothing"]:
+        table.add_column(heading, justify="right")
+    for heading in ("", "chosen"):
+        table.add_column(heading)
+    for each in fit.results:
+        values = [f"{100 * each.scores[score]:.1f}" for score in scores]
+        against = each.change[decisive(each.change)[-1]].points() if each.change else ""
+        cells = [escape(each.name), each.searched, str(each.dim), *values, f"{100 * each.overlap:.1f}", against]
+        table.add_row(*cells, each.decision or "", escape(each.choice))
     return table
 
 
-def fit_document(found: Fitted, pairs: Pairs) -> str:
-    """All of it as JSON text."""
-    lines = [{**plain(line), "word": line.word} for line in found.lines]
-    settings = {name: str(value) for name, value in pairs.__dict__.items()}
-    figures = {"lines": lines, "advice": plain(found.advice), "best": found.best, "dropped": found.dropped}
-    return to_json([], generations=[], fit={**figures, "gallery_was_fitted_on": found.seen}, settings=settings)
-
-
-def draw_trade(found: Fitted, path: Path) -> bool:
+def draw_trade(fit: FitSection, path: Path) -> bool:
     """BT² at several k and C: total dimension against new/old and new/new; False if there is one setting only."""
-    swept = [line for line in found.lines if "_k" in line.name]
+    swept = [each for each in fit.results if "_k" in each.name]
     if len(swept) < 4:
         return False
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    labelled = swept[0].mean_ap is not None
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
 
-    def score(line: Line) -> float:
-        return 100 * (line.overlap if line.mean_ap is None else line.mean_ap)
+    def score(each: CandidateResult) -> float:
+        return 100 * each.scores.get(RANKING, each.overlap)
 
-    scales = sorted({line.name.rpartition("_c")[2] for line in swept}, key=float)
-    total = {line.name: line.dim for line in swept if line.searched == "new/new"}
+    scales = sorted({each.name.rpartition("_c")[2] for each in swept}, key=float)
+    total = {each.name: each.dim for each in swept if each.searched == "new/new"}
     for number, scale in enumerate(scales):
         for searched, style in (("new/old", "o-"), ("new/new", "s--")):
-            chosen = [line for line in swept if line.searched == searched and line.name.endswith(f"_c{scale}")]
-            chosen.sort(key=lambda line: total[line.name])
-            x, y = [total[line.name] for line in chosen], [score(line) for line in chosen]
+            chosen = [each for each in swept if each.searched == searched and each.name.endswith(f"_c{scale}")]
+            chosen.sort(key=lambda each: total[each.name])
+            x, y = [total[each.name] for each in chosen], [score(each) for each in chosen]
             axes.plot(x, y, style, color=f"C{number}", label=f"{searched}, C = {scale}", markersize=4)
-    for line, style in ((found.lines[0], ":"), (found.lines[1], "-.")):
-        axes.axhline(score(line), color="0.4", linestyle=style, label=f"{line.name} ({line.searched})")
+    for each, style in ((fit.results[0], ":"), (fit.results[1], "-.")):
+        axes.axhline(score(each), color="0.4", linestyle=style, label=f"{each.name} ({each.searched})")
     axes.set_xlabel("values of a new vector, d + k")
-    axes.set_ylabel("mAP %" if labelled else "of a full backfill's ten %")
+    axes.set_ylabel(f"{title(RANKING)} %" if fit.labelled else OVERLAP)
     axes.legend(fontsize=8)
     with whole_file(path) as temporary:
         figure.savefig(temporary, dpi=150)

@@ -1,102 +1,97 @@
-"""The figures as Markdown tables, for a paper's draft or a pull request."""
+"""A report as Markdown tables, for a paper's draft or a pull request."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from nobackfill.errors import DataError
-from nobackfill.evaluation import Difference, Spread
-from nobackfill.evaluation.verdict import JUDGED
-from nobackfill.reports.figures import SCORES
-from nobackfill.reports.lineage import methods_of
+from nobackfill.evaluation import Difference
+from nobackfill.evaluation.comparison import decisive
+from nobackfill.evaluation.scores import DECISIVE, FIT_SCORES, MAIN, title
+from nobackfill.reports.document import FitSection, RankingSection, Report
+from nobackfill.reports.lineage import by_cell, methods_of, unequal_seeds
 
-Found = dict[str, Any]
 
-
-def build_markdown(document: Found, origin: str, against: str | None = None) -> str:
-    """Tables as text: every search; of a scenario with deviations over seeds, and the methods against one of them.
+def build_markdown(report: Report, origin: str, against: str | None = None) -> str:
+    """Tables as text: every search; of a scenario with deviations over seeds, and the methods compared with one.
 
     Args:
-        document: figures as `read_document` returns them.
-        origin: where they are from, for messages.
-        against: the method to hold a scenario's others against; by default the best of each table.
+        report: as `read_report` returns it.
+        origin: where it is from, for messages.
+        against: the method to compare a scenario's others with; by default the best of each table.
 
     Raises:
-        DataError: if a figure is missing or of another kind, or there is no such method.
+        DataError: if there is no such method.
     """
-    try:
-        methods = methods_of(document["rows"]) if "rankings" in document else []
-        if against is not None and against not in methods:
-            known = f"one of {', '.join(methods)}" if methods else "none: it holds no scenario's methods"
-            raise DataError(f"--against {against}: {origin}: expected {known}")
-        if methods:
-            rankings = [each for each in document["rankings"] if each["score"] in JUDGED]
-            tables = [_scenario(document, methods), *(_ranking(each, against) for each in rankings)]
-        else:
-            tables = [_fit(document["fit"]) if "fit" in document else _searches(document["rows"])]
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{origin}: not the figures that this version writes: {reason}") from error
+    methods = methods_of(report.searches) if report.rankings else []
+    if against is not None and against not in methods:
+        known = f"one of {', '.join(methods)}" if methods else "none: it holds no scenario's methods"
+        raise DataError(f"--against {against}: {origin}: expected {known}")
+    if methods:
+        rankings = [each for each in report.rankings if each.score in DECISIVE]
+        tables = [_scenario(report), *(_ranking(each, against) for each in rankings)]
+    else:
+        tables = [_fit(report.fit) if report.fit else _searches(report)]
     return "\n".join(tables)
 
 
-def _scenario(document: Found, methods: Sequence[str]) -> str:
-    first = document["generations"][0]
+def _scenario(report: Report) -> str:
+    first, scores, counted = report.generations[0], report.scores(), unequal_seeds(report)
     change = {}
-    for each in document["upgrades"]:
-        for cell, gallery in (("new/old", each["old"]), ("new/new", each["new"])):
-            change[each["method"], each["new"], gallery] = each["change"][cell]
-    cells: dict[tuple[str, str, str], Found] = {}
-    for line in document["summary"]:
-        if "query" in line:
-            cells.setdefault((line["method"], line["query"], line["gallery"]), {})[line["of"]] = line
+    for each in report.upgrades:
+        for cell, gallery in (("new/old", each.old), ("new/new", each.new)):
+            change[each.method, each.new, gallery] = each.result.change.get(cell)
     lines = []
-    for (method, query, gallery), found in cells.items():
-        scores = [_spread(found[score], "score", 100) for score in SCORES]
+    for (method, query, gallery), values in by_cell(report).items():
+        seeds = [str(values[MAIN].value.seeds)] if counted else []
+        means = [values[score].value.text(100) for score in scores]
         if query == first:  # one model for every method
-            lines += [["status quo", f"{query}/{gallery}", *scores, "", "", "", ""]] if method == methods[0] else []
+            lines.append(["status quo", f"{query}/{gallery}", *means, *[""] * (len(DECISIVE) + 2), *seeds])
             continue
         changes = change.get((method, query, gallery))  # of steps from a generation to the next
-        points = ["" if changes is None else _difference(changes[score]).points() for score in JUDGED]
-        own = query == gallery
-        gain = "" if own else _spread(found["top1"], "update_gain", digits=2, sign="+")
-        loss = _spread(found["top1"], "self_accuracy_loss", 100, sign="+") if own else ""
-        lines.append([method, f"{query}/{gallery}", *scores, *points, gain, loss])
-    titles = ["method", "query/gallery", *SCORES.values(), *(f"{SCORES[score]} against before" for score in JUDGED)]
-    return _table([*titles, "update gain", "self-accuracy loss"], lines)
+        points = ["" if changes is None else changes[score].points() for score in DECISIVE]
+        gain, loss = values[MAIN].update_gain, values[MAIN].self_accuracy_loss
+        texts = [gain.text(digits=2, sign="+") if gain else "", loss.text(100, sign="+") if loss else ""]
+        lines.append([method, f"{query}/{gallery}", *means, *points, *texts, *seeds])
+    titles = ["method", "query/gallery", *map(title, scores), *(f"{title(score)} against before" for score in DECISIVE)]
+    return _table([*titles, "update gain", "self-accuracy loss", *(["seeds"] if counted else [])], lines)
 
 
-def _ranking(ranking: Found, against: str | None) -> str:
-    names = [each["method"] for each in ranking["methods"]]
-    base = against or names[0]
-    lead = {(each["method"], each["against"]): _difference(each) for each in ranking["differences"]}
+def _ranking(section: RankingSection, against: str | None) -> str:
+    ranking, base = section.ranking, against or section.ranking.methods[0].method
+    counted = len({each.seeds for each in ranking.methods}) > 1
     lines = []
-    for each in ranking["methods"]:
-        other = lead.get((base, each["method"]))
-        found = lead.get((each["method"], base)) or (other and Difference(-other.mean, -other.high, -other.low))
-        lines.append(
-            [each["method"], f"{100 * each['score']:.1f}", *((found.points(), found.word) if found else ("", ""))]
-        )
-    title = f"{ranking['query']}/{ranking['gallery']}, {SCORES[ranking['score']]}"
-    return _table([title, "%", f"against {base}", ""], lines)
+    for each in ranking.methods:
+        lead = None if each.method == base else ranking.difference(each.method, base)
+        seeds = [str(each.seeds)] if counted else []
+        lines.append([each.method, f"{100 * each.score:.1f}", *_change(lead), *seeds])
+    heading = f"{section.query}/{section.gallery}, {title(section.score)}"
+    return _table([heading, "%", f"against {base}", "", *(["seeds"] if counted else [])], lines)
 
 
-def _searches(rows: Sequence[Found]) -> str:
-    lines = [[row["query"], row["gallery"], *(f"{100 * row[score]:.1f}" for score in SCORES)] for row in rows]
-    return _table(["query", "gallery", *SCORES.values()], lines)
+def _change(lead: Difference | None) -> tuple[str, str]:
+    return ("", "") if lead is None else (lead.points(), lead.decision)
 
 
-def _fit(fit: Found) -> str:
-    labelled = fit["lines"][0]["top1"] is not None
-    shown = ["top1", "top10", "mean_ap", "overlap"] if labelled else ["overlap"]
+def _searches(report: Report) -> str:
+    scores = report.scores()
+    lines = [
+        [each.query, each.gallery, *(f"{100 * each.scores[score]:.1f}" for score in scores)] for each in report.searches
+    ]
+    return _table(["query", "gallery", *map(title, scores)], lines)
+
+
+def _fit(fit: FitSection) -> str:
+    scores = [score for score in FIT_SCORES if all(score in each.scores for each in fit.results)]
     lines = []
-    for line in fit["lines"]:
-        change = line["change"] and _difference(line["change"]["mean_ap" if labelled else "overlap"]).points()
-        scores = [f"{100 * line[score]:.1f}" for score in shown]
-        lines.append([line["name"], line["searched"], str(line["dim"]), *scores, change or "", line["word"]])
-    titles = ["top-1", "top-10", "mAP", "of the ten"][-len(shown) :]
-    return _table(["", "query/gallery", "values", *titles, f"{titles[labelled * 2]} against doing nothing", ""], lines)
+    for each in fit.results:
+        shown = [*(each.scores[score] for score in scores), each.overlap]
+        change = each.change[decisive(each.change)[-1]].points() if each.change else ""
+        cells = [f"{100 * value:.1f}" for value in shown]
+        lines.append([each.name, each.searched, str(each.dim), *cells, change, each.decision or ""])
+    compared = title(DECISIVE[-1]) if fit.labelled else "of the ten"
+    titles = ["", "query/gallery", "values", *map(title, scores), "of the ten", f"{compared} against doing nothing", ""]
+    return _table(titles, lines)
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -105,12 +100,3 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
-def _difference(found: Found) -> Difference:
-    return Difference(found["mean"], found["low"], found["high"])
-
-
-def _spread(line: Found, name: str, factor: float = 1, digits: int = 1, sign: str = "") -> str:
-    mean, sd = (float("nan") if line[key] is None else line[key] for key in (name, f"{name}_sd"))
-    return Spread(mean, sd).text(factor, digits, sign)

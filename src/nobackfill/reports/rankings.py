@@ -1,38 +1,23 @@
-"""Methods against each other, as sentences and as plain values for JSON."""
+"""Methods compared with each other, as sentences."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from nobackfill.evaluation import Ranking
-from nobackfill.reports.figures import SCORES
-from nobackfill.reports.upgrades import plain
-
-Ranked = tuple[str, str, str, Ranking]
-"""Query generation, gallery generation, score, and the methods' ranking there."""
+from nobackfill.evaluation.scores import title
+from nobackfill.reports.document import RankingSection
 
 
-def ranking_values(ranked: Ranked) -> dict[str, Any]:
-    """As JSON: the methods, best first, with their scores; every pair's difference, the higher one first."""
-    query, gallery, score, ranking = ranked
-    return {
-        "query": query,
-        "gallery": gallery,
-        "score": score,
-        "seeds": ranking.seeds,
-        "methods": [{"method": method, "score": ranking.scores[method]} for method in ranking.methods],
-        "differences": [
-            {"method": method, "against": against, **plain(difference)}
-            for (method, against), difference in ranking.differences.items()
-        ],
-    }
-
-
-def ranking_sentence(ranked: Ranked) -> str:
+def ranking_sentence(section: RankingSection) -> str:
     """Who leads, and who cannot be told from the leader."""
-    query, gallery, score, ranking = ranked
+    ranking = section.ranking
     best = ranking.methods[0]
-    level = ", ".join(f"{method} {100 * ranking.scores[method]:.1f}" for method in ranking.level_with(best))
-    told = f"cannot be told from it: {level}" if level else "better than every other"
-    told += " (one seed: another may say otherwise)" if ranking.seeds == 1 else ""
-    return f"{query}/{gallery}, {SCORES[score]}: {best} leads with {100 * ranking.scores[best]:.1f}; {told}."
+    level = ranking.level_with(best.method)
+    names = ", ".join(f"{each.method} {100 * each.score:.1f}" for each in ranking.methods if each.method in level)
+    told = f"cannot be told from it: {names}" if level else "better than every other"
+    told += " (one seed: another may say otherwise)" if one_seed(section) else ""
+    heading = f"{section.query}/{section.gallery}, {title(section.score)}"
+    return f"{heading}: {best.method} leads with {100 * best.score:.1f}; {told}."
+
+
+def one_seed(section: RankingSection) -> bool:
+    """Whether there is a single training run of each method: intervals know of the queries' chance alone."""
+    return all(each.seeds == 1 for each in section.ranking.methods)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from nobackfill.reports.figures import SCORES
+from nobackfill.evaluation.scores import SCORES
+from nobackfill.reports.document import Search
 
 
-def print_rows(rows: list[dict[str, Any]], titles: list[str]) -> None:
-    """A row a (query, gallery) pair, scores in percent, under the names in `titles`."""
+def print_searches(searches: Sequence[Search], titles: Sequence[str]) -> None:
+    """A row a search, scores in percent, under the names in `titles`."""
     table = Table(box=SIMPLE_HEAD)
     for heading in ("", "query", "gallery"):
         table.add_column(heading, overflow="fold")
-    for heading in SCORES.values():
-        table.add_column(f"{heading} %", justify="right", no_wrap=True)
-    for title, row in zip(titles, rows, strict=True):
-        scores = [f"{100 * row[name]:.1f}" for name in SCORES]
-        table.add_row(title, escape(str(row["query"])), escape(str(row["gallery"])), *scores)
+    for score in SCORES.values():
+        table.add_column(f"{score.title} %", justify="right", no_wrap=True)
+    for name, search in zip(titles, searches, strict=True):
+        scores = [f"{100 * search.scores[key]:.1f}" for key in SCORES]
+        table.add_row(name, escape(search.query), escape(search.gallery), *scores)
     print_table(table)
-    left_out = max(row["without_match"] for row in rows)
+    left_out = max(search.without_match for search in searches)
     if left_out:
         Console().print(f"{left_out} queries have no match in the gallery; they are left out of the means.")
 

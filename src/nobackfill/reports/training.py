@@ -9,11 +9,12 @@ from pathlib import Path
 
 from nobackfill.files import whole_file
 
-Line = dict[str, float]
+Epoch = dict[str, float]
+"""Numbers of an epoch, by name."""
 NOT_LOSSES = ("epoch", "lr", "images_per_second", "memory_mb")
 
 
-def history(run: Path) -> list[Line]:
+def history(run: Path) -> list[Epoch]:
     """The epochs in `history.jsonl`: numbers by name; empty where there is none (imported models) or it is damaged."""
     path = run / "history.jsonl"
     if not path.is_file():
@@ -29,7 +30,7 @@ def history(run: Path) -> list[Line]:
     ]
 
 
-def draw_learning(training: Mapping[str, Sequence[Line]], generation: str, path: Path) -> bool:
+def draw_learning(training: Mapping[str, Sequence[Epoch]], generation: str, path: Path) -> bool:
     """One picture of a generation's methods: training loss on the labels by epoch, mean and range over the seeds.
 
     Args:
@@ -40,19 +41,19 @@ def draw_learning(training: Mapping[str, Sequence[Line]], generation: str, path:
     Returns:
         False if no run of the generation has such a loss.
     """
-    found: dict[str, list[list[float]]] = {}
+    curves: dict[str, list[list[float]]] = {}
     for name, lines in training.items():
         _, own, method = name.split("/")
         if own == generation and lines and all("labels" in line for line in lines):
-            found.setdefault(method, []).append([line["labels"] for line in lines])
-    if not found:
+            curves.setdefault(method, []).append([line["labels"] for line in lines])
+    if not curves:
         return False
     from matplotlib.figure import Figure  # noqa: PLC0415
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for place, (method, seeds) in enumerate(found.items()):
+    for place, (method, seeds) in enumerate(curves.items()):
         whole = list(zip(*seeds, strict=False))  # epochs that every seed has
         epochs = range(1, len(whole) + 1)
         style = ("-", "--", ":")[place // 10 % 3]  # ten colours, then the same in another dash
@@ -60,7 +61,7 @@ def draw_learning(training: Mapping[str, Sequence[Line]], generation: str, path:
         axes.fill_between(
             epochs, list(map(min, whole)), list(map(max, whole)), color=line.get_color(), alpha=0.15, lw=0
         )
-    band = "" if len(next(iter(found.values()))) == 1 else "; band: range over seeds"
+    band = "" if len(next(iter(curves.values()))) == 1 else "; band: range over seeds"
     axes.set(xlabel="epoch", ylabel="training loss on the labels", title=f"{generation}{band}")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

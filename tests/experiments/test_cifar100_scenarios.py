@@ -39,7 +39,7 @@ def test_every_run_of_the_table_trains(tmp_path: Path, scenario: str, capsys: py
     assert run(["run", str(CONFIGS / scenario / "scenario.yaml"), "--seeds", "1", *arguments, "--out", str(out)]) == 0
     assert "new/new, mAP: " in capsys.readouterr().out
     report = json.loads((out / "report.json").read_text())
-    methods = {row["method"] for row in report["rows"]}
+    methods = {row["method"] for row in report["searches"]}
     assert methods >= {"independent", "bct", "bct_fair", "bt2", "concat", *VALUES}
     for method in methods:
         spec = nobackfill.load(out / "seed0" / "new" / method).spec

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.config import INDEPENDENT, RunConfig, ScenarioConfig, load_config
+from nobackfill.config import INDEPENDENT, RunConfig, load_config
 from nobackfill.data import ImageSet, load_split
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
+from nobackfill.experiments.config import ScenarioConfig
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
@@ -41,21 +42,23 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterato
 
     The first generation is the independent model of its config, shared by all methods; the old model of a later one is
     the generation before it by the same method. A run folder that is there already is reused if its config is the
-    same, an unfinished one is gone on with. Galleries and queries are the images of `test`.
+    same, an unfinished one is resumed. Galleries and queries are the images of `test`.
 
     Yields:
-        For every seed, method and pair of generations a search, newest query last; the first generation's search of
-        itself comes once, as "independent".
+        For every seed, every method that has it, and every pair of generations a search, newest query last; the first
+        generation's search of itself comes once, as "independent".
     """
     configs = _configs(scenario)
     changed_configs(scenario)  # whatever is wrong, before hours pass
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
-    with bar("scenario", scenario.seeds * sum(map(len, configs.values()))) as step:
+    with bar("scenario", sum(scenario.seeds_of(method) for methods in configs.values() for method in methods)) as step:
         for seed in range(scenario.seeds):
             for position, generation in enumerate(names):
                 for method, config in configs[generation].items():
+                    if seed >= scenario.seeds_of(method):
+                        continue
                     before = names[position - 1]
                     root = out / f"seed{seed}"
                     old = root / before / (INDEPENDENT if position == 1 else method)
@@ -83,14 +86,14 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     Raises:
         ConfigError: for anything wrong with any run of the scenario.
     """
-    found = {}
+    changed = {}
     for generation, methods in _configs(scenario).items():
         for method, config in methods.items():
             placed = _with_teachers(config, Path("old"), Path("independent"), 0)
             resolve(placed)
             if scenario.set or scenario.generations[generation][method].set:
-                found[f"{generation}/{method}"] = placed
-    return found
+                changed[f"{generation}/{method}"] = placed
+    return changed
 
 
 def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:

@@ -1,0 +1,142 @@
+"""Several candidates to search with, assessed on the same queries beside the status quo and a full backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from numpy.typing import NDArray
+
+from nobackfill.evaluation.bootstrap import Difference, Doubles
+from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence
+from nobackfill.evaluation.neighbours import neighbours, overlap
+from nobackfill.evaluation.retrieval import RetrievalMetrics
+from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, FIT_SCORES
+from nobackfill.evaluation.verdict import Decision, Verdict
+
+STATUS_QUO, FULL = "status quo", "full backfill"
+NEAREST = 10  # answers that are compared with a full backfill's
+DOING_NOTHING = "doing nothing"
+
+
+@dataclass(frozen=True)
+class CandidateSearch:
+    """One candidate's vectors.
+
+    Attributes:
+        name: of the method, or STATUS_QUO, FULL.
+        searched: in words: `old/old`, `new/old`, `new/mapped`, `new/new`.
+        query, gallery: float arrays [n, dim].
+        choice: settings that were chosen.
+        validation: score by which settings were chosen.
+    """
+
+    name: str
+    searched: str
+    query: NDArray[Any]
+    gallery: NDArray[Any]
+    choice: str = ""
+    validation: float | None = None
+
+
+@dataclass(frozen=True)
+class CandidateResult:
+    """One candidate's search.
+
+    Attributes:
+        name, searched, choice, validation: see `CandidateSearch`.
+        dim: values of the vectors that are searched.
+        overlap: mean fraction of a full backfill's nearest ten that is among this search's.
+        scores: score → mean; empty without labels or relevance.
+        change: score that decides (else `overlap`) → difference to the status quo; None for the status quo itself.
+    """
+
+    name: str
+    searched: str
+    dim: int
+    overlap: float
+    scores: dict[str, float]
+    change: dict[str, Difference] | None = None
+    choice: str = ""
+    validation: float | None = None
+
+    @property
+    def decision(self) -> Overall | None:
+        """Against the status quo; None for itself."""
+        return None if self.change is None else overall(self.change)
+
+
+def assess_candidates(
+    searches: Sequence[CandidateSearch], measure: Mapping[int, RetrievalMetrics], *, exclude_self: bool
+) -> list[CandidateResult]:
+    """A line a candidate, each compared with the first one, the status quo.
+
+    Args:
+        searches: the status quo, the full backfill, then candidates; all of the same queries and items.
+        measure: place in `searches` → its metrics; empty where nobody knows what is relevant.
+        exclude_self: query i is gallery item i.
+    """
+    full = next(one for one in searches if one.name == FULL)
+    wanted = neighbours(full.query, full.gallery, NEAREST, exclude_self=exclude_self)
+    results, values = [], {}
+    for place, one in enumerate(searches):
+        agreement = overlap(neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self), wanted)
+        decisive: dict[str, Doubles] = {AGREEMENT: agreement}
+        scores: dict[str, float] = {}
+        if place in measure:
+            metrics = measure[place]
+            decisive = {score: metrics.per_query(score)[metrics.counted] for score in DECISIVE}
+            scores = {score: float(metrics.per_query(score)[metrics.counted].mean()) for score in FIT_SCORES}
+        values.update({(place, score): each[None] for score, each in decisive.items()})
+        dim = min(one.query.shape[1], one.gallery.shape[1])
+        results.append(
+            CandidateResult(
+                one.name,
+                one.searched,
+                dim,
+                float(agreement.mean()),
+                scores,
+                choice=one.choice,
+                validation=one.validation,
+            )
+        )
+    means = Comparison(values)
+    names = [score for place, score in values if place == 0]
+    changes = [
+        {score: means.difference((place, score), (0, score)) for score in names} for place in range(len(results))
+    ]
+    return [results[0], *map(_with_change, results[1:], changes[1:])]
+
+
+def _with_change(result: CandidateResult, change: dict[str, Difference]) -> CandidateResult:
+    return replace(result, change=change)
+
+
+def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
+    """What to do. In each direction the candidate that did best on *validation* pairs decides.
+
+    The best of many on the held-out items would look better than it is.
+    """
+    deciding = [best for searched in ("new/old", "new/mapped") if (best := _best(results, searched))]
+    reasons = [f"{each.name}, {each.searched}: {_sentence(each)}" for each in deciding]
+    reasons.append(f"full backfill, new/new: {_sentence(next(each for each in results if each.name == FULL))}")
+    words = {each.decision for each in deciding}
+    if "better" in words:
+        decision: Decision = "use it"
+    elif words <= {"worse", "mixed"}:
+        decision = "do nothing"
+        reasons.insert(0, "DOING NOTHING IS BETTER: keep searching with the old model until the gallery is backfilled.")
+    else:
+        decision = "cannot tell"
+        reasons.insert(0, "No way of comparing old and new vectors can be told from doing nothing; it is not worth it.")
+    return Verdict(decision, tuple(reasons))
+
+
+def _best(results: Sequence[CandidateResult], searched: str) -> CandidateResult | None:
+    chosen = [each for each in results if each.searched == searched]
+    return max(chosen, key=lambda each: each.validation or 0.0, default=None)
+
+
+def _sentence(result: CandidateResult) -> str:
+    return sentence(result.change or {}, DOING_NOTHING)

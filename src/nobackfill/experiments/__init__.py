@@ -1,0 +1,1 @@
+"""Scenarios: generations × methods × seeds, trained, searched and assessed; `report.scenario_report` does it all."""
