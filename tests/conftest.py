@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from nobackfill.config import RunConfig, parse_config
-from nobackfill.training import train
 
 MakeConfig = Callable[..., RunConfig]
 
@@ -46,6 +45,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Run folders of `old` (5 classes, 4 dims), `new`, `bct` and `bt2`."""
+    pytest.importorskip("torch", reason="training needs the extra train")
+    from nobackfill.training import train
+
     root = tmp_path_factory.mktemp("runs")
     old, new = str(root / "old"), str(root / "new")
     configs = {

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
+from nobackfill.arrays import unit
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics, counting, retrieval_metrics, search
 from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.retrieval import summarise
 from nobackfill.evaluation.search import empty_ranks
-from nobackfill.evaluation.vectors import unit, unit_prefixes
+from nobackfill.evaluation.vectors import unit_prefixes
 
 Floats = NDArray[np.float32]
 

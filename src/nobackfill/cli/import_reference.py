@@ -38,7 +38,7 @@ def import_reference(
     """
     import json
 
-    from nobackfill.data import Preprocessing
+    from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
     from nobackfill.errors import ConfigError, nearest
     from nobackfill.files import require_new, whole_folder, write_text
     from nobackfill.interop.import_reference import METHODS, ReferenceModel
@@ -48,7 +48,12 @@ def import_reference(
     if method not in METHODS:
         raise ConfigError(f"--method: unknown method {method!r}; {nearest(method, METHODS)}")
     require_new(out)
-    preprocessing = Preprocessing(image_size=image_size, resize=resize, **_normalization(mean, std))
+    preprocessing = Preprocessing(
+        image_size=image_size,
+        resize=resize,
+        mean=_channels("--mean", mean) or IMAGENET_MEAN,
+        std=_channels("--std", std) or IMAGENET_STD,
+    )
     prefixes = runfolder.load_spec(old).as_prefixes() if old else ()
     if prefixes and method == "independent":
         raise ConfigError("--old: an independent model answers no old one; leave it out, or say --method bct or bt2")
@@ -62,12 +67,6 @@ def import_reference(
         source = {"imported_from": checkpoint.name, "arch": arch, "method": method}
         write_text(working / "metrics.json", json.dumps(source, indent=2) + "\n")
     typer.echo(f"{out}: {arch}, {encoder.spec.dim} values, generation {encoder.spec.generation}")
-
-
-def _normalization(mean: str | None, std: str | None) -> dict[str, tuple[float, float, float]]:
-    """What was given of the two options, as `Preprocessing` takes it."""
-    given = {"mean": _channels("--mean", mean), "std": _channels("--std", std)}
-    return {name: values for name, values in given.items() if values is not None}
 
 
 def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:

@@ -13,12 +13,11 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from nobackfill.arrays import Floats
 from nobackfill.evaluation.relevance import Relevance
-from nobackfill.evaluation.vectors import Floats
 from nobackfill.machine import cores
 from nobackfill.progress import track
 
@@ -76,7 +75,7 @@ def search(
     if device == "cpu":
         _on_cpu(query, gallery, relevance, own, places, ranks)
     else:
-        _on_device(query, gallery, relevance, own, places, ranks, torch.device(device))
+        _on_device(query, gallery, relevance, own, places, ranks, device)
     return ranks
 
 
@@ -146,9 +145,11 @@ def _on_device(
     own: Integers,
     places: Integers,
     ranks: Ranks,
-    device: torch.device,
+    device: str,
 ) -> None:
     """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
+    import torch  # noqa: PLC0415
+
     items = torch.from_numpy(relevance.items).to(device)
     columns = torch.from_numpy(gallery).to(device).T
     cutoffs = torch.from_numpy(places).to(device)

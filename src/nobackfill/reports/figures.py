@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from nobackfill import __version__
@@ -23,13 +25,11 @@ def row(metrics: RetrievalMetrics, **names: str | int) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of this package, Python and the libraries that decide the figures."""
-    import numpy  # noqa: PLC0415
-    import timm  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    import torchvision  # noqa: PLC0415
-
-    found = {module.__name__: str(module.__version__) for module in (torch, torchvision, timm, numpy)}
+    """Of this package, Python and the libraries that decide the figures, as far as they are installed."""
+    found = {}
+    for name in ("torch", "torchvision", "timm", "numpy"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
     return {"nobackfill": __version__, "python": platform.python_version(), **found}
 
 
