@@ -18,9 +18,8 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from nobackfill.arrays import read_npy
 from nobackfill.errors import DataError
-from nobackfill.files import whole_folder, write_text
+from nobackfill.files import read_npy, whole_folder, write_text
 
 Key = Mapping[str, Any]
 Arrays = dict[str, NDArray[Any]]

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from nobackfill.arrays import unit
 from nobackfill.errors import DataError
 from nobackfill.evaluation import (
     Difference,
@@ -19,6 +18,7 @@ from nobackfill.evaluation import (
     paired_bootstrap,
     retrieval_metrics,
 )
+from nobackfill.evaluation.vectors import unit
 from nobackfill.evaluation.verdict import verdict
 
 Floats = NDArray[np.float32]

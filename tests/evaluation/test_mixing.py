@@ -43,6 +43,7 @@ def by_hand(way: str, mixed: Mixed, query: int, item: int) -> float:
     return score
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_equals_a_loop(way: str, mixed: Mixed) -> None:
     query, items = _wide(mixed.query[:, :D_O], mixed.query, mixed, WAYS[way](mixed))
@@ -54,6 +55,7 @@ def test_without_items_of_a_part_there_is_nothing_to_standardise(mixed: Mixed) -
     assert _standard(mixed.query, mixed.new[:0]) == (1, 0)
 
 
+@pytest.mark.train
 def test_calibration_finds_the_odds_it_was_made_from() -> None:
     random = np.random.default_rng(1)
     query, old, new = (unit(random.standard_normal(shape)) for shape in ((300, 6), (500, 4), (500, 6)))
@@ -65,6 +67,7 @@ def test_calibration_finds_the_odds_it_was_made_from() -> None:
     assert useless[0] < 0.3
 
 
+@pytest.mark.train
 def test_at_both_ends_every_way_is_a_plain_search() -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 6, ITEMS)

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 import typer
 
-from nobackfill.arrays import read_npy
 from nobackfill.cli.vectors import read_relevant
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
-from nobackfill.files import whole_file
+from nobackfill.files import read_npy, whole_file
 from nobackfill.maps import Held, Pairs
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def read_array(path: Path, option: str) -> NDArray[Any]:
     """A .npy file, mapped into memory; raises `DataError` naming the option."""
-    from nobackfill.arrays import read_npy
+    from nobackfill.files import read_npy
 
     return read_npy(path, f"{option} {path}")
 

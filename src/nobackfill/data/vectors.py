@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import read_npy
 from nobackfill.config import DataConfig
 from nobackfill.data.imageset import ImageSet
 from nobackfill.errors import DataError
+from nobackfill.files import read_npy
 
 
 def load_vectors(data: DataConfig) -> ImageSet:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nobackfill.arrays import Floats, as_table, unit
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevance, Relevant
 from nobackfill.evaluation.retrieval import check_selves, matches, summarise
 from nobackfill.evaluation.search import search
+from nobackfill.evaluation.vectors import Floats, as_table, unit
 
 MAX_QUERIES = 5000  # more would not move the curve by a visible amount
 CUTOFFS = (1, 5)

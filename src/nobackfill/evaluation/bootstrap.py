@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from typing_extensions import Self  # in `typing` from Python 3.11 on
-
 Doubles = NDArray[np.float64]
 Word = Literal["better", "worse", "cannot tell"]
+AnyInterval = TypeVar("AnyInterval", bound="Interval")
 REPLICATES = 2000
 CHUNK_VALUES = 2**23  # random draws held at a time
 
@@ -26,7 +24,7 @@ class Interval:
     high: float
 
     @classmethod
-    def of(cls, mean: float, replicates: Doubles) -> Self:
+    def of(cls: type[AnyInterval], mean: float, replicates: Doubles) -> AnyInterval:
         """Percentiles 2.5 and 97.5 of the replicates [b] around a mean."""
         low, high = np.percentile(replicates, (2.5, 97.5))
         return cls(float(mean), float(low), float(high))

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from nobackfill.arrays import Floats
 from nobackfill.evaluation.relevance import Relevance
+from nobackfill.evaluation.vectors import Floats
 from nobackfill.machine import cores
 from nobackfill.progress import track
 
@@ -145,11 +145,12 @@ def _on_device(
     own: Integers,
     places: Integers,
     ranks: Ranks,
-    device: str,
+    name: str,
 ) -> None:
     """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
-    import torch  # noqa: PLC0415
+    import torch  # noqa: PLC0415 (only for devices)
 
+    device = torch.device(name)
     items = torch.from_numpy(relevance.items).to(device)
     columns = torch.from_numpy(gallery).to(device).T
     cutoffs = torch.from_numpy(places).to(device)

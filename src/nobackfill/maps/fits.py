@@ -16,11 +16,11 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from nobackfill.arrays import Floats
 from nobackfill.config import parse_config
 from nobackfill.errors import ConfigError, require
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.neighbours import neighbours, overlap
+from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.basis import closed_basis
 from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import LinearMap, procrustes, ridge

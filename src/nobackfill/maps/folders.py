@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from nobackfill.arrays import Floats
+from nobackfill.evaluation.vectors import Floats
 from nobackfill.files import whole_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nobackfill.arrays import Floats
 from nobackfill.evaluation import Difference, RetrievalMetrics, paired_bootstrap, retrieval_metrics
 from nobackfill.evaluation.neighbours import neighbours, overlap, own_ranks
+from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.fits import NEAREST, Candidate
 from nobackfill.maps.pairs import Held
 from nobackfill.models import load

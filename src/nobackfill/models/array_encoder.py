@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import Floats
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
 from nobackfill.models.spec import Architecture, EmbeddingSpec, Prefix, fingerprint
@@ -19,6 +18,7 @@ from nobackfill.models.spec import Architecture, EmbeddingSpec, Prefix, fingerpr
 if TYPE_CHECKING:
     from nobackfill.data import ImageSet
 
+Floats = NDArray[np.float32]
 VECTORS = "vectors/"
 FORM = re.compile(rf"{VECTORS}(linear|keep)(?:\+(\d{{1,5}}))?")
 OPTIONS = {"unit": {"dim"}, "bt2_vectors": {"dim", "extra_dim", "old_dim", "scale", "beside"}}  # of the heads it knows
