@@ -7,11 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from nobackfill.config import RunConfig, parse_config
 
 MakeConfig = Callable[..., RunConfig]
+hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy at times
+hypothesis.settings.load_profile("patient")
 TRAIN = all(find_spec(name) for name in ("torch", "torchvision", "timm", "accelerate", "sklearn"))
 if not TRAIN:  # the base install: rooms and files whose every test needs the extra
     collect_ignore = ["interop", "methods", "training", "data/test_augment.py", "data/test_screening.py"]
