@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from nobackfill.config import RunConfig, parse_config
-from nobackfill.training import train
 
 MakeConfig = Callable[..., RunConfig]
+hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy at times
+hypothesis.settings.load_profile("patient")
+TRAIN = all(find_spec(name) for name in ("torch", "torchvision", "timm", "accelerate", "sklearn"))
+if not TRAIN:  # the base install: rooms and files whose every test needs the extra
+    collect_ignore = ["interop", "methods", "training", "data/test_augment.py", "data/test_screening.py"]
+    collect_ignore += [f"models/test_{name}.py" for name in ("backbones", "clip", "heads", "runfolder", "vit")]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Without the extra `train`, what it is needed for is skipped."""
+    for item in items:
+        if not TRAIN and item.get_closest_marker("train"):
+            item.add_marker(pytest.mark.skip(reason="needs the extra train"))
 
 
 def tiny_config(method: str, **changes: Any) -> RunConfig:
@@ -46,6 +60,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Run folders of `old` (5 classes, 4 dims), `new`, `bct` and `bt2`."""
+    if not TRAIN:
+        pytest.skip("needs the extra train")
+    from nobackfill.training import train
+
     root = tmp_path_factory.mktemp("runs")
     old, new = str(root / "old"), str(root / "new")
     configs = {

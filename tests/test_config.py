@@ -8,7 +8,6 @@ import yaml
 from nobackfill.config import dump_config, load_config, parse_config, read_tree
 from nobackfill.errors import ConfigError
 from nobackfill.experiments.config import load_scenario
-from nobackfill.experiments.scenario import changed_configs
 
 MINIMAL = {"method": "bt2", "data": {"name": "digits"}}
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -29,6 +28,7 @@ def test_reads_what_it_writes(tmp_path: Path) -> None:
     assert load_config(path) == config
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_run_config_of_the_project_resolves_and_reads_back(path: Path, tmp_path: Path) -> None:
     from nobackfill.training import resolve
@@ -116,7 +116,10 @@ def test_a_scenario_reads_its_paths_from_its_own_folder_independent_first(tmp_pa
     assert [(name, run.config) for name, run in found.generations["b"].items()] == expected
 
 
+@pytest.mark.train
 def test_a_scenario_changes_the_settings_of_its_runs(tmp_path: Path) -> None:
+    from nobackfill.experiments.scenario import changed_configs
+
     write(tmp_path, MINIMAL)
     (tmp_path / "run.yaml").rename(tmp_path / "plain.yaml")
     varied = {"config": "plain.yaml", "set": ["epochs=3", "seed=4"]}

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nobackfill.errors import RunError
-from nobackfill.files import require_new, whole_file, whole_folder, write_text
+from nobackfill.errors import DataError, RunError
+from nobackfill.files import read_npy, require_new, whole_file, whole_folder, write_text
 
 
 def test_whole_file__appears_only_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -39,3 +41,29 @@ def test_require_new(tmp_path: Path) -> None:
         require_new(tmp_path)
     with pytest.raises(RunError, match="found a file"):
         require_new(tmp_path / "file")
+
+
+def test_read_npy__maps_one_array_and_runs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.arange(6.0).reshape(2, 3))
+    array = read_npy(path)
+    array[0, 0] = 7  # in memory only
+    assert read_npy(path).tolist() == [[0, 1, 2], [3, 4, 5]]
+
+    def archive() -> None:
+        with path.open("wb") as file:
+            np.savez(file, a=np.ones(2))
+
+    wrong: dict[str, Callable[[], object]] = {
+        "no such file": path.unlink,
+        "Python objects": lambda: np.save(path, np.array([{}], object), allow_pickle=True),
+        "an archive of arrays": archive,
+        "cannot be read": lambda: path.write_bytes(b"\x93NUMPY"),
+    }
+    for reason, write in wrong.items():
+        path.touch()
+        write()
+        with pytest.raises(DataError, match=r"^--query: cannot be read as a \.npy array: .") as caught:
+            read_npy(path, "--query")
+        assert reason in str(caught.value)
+        assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ import nobackfill
 HEAVY = {"torch", "torchvision", "timm", "accelerate", "matplotlib", "sklearn", "pyarrow", "pydantic", "numpy"}
 
 
+@pytest.mark.train
 def test_public_names_are_there() -> None:
     for name in nobackfill.__all__:
         assert getattr(nobackfill, name) is not None

@@ -18,6 +18,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.mark.train
 @pytest.mark.slow
 def test_the_python_example_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -58,5 +59,5 @@ def test_every_command_has_known_options_and_configs(command: str, capsys: pytes
 
 def test_it_is_short_and_holds_the_two_commands() -> None:
     assert README.count("\n") <= 150
-    assert "pip install -e . && nobackfill demo" in README
+    assert "\npip install -e '.[train]' && nobackfill demo" in README
     assert "\npip install -e '.[dev]' && pytest" in README

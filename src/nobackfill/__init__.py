@@ -44,4 +44,9 @@ __all__ = ["__version__", *sorted(_ROOMS)]  # noqa: PLE0604
 def __getattr__(name: str) -> Any:
     if name not in _ROOMS:
         raise AttributeError(f"module 'nobackfill' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nobackfill.{_ROOMS[name]}"), name)
+    try:
+        return getattr(importlib.import_module(f"nobackfill.{_ROOMS[name]}"), name)
+    except ModuleNotFoundError as error:
+        from nobackfill.errors import missing_package
+
+        raise missing_package(error.name, f"nobackfill.{name}") or error from error

@@ -18,7 +18,8 @@ import platformdirs
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from nobackfill.files import whole_folder, write_text
+from nobackfill.errors import DataError
+from nobackfill.files import read_npy, whole_folder, write_text
 
 Key = Mapping[str, Any]
 Arrays = dict[str, NDArray[Any]]
@@ -81,7 +82,6 @@ def _open(folder: Path) -> Arrays | None:
     if not (folder / "key.json").is_file():
         return None
     try:
-        # Copy-on-write, not read-only: torch warns of arrays that it could not write to.
-        return {path.stem: np.asarray(np.load(path, mmap_mode="c")) for path in sorted(folder.glob("*.npy"))}
-    except (OSError, ValueError):
+        return {path.stem: np.asarray(read_npy(path)) for path in sorted(folder.glob("*.npy"))}
+    except DataError:
         return None

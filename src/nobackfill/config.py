@@ -13,7 +13,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
-from nobackfill.errors import ConfigError, nearest
+from nobackfill.errors import ConfigError, nearest, one_line
 
 Positive = Annotated[int, Field(gt=0)]
 ClassCount = Annotated[int, Field(gt=0, le=10_000_000)]
@@ -320,4 +320,4 @@ def _apply(tree: dict[str, Any], override: str) -> None:
 def _first_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return " ".join(str(error).split())
+    return one_line(error, 1000)

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all."""
+"""Files and folders that appear whole or not at all; arrays that are read without running code in them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from nobackfill.errors import RunError
+import numpy as np
+from numpy.typing import NDArray
+
+from nobackfill.errors import DataError, RunError, one_line
 
 
 @contextmanager
@@ -65,6 +69,28 @@ def whole_folder(out: Path) -> Iterator[Path]:
         publish_folder(working, out)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+def read_npy(path: Path, name: str | None = None) -> NDArray[Any]:
+    """A .npy file, mapped copy-on-write: it may be changed in memory, the file stays; never a pickle.
+
+    Args:
+        path: the file.
+        name: what to call it in messages; None: its path.
+
+    Raises:
+        DataError: if it is missing, or not one array of numbers.
+    """
+    try:
+        # Copy-on-write, not read-only: torch warns of arrays that it could not write to.
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            array.close()
+            raise ValueError("it is an archive of arrays")
+        return array
+    except (OSError, ValueError, EOFError) as error:
+        reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error, 120)
+        raise DataError(f"{name or path}: cannot be read as a .npy array: {reason}") from error
 
 
 def _flush(path: Path) -> None:

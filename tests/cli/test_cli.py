@@ -123,6 +123,7 @@ def write_scenario(folder: Path, generations: int) -> str:
     return str(folder / "scenario.yaml")
 
 
+@pytest.mark.train
 def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +180,7 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     assert Path("foreign/report.json").read_text() == "mine"
 
 
+@pytest.mark.train
 def test_run_goes_on_with_a_broken_run_and_refuses_before_hours_pass(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -194,6 +196,7 @@ def test_run_goes_on_with_a_broken_run_and_refuses_before_hours_pass(
     assert not Path("new").exists()
 
 
+@pytest.mark.train
 def test_demo_is_the_digits_scenario(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +342,7 @@ def test_as_a_module_in_a_process_of_its_own(tmp_path: Path) -> None:
     assert done.stderr == "nobackfill: gone: no such run folder; train it first\n"
 
 
+@pytest.mark.train
 def test_python_and_command_line_take_the_same_config(tmp_path: Path) -> None:
     from nobackfill.config import dump_config
 

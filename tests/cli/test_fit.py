@@ -141,6 +141,7 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     assert "no item has the id 'doc 600'" in capsys.readouterr().err
 
 
+@pytest.mark.train
 def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nobackfill.maps.fits.STEPS", 20)
     monkeypatch.setattr("nobackfill.maps.fits.RATES", (1e-3,))

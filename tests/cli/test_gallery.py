@@ -16,12 +16,12 @@ from tests.conftest import tiny_config
 import nobackfill
 from nobackfill.cli.app import run
 from nobackfill.data import load_split
-from nobackfill.training import train
 
 
 @pytest.fixture
 def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Digits as files, in the folders of their classes."""
+    pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     digits = load_split(tiny_config("independent").data, "test")
     paths = []
@@ -118,6 +118,8 @@ def test_a_third_model_that_was_not_trained_for_it_is_refused(
     assert run(["gallery", "create", "faiss:g", "--run", str(runs["old"]), "--data", "digits"]) == 0
     assert run(["gallery", "upgrade", "faiss:g", "--run", str(runs["new"])]) == 2
     assert "was not trained to be compatible with" in capsys.readouterr().err
+    from nobackfill.training import train
+
     stranger = train(tiny_config("independent", seed=9), tmp_path / "stranger")
     assert run(["gallery", "backfill", "faiss:g", "--run", str(stranger)]) == 2
     assert "is not of this gallery's lineage" in capsys.readouterr().err

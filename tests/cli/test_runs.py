@@ -61,6 +61,7 @@ def test_runs_lists_what_is_done_under_way_and_broken(
     assert run(["runs", str(tmp_path / "gone")]) == 2
 
 
+@pytest.mark.train
 def test_training_curves_and_event_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = write_config(Path("tiny"), "new", method="independent")

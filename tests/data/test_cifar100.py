@@ -28,7 +28,8 @@ def sample(count: int = 5) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def planes(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    flat: NDArray[np.uint8] = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
+    return flat
 
 
 def write_parquet(root: Path) -> None:

@@ -95,6 +95,7 @@ def test_read_image__a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch
         read_image(write_image(tmp_path / "large.png"))
 
 
+@pytest.mark.train
 def test_fit__stretches_or_cuts_the_centre() -> None:
     import torch
 

@@ -44,6 +44,7 @@ def test_choose_classes__outside_the_range(classes: Any) -> None:
         choose_classes(DataConfig(name="digits", classes=classes), 5)
 
 
+@pytest.mark.train
 def test_digits() -> None:
     config = DataConfig(name="digits")
     train, test = load_split(config, "train"), load_split(config, "test")
@@ -60,6 +61,7 @@ def test_digits() -> None:
     np.testing.assert_array_equal(test.images, again)
 
 
+@pytest.mark.train
 def test_a_holdout_takes_the_place_of_the_test_split() -> None:
     whole = load_split(DataConfig(name="digits"), "train")
     data = DataConfig(name="digits", holdout=200)

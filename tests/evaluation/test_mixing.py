@@ -25,7 +25,10 @@ def mixed() -> Mixed:
     return Mixed(query, None, old, new, random.random(ITEMS) < 0.4, 0.7, (fit, relevant))
 
 
-def by_hand(way: str, mixed: Mixed, query: int, item: int) -> float:
+Line = tuple[float, float]  # factor and offset
+
+
+def by_hand(way: str, mixed: Mixed, query: int, item: int, calibration: tuple[Line, Line]) -> float:
     q = mixed.query[query].astype(np.float64)
     fresh = bool(mixed.exchanged[item])
     score = float(q @ mixed.new[item]) if fresh else float(q[:D_O] @ mixed.old[item])
@@ -34,8 +37,7 @@ def by_hand(way: str, mixed: Mixed, query: int, item: int) -> float:
     if way == "cosine":
         return score if fresh else score / float(np.linalg.norm(q[:D_O]))
     if way == "calibrated":
-        old, new = fit_calibration_on(mixed.fit_query[0], mixed.old, mixed.new, mixed.fit_query[1])
-        factor, offset = new if fresh else old
+        factor, offset = calibration[fresh]
         return factor * score + offset
     if way == "zscore":
         part = mixed.new[mixed.exchanged] @ q if fresh else mixed.old[~mixed.exchanged] @ q[:D_O]
@@ -43,10 +45,12 @@ def by_hand(way: str, mixed: Mixed, query: int, item: int) -> float:
     return score
 
 
+@pytest.mark.train
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_equals_a_loop(way: str, mixed: Mixed) -> None:
     query, items = _wide(mixed.query[:, :D_O], mixed.query, mixed, WAYS[way](mixed))
-    wanted = [[by_hand(way, mixed, i, j) for j in range(ITEMS)] for i in range(len(mixed.query))]
+    calibration = fit_calibration_on(mixed.fit_query[0], mixed.old, mixed.new, mixed.fit_query[1])  # old, new
+    wanted = [[by_hand(way, mixed, i, j, calibration) for j in range(ITEMS)] for i in range(len(mixed.query))]
     np.testing.assert_allclose(query @ items.T, wanted, atol=2e-4)
 
 
@@ -54,6 +58,7 @@ def test_without_items_of_a_part_there_is_nothing_to_standardise(mixed: Mixed) -
     assert _standard(mixed.query, mixed.new[:0]) == (1, 0)
 
 
+@pytest.mark.train
 def test_calibration_finds_the_odds_it_was_made_from() -> None:
     random = np.random.default_rng(1)
     query, old, new = (unit(random.standard_normal(shape)) for shape in ((300, 6), (500, 4), (500, 6)))
@@ -65,6 +70,7 @@ def test_calibration_finds_the_odds_it_was_made_from() -> None:
     assert useless[0] < 0.3
 
 
+@pytest.mark.train
 def test_at_both_ends_every_way_is_a_plain_search() -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 6, ITEMS)

@@ -6,11 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score
 
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics, counting, retrieval_metrics, search
@@ -19,6 +17,12 @@ from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.retrieval import summarise
 from nobackfill.evaluation.search import empty_ranks
 from nobackfill.evaluation.vectors import unit
+
+
+def average_precision_score(matches: Any, scores: Any) -> float:
+    """The oracle, scikit-learn's; where it is not installed, what is compared with it is skipped."""
+    return float(pytest.importorskip("sklearn.metrics").average_precision_score(matches, scores))
+
 
 Floats = NDArray[np.float32]
 
@@ -162,6 +166,7 @@ def test_many_matches_are_counted_by_searching() -> None:
         assert found.average_precision[i] == pytest.approx(average_precision_score(labels == labels[i], scores[i]))
 
 
+@pytest.mark.train
 @given(cases(), st.booleans())
 @settings(max_examples=200, deadline=None)
 def test_the_device_s_way_equals_the_compiled_one(case: Any, exclude_self: bool) -> None:
@@ -225,8 +230,12 @@ def test_order_and_duplicates_of_real_vectors_change_nothing(seed: int, n: int) 
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+@pytest.mark.train
 def test_on_a_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
     vectors, labels = clustered(3000)
     expected = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True)
     found = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True, device="cuda")

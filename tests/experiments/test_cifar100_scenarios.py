@@ -10,8 +10,8 @@ import pytest
 
 import nobackfill
 from nobackfill.cli.app import run
-from nobackfill.config import load_scenario
-from nobackfill.training.scenario import changed_configs
+from nobackfill.experiments.config import load_scenario
+from nobackfill.experiments.scenario import changed_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VALUES = {"bt2": 160, "bt2_tuned": 160, "bt2_no_teacher": 160, "naive": 160, "prefix": 160}

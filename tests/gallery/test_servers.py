@@ -45,6 +45,7 @@ def test_half_precision_in_postgresql(server: str) -> None:
 
 
 def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qdrant_client")
     qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
     store = qdrant_store.QdrantStore(f"qdrant:{tmp_path / 'store'}")
     fresh(store)
@@ -133,6 +134,7 @@ def test_no_message_shows_a_password(url: str) -> None:
 
 
 def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qdrant_client")
     qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
     from qdrant_client.http.exceptions import ResponseHandlingException
 

@@ -48,7 +48,7 @@ def clip_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pytest.importorskip("transformers")
     from tests.models.test_clip import write_clip
 
-    from nobackfill.models.import_clip import import_tower
+    from nobackfill.interop.import_clip import import_tower
 
     root = tmp_path_factory.mktemp("clip")
     write_clip(root)

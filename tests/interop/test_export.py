@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 import nobackfill
 from nobackfill.cli.app import run as run_command
 from nobackfill.data.preprocessing import Preprocessing
-from nobackfill.errors import ConfigError, RunError
+from nobackfill.errors import MissingPackageError, RunError
 from nobackfill.interop import export_encoder
 from nobackfill.interop.formats import FORMATS
 from nobackfill.interop.graph import Graph
@@ -160,7 +160,7 @@ def test_a_missing_package_names_the_extra(
     missing: str, vector_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ConfigError, match=r"export to onnx: needs its extra: pip install 'nobackfill\[onnx\]'"):
+    with pytest.raises(MissingPackageError, match=r"export to onnx needs ONNX.*: pip install 'nobackfill\[onnx\]'"):
         export_encoder(vector_runs["map"], tmp_path / "model.onnx")
 
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.linear_model import Ridge
 from tests.maps.pairs import NEW, OLD, items
 
 import nobackfill
@@ -91,7 +90,10 @@ def test_procrustes_is_the_padded_rotation_and_no_other_is_closer(centred: bool,
             assert error(other) >= error(one.weight) - 1e-6
 
 
+@pytest.mark.train
 def test_ridge_is_scikit_learns() -> None:
+    from sklearn.linear_model import Ridge
+
     x, y, found = pairs()
     scale = np.trace(np.cov(x.T, bias=True)) / x.shape[1]
     for penalty, one in zip((1e-3, 0.1, 10.0), ridge(found, (1e-3, 0.1, 10.0)), strict=True):

@@ -33,6 +33,7 @@ def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fits, "RATES", (1e-2,))
 
 
+@pytest.mark.train
 def test_every_method_in_every_direction(tmp_path: Path, pairs: Pairs, brief: None) -> None:
     settings = Settings(extra_dims=(0, 3), scales=(1.0, 2.0), hidden=16)
     held = Held.of(*items(500, seed=1))
@@ -90,6 +91,7 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
     assert [[int(hit.id) for hit in line] for line in found] == wanted.tolist()
 
 
+@pytest.mark.train
 def test_without_labels_a_full_backfill_is_the_measure(tmp_path: Path, pairs: Pairs, brief: None) -> None:
     found = fit(dataclasses.replace(pairs, labels=None), tmp_path / "run", methods=("ridge", "bt2"))
     assert all(not line.scores for line in found.results)
@@ -142,6 +144,7 @@ def test_unusable_pairs_are_refused_and_leave_nothing_behind(tmp_path: Path, nam
     assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
 
 
+@pytest.mark.train
 def test_too_few_pairs_and_unknown_methods_are_refused(tmp_path: Path, pairs: Pairs) -> None:
     few = Pairs(**write(tmp_path / "few", **dict(zip(("old", "new", "labels"), items(60), strict=True))))
     with pytest.raises(DataError, match="60 pairs are too few .* at least 200"):
@@ -172,6 +175,7 @@ def test_held_out_queries_among_the_fitted_pairs_are_dropped() -> None:
         without_twins(Held.of(old, new, labels), new, np.arange(200))
 
 
+@pytest.mark.train
 def test_a_fit_that_was_killed_is_gone_on_with(
     tmp_path: Path, pairs: Pairs, brief: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,8 +15,8 @@ from torch.nn.functional import normalize
 
 from nobackfill.cli.app import run
 from nobackfill.errors import NobackfillError
+from nobackfill.interop.import_clip import import_tower
 from nobackfill.models import load
-from nobackfill.models.import_clip import import_tower
 from nobackfill.models.text import TextEncoder
 
 transformers = pytest.importorskip("transformers")

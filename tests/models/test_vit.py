@@ -14,8 +14,8 @@ from torch.nn.utils.parametrizations import orthogonal
 from nobackfill.cli.app import run
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import NobackfillError
+from nobackfill.interop.import_reference import ReferenceModel, import_reference
 from nobackfill.models import build_backbone, load, reference
-from nobackfill.models.import_reference import ReferenceModel, import_reference
 
 transformers = pytest.importorskip("transformers")
 SMALL = {

@@ -22,7 +22,7 @@ from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.runs import runs
 from nobackfill.cli.train import train
-from nobackfill.errors import NobackfillError
+from nobackfill.errors import NobackfillError, missing_package
 
 app = typer.Typer(
     name="nobackfill",
@@ -60,8 +60,7 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code: 0 done, 2 wrong input, 130 interrupted."""
     try:
-        code = app(arguments, prog_name="nobackfill", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _called(arguments)
     except NobackfillError as error:
         return _fail(str(error), error.code)
     except typer.Abort:
@@ -76,6 +75,14 @@ def run(arguments: list[str]) -> int:
             raise
         message = error.format_message().rstrip(".")
         return _fail(f"{message}; see nobackfill --help") if message else 2  # empty: the help was printed instead
+
+
+def _called(arguments: list[str]) -> int:
+    try:
+        code = app(arguments, prog_name="nobackfill", standalone_mode=False)
+    except ModuleNotFoundError as error:  # the verb needs more than the base install has
+        raise missing_package(error.name) or error from error
+    return code if isinstance(code, int) else 0
 
 
 def _fail(message: str, code: int = 2) -> int:

@@ -35,7 +35,7 @@ def embed(
     from nobackfill.cli.vectors import items_of
     from nobackfill.errors import ConfigError
     from nobackfill.models import load
-    from nobackfill.reports.vectors import WRITERS, write_vectors
+    from nobackfill.models.vector_files import WRITERS, write_vectors
 
     if out.suffix not in WRITERS:
         raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
@@ -50,7 +50,7 @@ def embed(
         if ray is None:
             made = encoder.encode_set(images, processes, batch_size)
         else:
-            from nobackfill.models.cluster import encode_set_on_cluster
+            from nobackfill.interop.cluster import encode_set_on_cluster
 
             made = encode_set_on_cluster(run, images, batch_size, ray, None)
     write_vectors(out, made, images, encoder.spec)

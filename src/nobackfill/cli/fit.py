@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -58,11 +59,11 @@ def fit(
     Example: `nobackfill fit --pairs pairs.parquet --method bt2 --extra-dim 8 --extra-dim 64 --out fits/bt2`
     """
     from nobackfill.cli.fit_inputs import read_held, read_pairs
-    from nobackfill.errors import ConfigError
+    from nobackfill.errors import ConfigError, MissingPackageError
     from nobackfill.files import require_new, write_text
     from nobackfill.maps import Settings
     from nobackfill.maps import fit as fit_pairs
-    from nobackfill.maps.fits import DEFAULT_FITS
+    from nobackfill.maps.fits import CLOSED_FORMS, DEFAULT_FITS, require_for
     from nobackfill.maps.fitting import ARRAYS
     from nobackfill.reports.document import FitSection, Report, ReportSettings
     from nobackfill.reports.fits import draw_trade, fit_table
@@ -76,13 +77,24 @@ def fit(
     if any(value <= 0 for value in scale or []):
         raise ConfigError("--scale: expected values above 0")
     require_new(out)
+    methods: Sequence[str] = method or DEFAULT_FITS
+    if not method:
+        try:
+            require_for(methods)
+        except MissingPackageError:
+            methods = CLOSED_FORMS
+            typer.echo(
+                "Without PyTorch only procrustes and ridge are fitted; for mlp, infonce and bt2: "
+                "pip install 'nobackfill[train]'",
+                err=True,
+            )
     given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.unfinished", ARRAYS))
     held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
     settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
     fitted = fit_pairs(
         given.pairs,
         out,
-        methods=method or DEFAULT_FITS,
+        methods=methods,
         directions=directions[direction],  # type: ignore[arg-type]
         settings=settings,
         held_share=holdout,

@@ -11,9 +11,9 @@ import numpy as np
 import typer
 
 from nobackfill.cli.vectors import read_relevant
-from nobackfill.data.vectors import class_numbers, read_npy, read_rows
-from nobackfill.errors import ConfigError, DataError
-from nobackfill.files import whole_file
+from nobackfill.data.vectors import class_numbers, read_rows
+from nobackfill.errors import ConfigError, DataError, one_line
+from nobackfill.files import read_npy, whole_file
 from nobackfill.maps import Held, Pairs
 
 
@@ -139,7 +139,7 @@ def _parquet(path: Path) -> Any:
     try:
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as parquet: {' '.join(str(error).split())[:160]}") from error
+        raise DataError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
 
 
 def _ids(table: Any, path: Path) -> list[str]:

@@ -74,7 +74,7 @@ class ImageEmbedder:
         known = self._known(ids)
         if not known:
             return self._embedded(ids, known, ([], np.empty((0, self.encoder.spec.dim), np.float32), {}))
-        from nobackfill.models.cluster import encode_sound
+        from nobackfill.interop.cluster import encode_sound
 
         return self._embedded(ids, known, encode_sound(self.encoder, self._samples(known), self.items.workers))
 
@@ -83,7 +83,7 @@ class ImageEmbedder:
         if self.cluster is None:
             yield from map(self, batches)
             return
-        from nobackfill.models.cluster import encode_on_cluster
+        from nobackfill.interop.cluster import encode_on_cluster
 
         known = [self._known(ids) for ids in batches]
         made = encode_on_cluster(self.run, [self._samples(some) for some in known if some], self.cluster)

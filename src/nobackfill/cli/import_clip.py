@@ -28,8 +28,8 @@ def import_clip(
 
     from nobackfill.errors import ConfigError
     from nobackfill.files import require_new, whole_folder, write_text
+    from nobackfill.interop.import_clip import import_tower
     from nobackfill.models import runfolder
-    from nobackfill.models.import_clip import import_tower
 
     if tower not in ("text", "image"):
         raise ConfigError(f"--tower {tower!r}: expected text or image")

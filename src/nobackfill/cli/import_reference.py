@@ -22,26 +22,38 @@ def import_reference(
     resize: Annotated[
         int | None, typer.Option(min=1, help="Shorter side before the centre crop (ImageNet: 256). Default: stretch.")
     ] = None,
+    mean: Annotated[
+        str | None, typer.Option(help="Mean the pixels (0 to 1) were normalized with: one number, or R,G,B.")
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(help="Their standard deviation, likewise. Default of both: ImageNet's.")
+    ] = None,
 ) -> None:
     """Turn a checkpoint of the BT² research code into a run folder with the same embeddings.
 
-    Only tensors are read, also of TorchScript files: no code in the file is compiled or run.
+    Only tensors are read, also of TorchScript files: no code in the file is compiled or run. A model gives its own
+    embeddings only for images normalized as in its training: Google's ViTs took --mean 0.5 --std 0.5.
 
     Example: `nobackfill import-reference new.pt.checkpoint --arch resnet50 --method bt2 --out runs/published-bt2`
     """
     import json
 
-    from nobackfill.data import Preprocessing
+    from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
     from nobackfill.errors import ConfigError, nearest
     from nobackfill.files import require_new, whole_folder, write_text
+    from nobackfill.interop.import_reference import METHODS, ReferenceModel
+    from nobackfill.interop.import_reference import import_reference as read
     from nobackfill.models import runfolder
-    from nobackfill.models.import_reference import METHODS, ReferenceModel
-    from nobackfill.models.import_reference import import_reference as read
 
     if method not in METHODS:
         raise ConfigError(f"--method: unknown method {method!r}; {nearest(method, METHODS)}")
     require_new(out)
-    preprocessing = Preprocessing(image_size=image_size, resize=resize)
+    preprocessing = Preprocessing(
+        image_size=image_size,
+        resize=resize,
+        mean=_channels("--mean", mean) or IMAGENET_MEAN,
+        std=_channels("--std", std) or IMAGENET_STD,
+    )
     prefixes = runfolder.load_spec(old).as_prefixes() if old else ()
     if prefixes and method == "independent":
         raise ConfigError("--old: an independent model answers no old one; leave it out, or say --method bct or bt2")
@@ -55,3 +67,21 @@ def import_reference(
         source = {"imported_from": checkpoint.name, "arch": arch, "method": method}
         write_text(working / "metrics.json", json.dumps(source, indent=2) + "\n")
     typer.echo(f"{out}: {arch}, {encoder.spec.dim} values, generation {encoder.spec.generation}")
+
+
+def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:
+    """One number for all channels, or three; within 0 to 1, a deviation above 0."""
+    from nobackfill.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    lowest = 1e-6 if option == "--std" else 0.0
+    if len(values) not in (1, 3) or not all(lowest <= value <= 1 for value in values):
+        example = "0.5 or 0.229,0.224,0.225" if option == "--std" else "0.5 or 0.485,0.456,0.406"
+        raise ConfigError(f"{option} {text!r}: expected one number or three between 0 and 1, for example {example}")
+    red, green, blue = values * (3 // len(values))
+    return red, green, blue

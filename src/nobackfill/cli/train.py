@@ -56,14 +56,11 @@ def train(
 
 def _event_writer(folder: Path) -> Callable[[dict[str, float]], None]:
     """Writes each line of the history for TensorBoard."""
-    from nobackfill.errors import ConfigError
+    from nobackfill.errors import require
 
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ConfigError(
-            "--tensorboard: needs the extra 'tensorboard': pip install 'nobackfill[tensorboard]'"
-        ) from error
+    require("tensorboard", what="--tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
     writer = SummaryWriter(folder)
 
     def write(line: dict[str, float]) -> None:

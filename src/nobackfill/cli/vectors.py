@@ -14,30 +14,24 @@ if TYPE_CHECKING:
 
 
 def read_array(path: Path, option: str) -> NDArray[Any]:
-    """A .npy file, mapped into memory; never a pickle. Raises `ConfigError` naming the option."""
-    import numpy as np
+    """A .npy file, mapped into memory; raises `DataError` naming the option."""
+    from nobackfill.files import read_npy
 
-    from nobackfill.errors import ConfigError
-
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
-        raise ConfigError(f"{option} {path}: cannot be read as a .npy array: {reason}") from error
+    return read_npy(path, f"{option} {path}")
 
 
 def read_relevant(path: Path, option: str) -> Any:
     """Matches of each query: a boolean .npy table, or a JSON list of lists of gallery positions."""
     import json
 
-    from nobackfill.errors import ConfigError
+    from nobackfill.errors import ConfigError, one_line
 
     if path.suffix == ".npy":
         return read_array(path, option)
     try:
         lists = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{option} {path}: cannot be read as JSON: {' '.join(str(error).split())[:120]}") from error
+        raise ConfigError(f"{option} {path}: cannot be read as JSON: {one_line(error, 120)}") from error
     if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
         raise ConfigError(f"{option} {path}: expected a list of lists of gallery positions, one a query")
     return lists

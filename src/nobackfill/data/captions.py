@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nobackfill.data.imageset import ImageSet
-from nobackfill.errors import DataError
+from nobackfill.errors import DataError, one_line
 
 MAX_BYTES = 2**30
 
@@ -49,7 +49,7 @@ def _read(path: Path) -> dict[str, str]:
             raise DataError(f"{path}: larger than {MAX_BYTES} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())[:160]}") from error
+        raise DataError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping of image file to caption, found {type(content).__name__}")
     for key, caption in content.items():

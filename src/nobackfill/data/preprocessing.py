@@ -8,16 +8,17 @@ on a GPU arrays are resized there, which may round a pixel by one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from nobackfill.errors import DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Pillow knows more, and hands some of them (EPS) to other programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -56,7 +57,9 @@ class VectorPreprocessing(BaseModel):
 
     def normalize(self, vectors: Tensor) -> Tensor:
         """Floats [n, input_dim] of any width to unit vectors float32."""
-        return torch.nn.functional.normalize(vectors.to(torch.float32))
+        from torch.nn.functional import normalize  # noqa: PLC0415
+
+        return normalize(vectors.float())
 
 
 class Preprocessing(BaseModel):
@@ -91,6 +94,8 @@ class Preprocessing(BaseModel):
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, s, s] to float32 of the same shape, channels last in memory."""
+        import torch  # noqa: PLC0415
+
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         scaled = images.to(torch.float32).div_(255).sub_(mean).div_(std)

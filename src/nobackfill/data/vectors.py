@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nobackfill.config import DataConfig
 from nobackfill.data.imageset import ImageSet
 from nobackfill.errors import DataError
+from nobackfill.files import read_npy
 
 
 def load_vectors(data: DataConfig) -> ImageSet:
@@ -37,16 +38,6 @@ def load_vectors(data: DataConfig) -> ImageSet:
     if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(new):
         raise DataError(f"{data.rows}: expected row numbers 0…{len(new) - 1}, found {rows.dtype} {list(rows.shape)}")
     return whole.take(rows.astype(np.int64))
-
-
-def read_npy(path: Path) -> NDArray[Any]:
-    """A .npy file, mapped copy-on-write; never a pickle. Raises `DataError`."""
-    try:
-        # Copy-on-write, not read-only: torch warns of arrays that it could not write to.
-        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
-    except (OSError, ValueError, EOFError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else " ".join(str(error).split())[:120]
-        raise DataError(f"{path}: cannot be read as a .npy array: {reason}") from error
 
 
 def read_rows(path: Path) -> NDArray[Any]:

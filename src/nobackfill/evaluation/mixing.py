@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nobackfill.errors import require
 from nobackfill.evaluation.backfilling import MAX_QUERIES, prefix_scale
 from nobackfill.evaluation.relevance import Relevance
 from nobackfill.evaluation.retrieval import matches, summarise
@@ -95,6 +96,7 @@ def fit_calibration_on(
     Fitted by logistic regression on pairs of queries [n_f, d] and items [n_g], seen old and seen new; `relevant` is
     bool [n_f, n_g]. A factor below zero (a score that says less than nothing) is set to zero.
     """
+    require("sklearn", what="a calibration of scores")
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
     chosen = np.random.default_rng(0).permutation(relevant.size)[:PAIRS]

@@ -1,4 +1,4 @@
-"""Encoders inside other people's tools: scikit-learn pipelines, sentence-transformers, ONNX and torch.export files."""
+"""Encoders in and out of other tools: importers, Ray, scikit-learn, sentence-transformers, ONNX and torch.export."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from nobackfill.data.preprocessing import VectorPreprocessing
-from nobackfill.errors import ConfigError, RunError, nearest
+from nobackfill.errors import ConfigError, RunError, nearest, one_line, require
 from nobackfill.files import whole_file
-from nobackfill.interop.formats import FORMATS, Traceable, quiet, require
+from nobackfill.interop.formats import FORMATS, Traceable, quiet
 from nobackfill.interop.graph import Graph, encoder_facts, free_dimensions, random_inputs
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
@@ -50,7 +50,8 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
         check: run the file on random inputs of two batch sizes, and compare.
 
     Raises:
-        ConfigError: for another form or ending, and where the extra `onnx` is missing.
+        ConfigError: for another form or ending.
+        MissingPackageError: where the extra `onnx` is missing.
         RunError: if the run is not whole, its backbone cannot be traced, its weights exceed an ONNX file's 2 GiB, or
             the file does not give the encoder's values within `TOLERANCE`; nothing is written then.
     """
@@ -60,7 +61,7 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
     layout = FORMATS[form]
     if out.suffix != layout.ending or out.is_dir():
         raise ConfigError(f"{out}: expected a file that ends with {layout.ending}")
-    require(layout.packages + (layout.packages_to_run if check else ()), f"export to {form}")
+    require(*layout.packages, *(layout.packages_to_run if check else ()), what=f"export to {form}")
     encoder = load(run, "cpu")
     spec = encoder.spec
     subject = Traceable(Graph(encoder), random_inputs(encoder, 2), free_dimensions(spec), encoder_facts(spec))
@@ -98,4 +99,4 @@ def _reason(error: BaseException) -> str:
     """One line of the error at the bottom: what the exporters wrap it in is pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:160] or type(error).__name__
+    return one_line(error) or type(error).__name__

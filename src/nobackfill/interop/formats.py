@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nobackfill.errors import ConfigError, RunError
+from nobackfill.errors import RunError
 from nobackfill.interop.graph import OUTPUT, Graph
 
 FACTS = "nobackfill"  # the key that the facts stand under
@@ -57,15 +56,6 @@ class Format:
     packages_to_run: tuple[str, ...]
     write: Callable[[Traceable, Path], None]
     open: Callable[[Path], Callable[[Tensor], Tensor]]
-
-
-def require(packages: tuple[str, ...], what: str) -> None:
-    """Raises `ConfigError` naming the extra, where one of the packages is not installed."""
-    for name in packages:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise ConfigError(f"{what}: needs its extra: pip install 'nobackfill[onnx]'") from error
 
 
 @contextmanager

@@ -9,15 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from nobackfill.data.preprocessing import VectorPreprocessing
-from nobackfill.errors import ConfigError, RunError
+from nobackfill.errors import RunError, require
 from nobackfill.models import runfolder
 from nobackfill.models.spec import fingerprint
 from nobackfill.models.text import TextEncoder
 
-try:
-    from sentence_transformers.base.modules import InputModule
-except ImportError as error:
-    raise ConfigError("SentenceModule: needs the extra 'sentences': pip install 'nobackfill[sentences]'") from error
+require("sentence_transformers.base.modules", what="SentenceModule")
+from sentence_transformers.base.modules import InputModule  # noqa: E402
 
 
 class SentenceModule(InputModule):  # type: ignore[misc]

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
 from nobackfill.config import parse_config
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, require
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.candidates import NEAREST
 from nobackfill.evaluation.neighbours import neighbours, overlap
@@ -27,10 +27,18 @@ from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import LinearMap, procrustes, ridge
 from nobackfill.maps.moments import Moments
 from nobackfill.maps.pairs import Integers
-from nobackfill.models import Encoder, Prefix, load
-from nobackfill.training import train
+from nobackfill.models import ArrayEncoder, Prefix, load
 
 Direction = Literal["to-old", "to-new"]
+
+
+class Encodes(Protocol):
+    """What is needed of an encoder to judge it."""
+
+    def encode(self, samples: Any) -> Floats:
+        """Vectors [n, input_dim] to [n, dim]."""
+
+
 PENALTIES = tuple(float(value) for value in np.logspace(-4, 2, 13))
 STEPS, BATCH, MOST_EPOCHS = 3000, 256, 30
 RATES = (1e-3, 1e-4)
@@ -80,7 +88,7 @@ class Task:
     folder: Path
     settings: Settings
 
-    def score(self, encoder: Encoder) -> float:
+    def score(self, encoder: Encodes) -> float:
         """On the validation rows: mAP where there are labels, else agreement with a full backfill's nearest items."""
         mapped = encoder.encode(self.x)
         query, gallery = (mapped, self.y) if self.direction == "to-old" else (self.y, mapped)
@@ -187,10 +195,19 @@ FITS: dict[str, tuple[Callable[[Task], Iterator[Candidate]], tuple[Direction, ..
     "bt2_residual": (_bt2_residual, ("to-old",)),
 }
 """Name → how it is fitted, and the directions it can take."""
-DEFAULT_FITS = ("procrustes", "ridge", "mlp", "infonce", "bt2")
+CLOSED_FORMS = ("procrustes", "ridge")
+"""Fitted without PyTorch."""
+DEFAULT_FITS = (*CLOSED_FORMS, "mlp", "infonce", "bt2")
 
 
-def _kept(task: Task, name: str, encoder: Encoder, choice: str, score: float) -> Candidate:
+def require_for(names: Sequence[str]) -> None:
+    """Raise `MissingPackageError` if one of these is trained and PyTorch is not installed."""
+    for name in names:
+        if name not in CLOSED_FORMS:
+            require("torch", "accelerate", what=f"--method {name}")
+
+
+def _kept(task: Task, name: str, encoder: ArrayEncoder, choice: str, score: float) -> Candidate:
     folder = task.folder / f"{name}-{task.direction}"
     shutil.rmtree(folder, ignore_errors=True)  # of a fit that was cut short
     save_encoder(encoder, folder, {"choice": choice, "validation": score})
@@ -198,7 +215,7 @@ def _kept(task: Task, name: str, encoder: Encoder, choice: str, score: float) ->
 
 
 def _trained(
-    task: Task, name: str, start: Encoder, backbone: str, model: dict[str, Any], loss: dict[str, float]
+    task: Task, name: str, start: ArrayEncoder, backbone: str, model: dict[str, Any], loss: dict[str, float]
 ) -> Candidate:
     """Train from a closed-form start at each rate, and keep what does best on the validation rows."""
     before = _kept(task, f"{name}-start", start, "closed form; training did not help", task.score(start))
@@ -210,12 +227,14 @@ def _at_rate(
     task: Task,
     name: str,
     before: Candidate,
-    start: Encoder,
+    start: ArrayEncoder,
     backbone: str,
     model: dict[str, Any],
     loss: dict[str, float],
     rate: float,
 ) -> Candidate:
+    from nobackfill.training import train  # noqa: PLC0415 (needs PyTorch, which closed forms do without)
+
     epochs = int(np.clip(round(STEPS * BATCH / task.rows), 2, MOST_EPOCHS))
     data = {
         "name": "vectors",

@@ -17,7 +17,7 @@ from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
 from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import publish_folder, require_new, whole_file, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
-from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims
+from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims, require_for
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
@@ -78,11 +78,13 @@ def fit(
     Raises:
         DataError: for arrays that do not belong together, pairs that are unusable, or too few.
         ConfigError: for an unknown method.
+        MissingPackageError: for one that is trained, where PyTorch is not installed.
     """
     settings = settings or Settings()
     for name in methods:
         if name not in FITS:
             raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
+    require_for(methods)
     if not any(direction in FITS[name][1] for name in methods for direction in directions):
         raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot go there")
     require_new(out)

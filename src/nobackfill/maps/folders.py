@@ -8,65 +8,67 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.evaluation.vectors import Floats
 from nobackfill.files import whole_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap
-from nobackfill.models import Encoder, Network, Prefix, build_backbone, runfolder
-from nobackfill.models.finished import finished_encoder
-from nobackfill.models.heads import FrozenBasisHead, Head, UnitHead
+from nobackfill.models import Architecture, ArrayEncoder, Prefix, runfolder
 
 
-def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> Encoder:
+def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> ArrayEncoder:
     """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
     out_dim, in_dim = found.weight.shape
-    tensors = {"linear.weight": _float(found.weight), "linear.bias": _float(found.bias)}
-    return _encoder(method, "vectors/linear", UnitHead(out_dim), in_dim, tensors, {}, prefix)
+    weights = {"backbone.linear.weight": _float(found.weight), "backbone.linear.bias": _float(found.bias)}
+    architecture = Architecture(
+        backbone="vectors/linear", backbone_options={"in_features": in_dim}, head="unit", head_options={"dim": out_dim}
+    )
+    return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
-def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidden: int = 0) -> Encoder:
-    """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o."""
+def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidden: int = 0) -> ArrayEncoder:
+    """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o.
+
+    The net's first layer is random, and drawn by PyTorch, as in training.
+    """
     dim, old_dim, extra_dim = len(found.P), len(found.B), len(found.A)
-    tensors = {"basis.P.weight": _float(found.P), "basis.B.weight": _float(found.B)}
+    weights = {"head.basis.P.weight": _float(found.P), "head.basis.B.weight": _float(found.B)}
     beside = old_dim if hidden else 0
     if extra_dim:
         # Through the ones the net's last layer, which starts at zero, gets a gradient from the first step.
         weight = np.concatenate([found.A, np.eye(extra_dim, beside)], axis=1)
-        tensors |= {"extra.weight": _float(weight), "extra.bias": _float(found.a)}
-    head = FrozenBasisHead(dim, extra_dim, old_dim, scale, beside)
-    name = f"vectors/keep+{hidden}" if hidden else "vectors/keep"
-    return _encoder(method, name, head, dim, {}, tensors, prefix)
+        weights |= {"head.extra.weight": _float(weight), "head.extra.bias": _float(found.a)}
+    name = "vectors/keep"
+    if hidden:
+        name = f"vectors/keep+{hidden}"
+        weights |= _net(name, dim, dim + beside)
+    architecture = Architecture(
+        backbone=name,
+        backbone_options={"in_features": dim},
+        head="bt2_vectors",
+        head_options={"dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "beside": beside},
+    )
+    return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
-def save_encoder(encoder: Encoder, folder: Path, metrics: Mapping[str, Any]) -> None:
+def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write a run folder, whole or not at all."""
     with whole_folder(folder) as working:
         runfolder.save(encoder, working)
         write_text(working / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
 
 
-def _encoder(
-    method: str,
-    name: str,
-    head: Head,
-    in_dim: int,
-    backbone_tensors: Mapping[str, Tensor],
-    head_tensors: Mapping[str, Tensor],
-    prefix: Prefix,
-) -> Encoder:
-    head.fold()
-    options = {"in_features": in_dim}
+def _net(name: str, in_dim: int, out_dim: int) -> dict[str, Floats]:
+    """Weights of an untrained small net, always the same."""
+    import torch  # noqa: PLC0415
+
+    from nobackfill.models.vector_net import build_vector_net  # noqa: PLC0415
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = Network(build_backbone(name, head.in_features, options=options), head, name, options)
-    if backbone_tensors:
-        network.backbone.load_state_dict(dict(backbone_tensors))
-    head.load_state_dict(dict(head_tensors))
-    return finished_encoder(network, method, VectorPreprocessing(input_dim=in_dim), (prefix,))
+        state = build_vector_net(name, out_dim, {"in_features": in_dim}).state_dict()
+    return {f"backbone.{key}": value.numpy() for key, value in state.items()}
 
 
-def _float(values: Any) -> Tensor:
-    return torch.from_numpy(values).float()
+def _float(values: Any) -> Floats:
+    return np.ascontiguousarray(values, np.float32)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.data.vectors import class_numbers, read_npy, read_rows
+from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
 from nobackfill.evaluation.vectors import Floats, unit
+from nobackfill.files import read_npy
 
 Integers = NDArray[np.int64]
 HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most

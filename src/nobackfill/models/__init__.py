@@ -1,24 +1,49 @@
-"""Backbones, heads, and the Encoder that joins them; saved and loaded as run folders."""
+"""Backbones, heads, and the Encoder that joins them; saved and loaded as run folders.
 
-from nobackfill.models.backbones import build_backbone
-from nobackfill.models.encoder import Encoder
-from nobackfill.models.heads import HEADS, BasisTransform, BasisTransformHead, Head, PlainHead
-from nobackfill.models.network import Architecture, Network
-from nobackfill.models.runfolder import load, save
-from nobackfill.models.spec import EmbeddingSpec, Prefix
+The names load what they need when they are first used: specs and fitted maps do without PyTorch.
+"""
 
-__all__ = [
-    "HEADS",
-    "Architecture",
-    "BasisTransform",
-    "BasisTransformHead",
-    "EmbeddingSpec",
-    "Encoder",
-    "Head",
-    "Network",
-    "PlainHead",
-    "Prefix",
-    "build_backbone",
-    "load",
-    "save",
-]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nobackfill.models.array_encoder import ArrayEncoder as ArrayEncoder
+    from nobackfill.models.backbones import build_backbone as build_backbone
+    from nobackfill.models.encoder import Encoder as Encoder
+    from nobackfill.models.heads import HEADS as HEADS
+    from nobackfill.models.heads import BasisTransform as BasisTransform
+    from nobackfill.models.heads import BasisTransformHead as BasisTransformHead
+    from nobackfill.models.heads import Head as Head
+    from nobackfill.models.heads import PlainHead as PlainHead
+    from nobackfill.models.network import Network as Network
+    from nobackfill.models.runfolder import load as load
+    from nobackfill.models.runfolder import save as save
+    from nobackfill.models.spec import Architecture as Architecture
+    from nobackfill.models.spec import EmbeddingSpec as EmbeddingSpec
+    from nobackfill.models.spec import Prefix as Prefix
+
+_MODULES = {
+    "HEADS": "heads",
+    "Architecture": "spec",
+    "ArrayEncoder": "array_encoder",
+    "BasisTransform": "heads",
+    "BasisTransformHead": "heads",
+    "EmbeddingSpec": "spec",
+    "Encoder": "encoder",
+    "Head": "heads",
+    "Network": "network",
+    "PlainHead": "heads",
+    "Prefix": "spec",
+    "build_backbone": "backbones",
+    "load": "runfolder",
+    "save": "runfolder",
+}
+__all__ = sorted(_MODULES)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'nobackfill.models' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"nobackfill.models.{_MODULES[name]}"), name)

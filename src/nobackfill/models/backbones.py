@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nobackfill.errors import ConfigError, nearest
+from nobackfill.errors import ConfigError, nearest, one_line
+from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.reference import PREFIX, build_reference
-from nobackfill.models.vector_net import VECTORS, build_vector_net
+from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
 
@@ -91,7 +92,7 @@ def _timm(name: str, out_features: int, pretrained: bool) -> nn.Module:
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=out_features)
     except (RuntimeError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error, 200)
         raise ConfigError(f"model.backbone: cannot build {name!r} (pretrained: {pretrained}): {reason}") from error
     return model
 

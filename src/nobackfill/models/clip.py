@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
-from nobackfill.errors import ConfigError, RunError
-from nobackfill.models.transformer import from_folder, require_transformers
+from nobackfill.errors import ConfigError, RunError, one_line, require
+from nobackfill.models.transformer import from_folder
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim")
@@ -49,7 +49,7 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
     if set(options) != set(TOWERS[name]):
         wrong = sorted(set(options) ^ set(TOWERS[name]))
         raise RunError(f"backbone {name!r}: missing or unknown options: {', '.join(wrong)}")
-    require_transformers(f"backbone {name!r}")
+    require("transformers", what=f"backbone {name!r}")
     from transformers import (  # noqa: PLC0415
         CLIPTextConfig,
         CLIPTextModelWithProjection,
@@ -62,12 +62,12 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
             return Tower(name, CLIPTextModelWithProjection(CLIPTextConfig(**options)))
         return Tower(name, CLIPVisionModelWithProjection(CLIPVisionConfig(**options)))
     except Exception as error:  # sizes of a stranger's file may break it anywhere
-        raise RunError(f"backbone {name!r} cannot be built: {' '.join(str(error).split())[:160]}") from error
+        raise RunError(f"backbone {name!r} cannot be built: {one_line(error)}") from error
 
 
 def read_tower(folder: Path, name: str) -> Tower:
     """A tower of the CLIP model in a folder, with its weights; raises `ConfigError` if there is none."""
-    require_transformers("import-clip")
+    require("transformers", what="import-clip")
     from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection  # noqa: PLC0415
 
     kind = CLIPTextModelWithProjection if name == "clip/text" else CLIPVisionModelWithProjection
@@ -89,7 +89,7 @@ def read_image_preprocessing(folder: Path, image_size: int) -> Preprocessing:
             interpolation="bicubic",
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a preprocessor of images: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigError(f"{path}: not a preprocessor of images: {one_line(error)}") from error
 
 
 def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextPreprocessing]:
@@ -104,7 +104,7 @@ def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextP
         text: str = found.backend_tokenizer.to_str()
         padding = int(found.eos_token_id)  # any token after the end mark will do: it is never looked at
     except Exception as error:  # a tokenizer fed with a stranger's files may raise anything
-        raise ConfigError(f"{folder}: no CLIP tokenizer there: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigError(f"{folder}: no CLIP tokenizer there: {one_line(error)}") from error
     if len(found) > options["vocab_size"]:
         raise ConfigError(
             f"{folder}: its tokenizer has {len(found)} tokens, but the model knows only {options['vocab_size']}"

@@ -5,23 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from nobackfill.errors import RunError, nearest
+from nobackfill.errors import RunError, nearest, one_line
 from nobackfill.models.backbones import build_backbone
 from nobackfill.models.heads import HEADS, Head
-
-
-class Architecture(BaseModel):
-    """What a network is built from; part of `embedding.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    backbone: str
-    backbone_options: dict[str, int | float | str] = Field(default_factory=dict)
-    """Only for backbones whose sizes do not follow from the name (`clip/…`)."""
-    head: str
-    head_options: dict[str, bool | int | float] = Field(default_factory=dict)
+from nobackfill.models.spec import Architecture
 
 
 class Network(nn.Module):
@@ -65,7 +54,7 @@ def build_network(architecture: Architecture) -> Network:
         try:
             head = HEADS[architecture.head](**architecture.head_options)
         except (TypeError, RuntimeError, MemoryError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise RunError(f"head {architecture.head!r} does not take these options: {reason}") from error
         head.fold()
         backbone = build_backbone(architecture.backbone, head.in_features, options=architecture.backbone_options)

@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nobackfill.errors import ConfigError, nearest
-from nobackfill.models.transformer import from_folder, require_transformers
+from nobackfill.errors import ConfigError, nearest, require
+from nobackfill.models.transformer import from_folder
 
 PREFIX = "reference/"
 VIT_B16: dict[str, Any] = {
@@ -74,7 +74,7 @@ def _torchvision(out_features: int, *, name: str) -> nn.Module:
 
 
 def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
-    require_transformers("model.backbone: 'reference/vit_b16'")
+    require("transformers", what="model.backbone: 'reference/vit_b16'")
     from transformers import ViTConfig, ViTModel  # noqa: PLC0415
 
     if weights is None:

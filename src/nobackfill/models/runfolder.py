@@ -1,34 +1,44 @@
-"""Run folders: an encoder as `model.safetensors` + `embedding.json`. Reading one never runs code from it."""
+"""Run folders: an encoder as `model.safetensors` + `embedding.json`. Reading one never runs code from it.
+
+PyTorch is imported where a model needs it: the runs of fitted maps are written and read without.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pydantic
-import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from nobackfill.config import explain
-from nobackfill.errors import RunError
+from nobackfill.errors import RunError, require
 from nobackfill.files import whole_file, write_text
-from nobackfill.models.encoder import Encoder
-from nobackfill.models.network import build_network
+from nobackfill.models.array_encoder import ArrayEncoder, shapes_of, size_of
 from nobackfill.models.spec import EmbeddingSpec, fingerprint
-from nobackfill.models.text import TextEncoder
-from nobackfill.models.vectors import VectorEncoder
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from nobackfill.models.encoder import Encoder
 
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
 
 
-def save(encoder: Encoder, folder: Path) -> None:
+def save(encoder: Encoder | ArrayEncoder, folder: Path) -> None:
     """Write weights and spec into an existing folder."""
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.network.state_dict().items()}
-    write_tensors(folder / WEIGHTS, weights)
-    if isinstance(encoder, TextEncoder):
-        write_text(folder / TOKENIZER, encoder.tokenizer)
+    if isinstance(encoder, ArrayEncoder):
+        write_tensors(folder / WEIGHTS, encoder.weights)
+    else:
+        state = encoder.network.state_dict()
+        write_tensors(folder / WEIGHTS, {name: each.detach().cpu().contiguous() for name, each in state.items()})
+    tokenizer = getattr(encoder, "tokenizer", None)
+    if tokenizer is not None:
+        write_text(folder / TOKENIZER, str(tokenizer))
     write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
 
 
@@ -56,39 +66,37 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
 def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     """Load the encoder of a run folder.
 
+    Where PyTorch is not installed, a run of vectors comes as an `ArrayEncoder`, which encodes alike.
+
     Args:
-        run: folder written by `train`.
+        run: folder written by `train`, `fit` or an import.
         device: where to put it; None takes the accelerator if there is one, else the CPU.
 
     Raises:
         RunError: if the folder is missing or not whole, a tensor is missing, surplus or misshapen, or the weights are
             not those the spec was written for.
+        MissingPackageError: if the model needs PyTorch and there is none.
     """
     spec = load_spec(run)
-    path = Path(run) / WEIGHTS
     try:
-        weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path}: damaged, not readable as safetensors: {error}; train this run again") from error
+        import torch
+    except ModuleNotFoundError:
+        if spec.modality == "vector":
+            return cast("Encoder", load_arrays(run))
+        require("torch", what=f"{run}: a model of {spec.modality}s")
+        raise
+    from safetensors.torch import load_file
+
+    from nobackfill.models.encoder import Encoder
+    from nobackfill.models.network import build_network
+    from nobackfill.models.text import TextEncoder
+    from nobackfill.models.vectors import VectorEncoder
+
+    path = Path(run) / WEIGHTS
+    weights: dict[str, Tensor] = _read(path, load_file)
     network = build_network(spec.architecture)
-    head = network.head
-    if (
-        spec.dim != head.dim
-        or abs(spec.norm - head.norm) > 1e-6
-        or spec.generation.split("-")[-1] != spec.fingerprint[:12]
-    ):
-        raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not belong to its architecture")
-    expected = network.state_dict()
-    for name in sorted({*expected, *weights}):
-        if name not in weights:
-            raise RunError(f"{path}: tensor {name!r} is missing")
-        if name not in expected:
-            raise RunError(f"{path}: surplus tensor {name!r}")
-        found, wanted = (f"{each[name].dtype} {list(each[name].shape)}" for each in (weights, expected))
-        if found != wanted:
-            raise RunError(f"{path}: tensor {name!r} is {found}, expected {wanted}")
-    if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
-        raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
+    expected = {name: _kind(each) for name, each in network.state_dict().items()}
+    _check(path, spec, weights, expected, network.head.dim, network.head.norm)
     network.load_state_dict(weights)
     encoder = Encoder(network, spec)
     if spec.modality == "text":
@@ -98,6 +106,61 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     return encoder.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
+def load_arrays(run: str | Path) -> ArrayEncoder:
+    """Load a run of vectors without PyTorch.
+
+    Raises:
+        RunError: as `load`, and for a model that `ArrayEncoder` does not compute.
+    """
+    from safetensors.numpy import load_file
+
+    spec = load_spec(run)
+    path = Path(run) / WEIGHTS
+    expected = {name: f"torch.float32 {list(shape)}" for name, shape in shapes_of(spec).items()}
+    weights: dict[str, NDArray[Any]] = _read(path, load_file)
+    _check(path, spec, weights, expected, *size_of(spec.architecture))
+    return ArrayEncoder(spec, weights)
+
+
+def _read(path: Path, load_file: Callable[[Path], Any]) -> Any:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise RunError(f"{path}: damaged, not readable as safetensors: {error}; train this run again") from error
+
+
+def _check(
+    path: Path, spec: EmbeddingSpec, weights: Mapping[str, Any], expected: Mapping[str, str], dim: int, norm: float
+) -> None:
+    """Raise `RunError` unless these are the weights that the spec was written for.
+
+    Args:
+        path: their file.
+        spec: its spec.
+        weights: tensors or arrays by name.
+        expected: type and shape by name.
+        dim: size of the architecture's embedding.
+        norm: its norm.
+    """
+    named = spec.generation.split("-")[-1] == spec.fingerprint[:12]
+    if spec.dim != dim or abs(spec.norm - norm) > 1e-6 or not named:
+        raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not belong to its architecture")
+    for name in sorted({*expected, *weights}):
+        if name not in weights:
+            raise RunError(f"{path}: tensor {name!r} is missing")
+        if name not in expected:
+            raise RunError(f"{path}: surplus tensor {name!r}")
+        if (found := _kind(weights[name])) != expected[name]:
+            raise RunError(f"{path}: tensor {name!r} is {found}, expected {expected[name]}")
+    if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
+        raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
+
+
+def _kind(weight: Any) -> str:
+    """Type and shape of a tensor or array."""
+    return f"torch.{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -105,8 +168,13 @@ def _read_text(path: Path) -> str:
         raise RunError(f"{path}: damaged or missing: {error}") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors; raises `RunError` where the disk does not take them."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Mapping[str, NDArray[Any]]) -> None:
+    """Write tensors (or arrays) as safetensors; raises `RunError` where the disk does not take them."""
+    save_file: Callable[..., None]
+    if all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):
+        from safetensors.numpy import save_file
+    else:
+        from safetensors.torch import save_file
     try:
         with whole_file(path) as temporary:  # safetensors alone would let nobody else read the file
             save_file(dict(tensors), temporary)

@@ -5,15 +5,30 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
 
 from nobackfill.data.imageset import Modality
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
-from nobackfill.models.network import Architecture
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
+
+
+class Architecture(BaseModel):
+    """What a network is built from; part of `embedding.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    backbone: str
+    backbone_options: dict[str, int | float | str] = Field(default_factory=dict)
+    """Only for backbones whose sizes do not follow from the name (`clip/…`)."""
+    head: str
+    head_options: dict[str, bool | int | float] = Field(default_factory=dict)
 
 
 class Prefix(BaseModel):
@@ -66,7 +81,11 @@ class EmbeddingSpec(BaseModel):
         return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
 
 
-def fingerprint(architecture: Architecture, preprocessing: AnyPreprocessing, weights: Mapping[str, Tensor]) -> str:
+def fingerprint(
+    architecture: Architecture,
+    preprocessing: AnyPreprocessing,
+    weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]],
+) -> str:
     """SHA-256 over everything that decides what a vector means: two encoders agree on it only if they encode alike."""
     digest = hashlib.sha256()
     # Without defaults, so that a setting added later leaves the fingerprints of older models as they are.
@@ -74,7 +93,14 @@ def fingerprint(architecture: Architecture, preprocessing: AnyPreprocessing, wei
     described = {name: part.model_dump(exclude_defaults=True) for name, part in parts.items()}
     digest.update(json.dumps(described, sort_keys=True).encode())
     for name in sorted(weights):
-        tensor = weights[name].detach().cpu().contiguous()
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.flatten().numpy().tobytes())
+        dtype, array = _contents(weights[name])
+        digest.update(f"\n{name} {dtype} {list(array.shape)}\n".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()
+
+
+def _contents(weight: Tensor | NDArray[Any]) -> tuple[str, NDArray[Any]]:
+    """The type as PyTorch names it, and the values."""
+    if isinstance(weight, np.ndarray):
+        return f"torch.{weight.dtype}", weight
+    return str(weight.dtype), weight.detach().cpu().numpy()

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 
 from nobackfill.data.preprocessing import TextPreprocessing
-from nobackfill.errors import DataError, RunError
+from nobackfill.errors import DataError, RunError, one_line, require
 from nobackfill.models.clip import tokenizer_mark
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
-from nobackfill.models.transformer import require_transformers
 
 
 class TextEncoder(Encoder):
@@ -30,15 +29,13 @@ class TextEncoder(Encoder):
         settings = spec.preprocessing
         if not isinstance(settings, TextPreprocessing) or tokenizer_mark(tokenizer) != settings.tokenizer:
             raise RunError(f"tokenizer of generation {spec.generation}: not the one that its vectors were made with")
-        require_transformers("a text model")
+        require("transformers", what="a text model")
         from tokenizers import Tokenizer  # noqa: PLC0415
 
         try:
             self._tokens: Any = Tokenizer.from_str(tokenizer)
         except Exception as error:  # whatever a stranger's JSON makes of it
-            raise RunError(
-                f"tokenizer of generation {spec.generation}: {' '.join(str(error).split())[:160]}"
-            ) from error
+            raise RunError(f"tokenizer of generation {spec.generation}: {one_line(error)}") from error
         self._tokens.enable_truncation(settings.max_tokens)
         self._tokens.enable_padding(pad_id=settings.padding)
 

@@ -8,15 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nobackfill.errors import ConfigError
-
-
-def require_transformers(what: str) -> None:
-    """Raises `ConfigError` naming the extra, where transformers is not installed."""
-    try:
-        import transformers  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise ConfigError(f"{what}: needs the extra 'text': pip install 'nobackfill[text]'") from error
+from nobackfill.errors import ConfigError, one_line
 
 
 @contextmanager
@@ -62,7 +54,7 @@ def from_folder(kind: Any, folder: Path, what: str, model_type: str) -> Any:
     except ConfigError:
         raise
     except Exception as error:  # a reader fed with a stranger's files may raise anything
-        raise ConfigError(f"{folder}: no pre-trained {what} there: {' '.join(str(error).split())[:160]}") from error
+        raise ConfigError(f"{folder}: no pre-trained {what} there: {one_line(error)}") from error
     absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
     if absent:
         raise ConfigError(f"{folder}: not a whole {what}, {len(absent)} tensors are missing or misshapen: {absent[0]}")

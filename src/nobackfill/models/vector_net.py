@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError
-
-VECTORS = "vectors/"
-FORM = re.compile(rf"{VECTORS}(linear|keep)(?:\+(\d{{1,5}}))?")
+from nobackfill.models.array_encoder import FORM
 
 
 class VectorNet(nn.Module):

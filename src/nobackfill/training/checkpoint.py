@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nobackfill.errors import RunError
+from nobackfill.errors import RunError, one_line
 from nobackfill.files import whole_folder, write_text
 from nobackfill.models.runfolder import write_tensors
 from nobackfill.training.averaging import WeightAverage
@@ -127,7 +127,7 @@ def random_states() -> dict[str, Tensor]:
 
 
 def _damaged(checkpoint: Path, error: Exception) -> RunError:
-    reason = " ".join(str(error).split())[:200]
+    reason = one_line(error, 200)
     return RunError(f"{checkpoint}: damaged checkpoint: {reason}; remove it to go on from the one before")
 
 

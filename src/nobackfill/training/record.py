@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import resource
 import sys
 import time
 from pathlib import Path
@@ -102,8 +101,12 @@ class EpochRecord:
 
 
 def peak_memory(device: torch.device) -> float:
-    """MiB in use at most so far: of the GPU where there is one, else of this process."""
+    """MiB in use at most so far: of the GPU where there is one, else of this process (Windows does not tell: 0)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return 0.0
+    import resource  # noqa: PLC0415 (Unix only)
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -16,15 +16,15 @@ from nobackfill.config import AugmentConfig, Channels, RunConfig
 from nobackfill.data import ImageSet, Preprocessing, VectorPreprocessing, choose_classes, load_split
 from nobackfill.data.loader import Loader
 from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from nobackfill.errors import ConfigError, DataError
+from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.methods import Method, method_class
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.vector_map import VectorMap
 from nobackfill.models import Encoder, Network, Prefix, build_backbone, load
+from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
-from nobackfill.models.vector_net import VECTORS
 from nobackfill.training.start import start_weights
 from nobackfill.training.teachers import Teachers, check_view, class_means, teacher_vectors
 
@@ -310,7 +310,7 @@ def _try_network(
         try:
             shape = list(backbone(example).shape)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise ConfigError(
                 f"key 'model.backbone': {config.model.backbone!r} does not take images of {size}×{size}: {reason}"
             ) from error

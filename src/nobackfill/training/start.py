@@ -12,8 +12,8 @@ from torch.nn.utils import parametrize
 from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
 from nobackfill.models import Network, load
+from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.stages import freeze, rest_frozen, stages
-from nobackfill.models.vector_net import VECTORS
 
 
 def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -18,8 +19,8 @@ from torch.nn.utils.parametrizations import orthogonal
 from nobackfill.cli.app import run
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import NobackfillError
+from nobackfill.interop.import_reference import ReferenceModel, import_reference
 from nobackfill.models import build_backbone, load
-from nobackfill.models.import_reference import ReferenceModel, import_reference
 from nobackfill.models.reference import REFERENCE, build_reference
 
 D, K, OLD, CLASSES = 16, 4, 12, 10
@@ -247,3 +248,32 @@ def test_an_imported_bct_model_records_what_it_answers(tmp_path: Path, monkeypat
     assert run([*arguments, "new", "--method", "bct", "--old", "old"]) == 0
     assert load("new").spec.answers(load("old").spec)
     assert run([*arguments, "none", "--old", "old"]) == 2
+
+
+def test_the_normalization_of_other_checkpoints_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(plain()[0], "a.checkpoint")
+    size = ["--arch", "resnet18", "--image-size", "32", "--embedding-dim", str(D)]
+    arguments = ["import-reference", "a.checkpoint", *size]
+    assert run([*arguments, "--mean", "0.5", "--std", "0.5,0.25,0.5", "--out", "half"]) == 0
+    assert run([*arguments, "--out", "usual"]) == 0
+    encoder = load("half", "cpu")
+    assert isinstance(encoder.spec.preprocessing, Preprocessing)
+    assert (encoder.spec.preprocessing.mean, encoder.spec.preprocessing.std) == ((0.5, 0.5, 0.5), (0.5, 0.25, 0.5))
+    assert encoder.spec.fingerprint != load("usual", "cpu").spec.fingerprint
+    pixels = np.random.default_rng(0).integers(256, size=(3, 32, 32, 3), dtype=np.uint8)
+    views = (torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / torch.tensor([0.5, 0.25, 0.5])[:, None, None]
+    with torch.inference_mode():
+        assert np.abs(encoder.encode(pixels) - encoder(views).numpy()).max() <= 1e-5
+    for option, value in (
+        ("--mean", "0.5,0.5"),
+        ("--mean", "128"),
+        ("--mean", "grey"),
+        ("--std", "0"),
+        ("--std", "nan"),
+    ):
+        assert run([*arguments, option, value, "--out", "x"]) == 2
+        assert f"{option} '{value}': expected one number or three" in capsys.readouterr().err
+    assert not Path("x").exists()

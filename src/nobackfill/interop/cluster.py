@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from nobackfill.data.imageset import ImageSet
 from nobackfill.data.preprocessing import read_image
-from nobackfill.errors import ConfigError, DataError
+from nobackfill.errors import ConfigError, DataError, one_line, require
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 
@@ -50,7 +50,8 @@ def encode_on_cluster(run: Path, batches: Iterable[Any], address: str, workers: 
         workers: encoders at work; None takes one a GPU, or else one a core.
 
     Raises:
-        ConfigError: if Ray is not installed, or there is no cluster at the address.
+        MissingPackageError: if Ray is not installed.
+        ConfigError: if there is no cluster at the address.
     """
     ray = _joined(address)
     try:
@@ -93,11 +94,8 @@ def encode_set_on_cluster(
 
 def _joined(address: str) -> Any:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray speaks a lot
-    try:
-        ray: Any = importlib.import_module("ray")
-        importlib.import_module("ray.data")
-    except ImportError as error:
-        raise ConfigError("--ray: needs its extra: pip install 'nobackfill[ray]'") from error
+    require("ray", "ray.data", what="--ray")
+    ray: Any = importlib.import_module("ray")
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit():  # Ray itself would wait for minutes
@@ -105,8 +103,9 @@ def _joined(address: str) -> Any:
         place = {} if address == "local" else {"address": address}
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, **place)
     except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"--ray {address}: no cluster there: {reason}; use local to start one here") from error
+        raise ConfigError(
+            f"--ray {address}: no cluster there: {one_line(error)}; use local to start one here"
+        ) from error
     return ray
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
 from nobackfill.data.preprocessing import Preprocessing
-from nobackfill.errors import ConfigError, RunError
+from nobackfill.errors import ConfigError, RunError, one_line
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import BasisTransformHead, Head, PlainHead
@@ -103,7 +103,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a reader fed with a stranger's bytes may raise anything
         # torch's own words would advise to load the file with its code: not to be passed on.
         advice = "weights_only" in str(error)
-        reason = "it holds other things" if advice else " ".join(str(error).split())[:160]
+        reason = "it holds other things" if advice else one_line(error)
         raise RunError(f"{path}: not a checkpoint of tensors alone: {reason}") from error
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
@@ -176,7 +176,7 @@ def _folded(path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             layer = orthogonal(nn.Linear(columns, rows, bias=False))
             layer.load_state_dict({key.removeprefix(f"{module}."): value for key, value in own.items()})
         except (RuntimeError, ValueError, IndexError) as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = one_line(error)
             raise RunError(f"{path}: {module!r} is not an orthogonal parametrization of torch: {reason}") from error
         folded[f"{module}.weight"] = _weight(layer).detach()
     return folded
