@@ -159,3 +159,21 @@ def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: 
     with pytest.raises(UnreachableError):
         store.write("name", b"")
     store.close()
+
+
+def test_names_of_tables_are_counted_in_bytes_and_may_hold_a_percent_sign(server: str) -> None:
+    with pytest.raises(GalleryError, match="the table's name has 52 bytes; expected at most 50"):
+        open_store(f"{server}#{'ü' * 26}")
+    store = open_store(f"{server}#{'ü' * 25}")
+    gallery = upgraded(store)
+    assert gallery.verify() == []
+    store.close()
+    plain, doubled = (open_store(f"{server}#a{sign}b {table_name()[:9]}") for sign in ("%", "%%"))
+    gallery, other = upgraded(plain), fresh(doubled)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, keep_old=True)
+    assert (plain.counts(), doubled.counts()) == ({1: COUNT - 20, 2: 20}, {1: COUNT})
+    assert (len(Gallery.open(plain).manifest.generations), len(other.manifest.generations)) == (2, 1)
+    gallery.rollback("first")
+    assert gallery.verify() == []
+    plain.close()
+    doubled.close()

@@ -158,7 +158,9 @@ class QdrantStore(Store):
     def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
         order, seen = self.models.OrderBy(key="seq", start_from=0), set[str]()
         while points := [
-            one for one in self.connection.page(self.name, self._of(generation), order, size + 1) if one.id not in seen
+            one
+            for one in self.connection.page(self.name, self._of(generation), order, size + len(seen))
+            if one.id not in seen
         ]:
             yield [point.payload["id"] for point in points]
             last = points[-1].payload["seq"]
