@@ -81,7 +81,9 @@ def test_a_run_folder_embeds_by_id(runs: dict[str, Path]) -> None:
     assert embedder.generation.fingerprint == embedder.fingerprint
     first, none = embedder.embed([["d", "x", "a"], ["y"]])
     assert (list(first.ids), dict(first.errors)) == (["d", "a"], {"x": "not in the data"})
-    np.testing.assert_allclose(first.vectors, nobackfill.load(runs["bt2"]).encode(pixels[[3, 0]]), atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(first.vectors, np.float32), nobackfill.load(runs["bt2"]).encode(pixels[[3, 0]]), atol=1e-5
+    )
     assert (list(none.ids), dict(none.errors)) == ([], {"y": "not in the data"})
 
 
