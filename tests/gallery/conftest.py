@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from tests.gallery.galleries import table_name
+
+from nobackfill.gallery import Store, open_store
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +19,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
     yield running.get_uri()
     running.cleanup()
+
+
+@pytest.fixture(params=["faiss", "postgresql", "qdrant"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    made = open_store(f"faiss:{tmp_path / 'store'}")
+    if request.param == "postgresql":
+        made = open_store(f"{request.getfixturevalue('server')}#{table_name()}")
+    if request.param == "qdrant":
+        pytest.importorskip("qdrant_client")
+        made = open_store(f"qdrant:{tmp_path / 'store'}")
+    yield made
+    made.close()

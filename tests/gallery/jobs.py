@@ -32,7 +32,7 @@ def start(url: str, writes: int | None = None) -> Any:
 
 
 def _run(url: str, writes: int | None) -> None:
-    from nobackfill.gallery import Embedded, Gallery, backfill, open_store
+    from nobackfill.gallery import Embedded, Gallery, open_store
 
     store, new = open_store(url), vectors(NEW)
     if writes is not None:
@@ -58,4 +58,4 @@ def _run(url: str, writes: int | None) -> None:
     def embed(ids: list[str]) -> Embedded:
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
-    backfill(Gallery.open(store), embed, "b", batch_size=100)
+    Gallery.open(store).backfill(embed, fingerprint="b", batch_size=100)

@@ -13,20 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gallery import jobs
+from tests.gallery.galleries import all_ids
 from tests.gallery.jobs import COUNT, NEW, OLD
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Gallery, Generation, backfill, open_store
-from nobackfill.gallery.gallery import vectors_of
+from nobackfill.gallery import Embedded, Gallery, Generation, open_store
+from nobackfill.gallery.vectors import vectors_of
 
 IDS = [str(number) for number in range(COUNT)]
 FIRST = Generation(name="first", dim=OLD, fingerprint="a")
-SECOND = Generation(name="second", dim=NEW, fingerprint="b", answers=("a",))
+SECOND = Generation(name="second", dim=NEW, fingerprint="b", compatible_with=("a",))
 
 
 def make(url: str) -> Gallery:
     gallery = Gallery.create(open_store(url), FIRST, [(IDS, jobs.vectors(OLD), [{} for _ in IDS])])
-    gallery.upgrade(SECOND, jobs.vectors(NEW))
+    gallery.add_generation(SECOND, jobs.vectors(NEW))
     return gallery
 
 
@@ -121,7 +122,7 @@ def test_searches_during_a_backfill_see_each_item_once(
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        backfill(gallery, embed, "b", batch_size=100)
+        gallery.backfill(embed, fingerprint="b", batch_size=100)
     finally:
         ended.set()
         thread.join()
@@ -149,15 +150,16 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
     store = open_store(f"faiss:{tmp_path / 'store'}", index=index)
     old, new = jobs.vectors(OLD), jobs.vectors(NEW)
     gallery = Gallery.create(store, FIRST, [(IDS, old, [{} for _ in IDS])])
-    gallery.upgrade(SECOND, new)
+    gallery.add_generation(SECOND, new)
     assert list((tmp_path / "store" / "segments").glob("*.faiss"))
 
     def embed(ids: list[str]) -> Embedded:
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
-    backfill(gallery, embed, "b", budget=0.4, keep_old=True)  # without compaction: the old index holds what has moved
+    # Without compaction: the old index holds what has moved.
+    gallery.backfill(embed, fingerprint="b", budget=0.4, keep_old=True)
     queries = new[:40]
-    held = set(store.ids(2))
+    held = set(all_ids(store, 2))
     exact = np.where([name in held for name in IDS], queries @ new.T, queries[:, :OLD] @ old.T)
     found = gallery.search(queries, 10, "b")
     right = 0
@@ -170,12 +172,11 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
     assert right / 400 > (0.95 if index == "hnsw" else 0.4)
 
     # The few that are still old are found as well as when all of them were: the index keeps its own settings.
-    backfill(gallery, embed, "b", budget=0.9 * 0.6, keep_old=True)
-    held = set(store.ids(2))
-    left, all_left = [], []
+    gallery.backfill(embed, fingerprint="b", budget=0.9 * 0.6, keep_old=True)
+    left, all_left, replaced = [], [], set(all_ids(store, 2))
     for query, hits in enumerate(gallery.search(queries, COUNT, "b")):
         old_ones = [hit.id for hit in hits if hit.generation == "first"][:10]
-        scores = np.where([name in held for name in IDS], -np.inf, queries[query, :OLD] @ old.T)
+        scores = np.where([name in replaced for name in IDS], -np.inf, queries[query, :OLD] @ old.T)
         best = {IDS[place] for place in np.argsort(-scores)[:10]}
         left.append(len(best & set(old_ones)))
         all_left.append(len(old_ones))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.gallery.test_gallery import (
+from tests.gallery.galleries import (
     COUNT,
     IDS,
     NEW,
@@ -26,19 +26,21 @@ from tests.gallery.test_gallery import (
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Gallery, backfill, open_store
-from nobackfill.gallery.postgres_store import PostgresStore
-from nobackfill.gallery.store import UnreachableError
+from nobackfill.gallery import Embedded, Gallery, open_store
+from nobackfill.gallery.stores.base import UnreachableError
+from nobackfill.gallery.stores.postgres_connection import PostgresConnection
+from nobackfill.gallery.stores.qdrant_lease import lease
 
 
 def test_half_precision_in_postgresql(server: str) -> None:
-    store = open_store(f"{server}#{table_name()}", halfvec=True)
+    url = f"{server}#{table_name()}"
+    store = open_store(url, halfvec="true")
     gallery, queries = upgraded(store), vectors(NEW, 2, 5)
-    backfill(gallery, embed, SECOND.fingerprint, budget=30, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=30, order="oldest")
     assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:30])).T, atol=2e-3)
     assert gallery.verify() == []
-    again = Gallery.open(store.address + f"#{store.table}")  # type: ignore[attr-defined]
-    backfill(again, embed, SECOND.fingerprint)  # the table says that it holds half precision
+    again = Gallery.open(url)
+    again.backfill(embed, fingerprint=SECOND.fingerprint)  # the table says that it holds half precision
     assert again.store.counts() == {2: COUNT}
     again.store.close()
     store.close()
@@ -46,18 +48,17 @@ def test_half_precision_in_postgresql(server: str) -> None:
 
 def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client")
-    qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
-    store = qdrant_store.QdrantStore(f"qdrant:{tmp_path / 'store'}")
+    store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
     fresh(store)
-    with store._lease(), pytest.raises(GalleryError, match="another process is changing"), store._lease():
+    with lease(store), pytest.raises(GalleryError, match="another process is changing"), lease(store):
         pass
-    with store._lease():
+    with lease(store):
         pass
     store.write("lease", json.dumps({"owner": "dead", "until": time.time() + 0.3}).encode())
-    with pytest.raises(GalleryError, match="another process is changing"), store._lease():
+    with pytest.raises(GalleryError, match="another process is changing"), lease(store):
         pass
     time.sleep(0.4)
-    with store._lease() as check:  # it was not renewed
+    with lease(store) as check:  # it was not renewed
         assert json.loads(store.read("lease"))["owner"] != "dead"
         check()
         store.write("lease", json.dumps({"owner": "other", "until": time.time() + 30}).encode())
@@ -77,28 +78,28 @@ def test_a_lock_on_a_database_is_lost_with_its_connection(server: str) -> None:
         made += 1
         if made == 2:
             statement = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
-            store._rows(statement)
+            store.db.rows(statement)
         return embed(ids)
 
     with pytest.raises(GalleryError, match="lost the lock on this gallery"):
-        backfill(gallery, late, SECOND.fingerprint, batch_size=10)
+        gallery.backfill(late, fingerprint=SECOND.fingerprint, batch_size=10)
     assert store.counts() == {1: COUNT - 10, 2: 10}
-    backfill(gallery, embed, SECOND.fingerprint)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint)
     assert store.counts() == {2: COUNT}
     store.close()
 
 
 def test_two_that_create_a_table_at_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, together = table_name(), threading.Barrier(2)
-    real = PostgresStore._there
+    real = PostgresConnection.there
 
-    def there(store: PostgresStore, suffix: str) -> bool:
-        found = real(store, suffix)
+    def there(connection: PostgresConnection, suffix: str) -> bool:
+        found = real(connection, suffix)
         if suffix == "_documents":
             together.wait(30)  # both have looked, neither has made anything
         return found
 
-    monkeypatch.setattr(PostgresStore, "_there", there)
+    monkeypatch.setattr(PostgresConnection, "there", there)
     stores = [open_store(f"{server}#{name}") for _ in range(2)]
 
     def create(store: Any) -> str:
@@ -135,12 +136,11 @@ def test_no_message_shows_a_password(url: str) -> None:
 
 def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client")
-    qdrant_store = pytest.importorskip("nobackfill.gallery.qdrant_store")
     from qdrant_client.http.exceptions import ResponseHandlingException
 
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    store = qdrant_store.QdrantStore(f"qdrant:{tmp_path / 'store'}")
-    real, calls = store._open().upsert, [0]
+    store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
+    real, calls = store.client.upsert, [0]
 
     def flaky(*arguments: Any, **options: Any) -> Any:
         calls[0] += 1
@@ -149,13 +149,31 @@ def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: 
             raise ResponseHandlingException(ConnectionError("reset"))
         return answer
 
-    monkeypatch.setattr(store._open(), "upsert", flaky)
+    monkeypatch.setattr(store.client, "upsert", flaky)
     gallery = fresh(store)
     assert store.counts() == {1: COUNT}
     assert gallery.verify() == []
     monkeypatch.setattr(
-        store._open(), "upsert", lambda *_, **__: (_ for _ in ()).throw(ResponseHandlingException(OSError("x")))
+        store.client, "upsert", lambda *_, **__: (_ for _ in ()).throw(ResponseHandlingException(OSError("x")))
     )
     with pytest.raises(UnreachableError):
         store.write("name", b"")
     store.close()
+
+
+def test_names_of_tables_are_counted_in_bytes_and_may_hold_a_percent_sign(server: str) -> None:
+    with pytest.raises(GalleryError, match="the table's name has 52 bytes; expected at most 50"):
+        open_store(f"{server}#{'ü' * 26}")
+    store = open_store(f"{server}#{'ü' * 25}")
+    gallery = upgraded(store)
+    assert gallery.verify() == []
+    store.close()
+    plain, doubled = (open_store(f"{server}#a{sign}b {table_name()[:9]}") for sign in ("%", "%%"))
+    gallery, other = upgraded(plain), fresh(doubled)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, keep_old=True)
+    assert (plain.counts(), doubled.counts()) == ({1: COUNT - 20, 2: 20}, {1: COUNT})
+    assert (len(Gallery.open(plain).manifest.generations), len(other.manifest.generations)) == (2, 1)
+    gallery.rollback("first")
+    assert gallery.verify() == []
+    plain.close()
+    doubled.close()

@@ -14,7 +14,7 @@ from nobackfill.errors import ConfigError, DataError, RunError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.candidates import FULL, STATUS_QUO, CandidateResult
 from nobackfill.evaluation.neighbours import neighbours, overlap
-from nobackfill.gallery import Gallery, Generation
+from nobackfill.gallery import ArrayEmbedder, Gallery, Generation
 from nobackfill.maps import FITS, Held, Pairs, Settings, fit, fits, fitting
 from nobackfill.maps.pairs import split_rows, without_twins
 
@@ -85,7 +85,8 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
     first = Generation(name="old", dim=OLD, fingerprint="name:old")
     gallery = Gallery.create(f"faiss:{tmp_path / 'gallery'}", first, [(ids, old, [{} for _ in ids])])
     queries = encoder.encode(new[:5])
-    gallery.upgrade(Generation.of(encoder.spec), queries)
+    embedder = ArrayEmbedder(ids, encoder.encode(new), encoder.spec.fingerprint)
+    gallery.upgrade(Generation.of(encoder.spec), embedder)
     found = gallery.search(queries, 3, encoder.spec.fingerprint)
     wanted = neighbours(queries, old, 3)
     assert [[int(hit.id) for hit in line] for line in found] == wanted.tolist()

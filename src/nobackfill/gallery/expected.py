@@ -7,24 +7,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.evaluation import backfilling_curve
-from nobackfill.evaluation.mixing import fit_calibration_on, mixing_study
-from nobackfill.gallery.backfill import Embedded
-from nobackfill.gallery.gallery import Gallery
-from nobackfill.gallery.lineage import Curve, Floats, Generation, unit_rows
-from nobackfill.gallery.store import Store
+from nobackfill.gallery.embedders.base import Embedded
+from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest
+from nobackfill.gallery.stores.base import Floats, Store
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SLACK = 0.002  # of the area below top-1, which a calibration may cost at most
 
 
 @dataclass(frozen=True)
-class Sample:
+class LabelledSample:
     """Labelled items whose stored vectors are of one generation.
 
     Attributes:
         generation: its number.
-        old: stored unit vectors [n, d_o]; `new`: the new model's [n, d].
+        old: stored unit vectors [n, d_o].
+        new: the new model's unit vectors [n, d] of the same items.
         labels: int64 [n].
     """
 
@@ -34,53 +32,62 @@ class Sample:
     labels: NDArray[np.int64]
 
 
-def sample_ids(store: Store, count: int, seed: int = 0) -> list[str]:
-    """Some items of the gallery, at random."""
-    ids = [name for number in store.counts() for name in store.ids(number)]
-    chosen = np.sort(np.random.default_rng(seed).permutation(len(ids))[:count])
-    return [ids[place] for place in chosen]
+def labelled_samples(
+    store: Store, manifest: Manifest, generation: Generation, embedded: Embedded, rows: Floats
+) -> list[LabelledSample]:
+    """The sampled items by stored generation, as far as they have labels and the new model is compatible with that.
 
-
-def labelled_sample(gallery: Gallery, generation: Generation, made: Embedded) -> list[Sample]:
-    """The sampled items by stored generation, as far as they have labels and the new model answers that generation."""
-    new = dict(zip(made.ids, unit_rows(made.vectors, generation.dim, "sample"), strict=True))
+    Args:
+        store: of the gallery.
+        manifest: of the gallery.
+        generation: the new one.
+        embedded: the sampled items.
+        rows: their new unit vectors, float32 [n, d].
+    """
+    new = dict(zip(embedded.ids, rows, strict=True))
     return [
-        Sample(
+        LabelledSample(
             items.generation,
             items.vectors,
             np.stack([new[name] for name in items.ids]),
             np.array([payload["label"] for payload in items.payloads]),
         )
-        for items in gallery.store.fetch(made.ids)
-        if gallery.manifest.generations[items.generation - 1].fingerprint in generation.answers
+        for items in store.fetch(list(embedded.ids))
+        if manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
         and all("label" in payload for payload in items.payloads)
     ]
 
 
-def expected_curve(samples: list[Sample]) -> Curve | None:
+def expected_curve(samples: list[LabelledSample]) -> ExpectedCurve | None:
     """The backfilling curve of the sampled items among themselves; None unless all are of one generation.
 
     Each item is a query of the others. A sample is easier to search than the whole: what counts is the change.
     """
     if len(samples) != 1:
         return None
+    from nobackfill.evaluation import backfilling_curve
+
     one = samples[0]
-    found = backfilling_curve(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=SHARES)
-    return Curve(shares=SHARES, top1=found.scores["top1"], mean_ap=found.scores["mean_ap"], queries=found.queries)
+    curve = backfilling_curve(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=FRACTIONS)
+    return ExpectedCurve(
+        fractions=FRACTIONS, top1=curve.scores["top1"], mean_ap=curve.scores["mean_ap"], queries=curve.queries
+    )
 
 
-def helpful_calibration(samples: list[Sample]) -> dict[int, tuple[float, float]]:
+def helpful_calibration(samples: list[LabelledSample]) -> dict[int, tuple[float, float]]:
     """Factor and offset for the scores of each older generation, where the backfilling curve shows that they help.
 
-    They are fitted on half of the queries and judged on the other half: kept if the area below mAP grows and that below
-    top-1 does not shrink.
+    They are fitted on half of the queries and assessed on the other half: kept if the area below mAP grows and that
+    below top-1 does not shrink.
     """
+    from nobackfill.evaluation.mixing import fit_calibration_on, mixing_study
+
     kept = {}
     for one in samples:
-        rows = mixing_study(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, shares=SHARES)
+        rows = mixing_study(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, shares=FRACTIONS)
         area = {
-            (way, score): float(np.trapezoid([float(row[score]) for row in rows if row["way"] == way], SHARES))
-            for way in ("inner", "calibrated")
+            (rule, score): float(np.trapezoid([float(row[score]) for row in rows if row["way"] == rule], FRACTIONS))
+            for rule in ("inner", "calibrated")
             for score in ("top1", "mean_ap")
         }
         if (

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.lineage import Curve, Floats, Generation, Manifest, read_manifest, unit_rows
-from nobackfill.gallery.opening import open_store
-from nobackfill.gallery.store import Found, Items, Payload, Store
+from nobackfill.gallery.backfill import run_backfill
+from nobackfill.gallery.embedders.base import Embedder
+from nobackfill.gallery.embedders.functions import Function, as_embedder
+from nobackfill.gallery.expected import expected_curve, helpful_calibration, labelled_samples
+from nobackfill.gallery.job import JOB, Job, rewind_job
+from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest, load_manifest, save_manifest
+from nobackfill.gallery.orders import Order
+from nobackfill.gallery.searching import Calibration, Hit, search_store
+from nobackfill.gallery.status import GalleryStatus, status_of
+from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
+from nobackfill.gallery.stores.registry import open_store
+from nobackfill.gallery.vectors import unit_rows
+from nobackfill.gallery.verifying import verify_store
 
-MANIFEST, HITS = "manifest", "hits"
-NORM_TOLERANCE = 1e-3  # half precision in a store moves a norm by less
-
-
-@dataclass(frozen=True)
-class Hit:
-    """One answer.
-
-    Attributes:
-        score: inner product, or its calibrated form; comparable within one query's answers.
-        generation: name of the model that made the item's vector.
-    """
-
-    id: str
-    score: float
-    generation: str
-    payload: Payload
+Batch = tuple[Sequence[str], ArrayLike, Sequence[Payload]]
+"""Ids, vectors floats [n, dim] of any norm but zero, payloads."""
 
 
 class Gallery:
-    """Opened by `Gallery.open`, made by `Gallery.create`."""
+    """Opened by `Gallery.open`, made by `Gallery.create`.
+
+    Attributes:
+        store: where the vectors are.
+        manifest: the lineage, as it was when it was last read or written here.
+    """
 
     def __init__(self, store: Store, manifest: Manifest) -> None:
         self.store, self.manifest = store, manifest
@@ -42,27 +40,18 @@ class Gallery:
     def open(cls, store: Store | str) -> Gallery:
         """The gallery in a store, or behind its URL; raises `GalleryError` if there is none."""
         store = open_store(store) if isinstance(store, str) else store
-        data = store.read(MANIFEST)
-        if data is None:
-            raise GalleryError(
-                f"{store.url}: no gallery there, or its creation was cut short; make it by `gallery create`"
-            )
-        return cls(store, read_manifest(data, store.url))
+        return cls(store, load_manifest(store))
 
     @classmethod
     def create(
-        cls,
-        store: Store | str,
-        generation: Generation,
-        batches: Iterable[tuple[list[str], Any, list[Payload]]],
-        source: str | None = None,
+        cls, store: Store | str, generation: Generation, batches: Iterable[Batch], source: str | None = None
     ) -> Gallery:
         """Fill an empty store.
 
         Args:
             store: where to put it, or its URL.
             generation: the model of all vectors.
-            batches: ids, vectors floats [n, dim] of any norm but zero, payloads.
+            batches: the items, some at a time.
             source: where the items came from, for later backfills.
 
         Raises:
@@ -80,92 +69,149 @@ class Gallery:
                     )
                 for name in ids:
                     _check_id(name)
-                store.insert(Items(ids, 1, rows, payloads))
-            store.compact()
-            gallery = cls(store, Manifest(generations=(generation,), source=source))
-            gallery._save(gallery.manifest)
-        return gallery
+                store.insert(ItemBatch(list(ids), 1, rows, list(payloads)))
+            store.compact(forget_kept=False)
+            manifest = save_manifest(store, Manifest(generations=(generation,), source=source))
+        return cls(store, manifest)
 
     def upgrade(
         self,
         generation: Generation,
-        sample: Any,
-        curve: Curve | None = None,
-        calibration: dict[int, tuple[float, float]] | None = None,
+        embed: Embedder | Function,
+        *,
+        sample: int = 2000,
+        calibrate: bool = False,
+        seed: int = 0,
     ) -> Generation:
         """Add a generation: its queries work from now on; no vector is touched.
 
+        A sample of the items is embedded to measure the scale between old and new scores and, where the items have
+        labels, what backfilling is worth.
+
         Args:
             generation: the new model, compatible with every generation whose vectors are stored.
-            sample: some of its vectors, floats [n, dim], from which γ is measured.
+            embed: item ids to its vectors.
+            sample: how many items are embedded.
+            calibrate: bring old and new scores to one scale, if the sample shows that it helps.
+            seed: of the sample.
+
+        Returns:
+            The generation with what was measured of it.
+
+        Raises:
+            GalleryError: if it is in the lineage already, or not compatible with a generation in use, or none of the
+                sampled items could be embedded.
+        """
+        embedder = as_embedder(embed, generation.fingerprint)
+        manifest = load_manifest(self.store)
+        manifest.compatible_generations(generation, self.store.counts(), self.store.url)  # before anything is embedded
+        ids = self.store.sample(sample, seed)
+        embedded = next(embedder.embed([ids]))
+        rows = embedded.rows(ids, generation.dim)
+        if not len(rows):
+            reason = "".join(f" ({name}: {error})" for name, error in list(embedded.errors.items())[:1])
+            raise GalleryError(
+                f"{self.store.url}: none of {len(ids)} sampled items could be embedded by {generation.name}{reason}; "
+                "the scale between old and new scores is measured on them"
+            )
+        samples = labelled_samples(self.store, manifest, generation, embedded, rows)
+        if calibrate and not samples:
+            raise GalleryError("calibrate: needs items with labels, whose old vectors the new model is compatible with")
+        calibration = helpful_calibration(samples) if calibrate else {}
+        return self.add_generation(generation, rows, expected_curve(samples), calibration)
+
+    def add_generation(
+        self,
+        generation: Generation,
+        sample: ArrayLike,
+        curve: ExpectedCurve | None = None,
+        calibration: Calibration | None = None,
+    ) -> Generation:
+        """`upgrade` for who has measured already.
+
+        Args:
+            generation: the new model.
+            sample: some of its vectors, floats [n, dim] with n ≥ 1, from which γ is measured.
             curve: what backfilling to it is worth, if known.
             calibration: see `Manifest`; it takes the place of an earlier one.
 
         Raises:
-            GalleryError: if it is in the lineage already, or not compatible with a generation in use.
+            GalleryError: as `upgrade`.
         """
+        rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
+        if not len(rows):
+            raise GalleryError(f"sample of {generation.name}: no vector in it; its scale cannot be measured")
         with self.store.lock():
-            manifest = self.manifest = Gallery.open(self.store).manifest
-            if any(known.fingerprint == generation.fingerprint for known in manifest.generations):
-                raise GalleryError(f"{self.store.url}: {generation.name} is a generation of this gallery already")
-            rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
-            if not len(rows):
-                raise GalleryError(f"sample of {generation.name}: no vector in it; its scale cannot be measured")
-            scales = {}
-            for number, older in enumerate(manifest.generations, start=1):
-                if older.fingerprint not in generation.answers:
-                    if self.store.counts().get(number):
-                        raise GalleryError(
-                            f"{generation.name} was not trained to be compatible with {older.name}, of which the "
-                            f"gallery holds {self.store.counts()[number]} vectors, but with "
-                            f"{_names(generation.answers)}; train it with that run as `old` (`fit`: as --old-name)"
-                        )
-                    continue
-                if older.dim > generation.dim:
-                    raise GalleryError(
-                        f"{generation.name} has {generation.dim} values, fewer than the {older.dim} of {older.name}, "
-                        "which it should answer with its first ones"
-                    )
-                scales[older.fingerprint] = scale = float(np.linalg.norm(rows[:, : older.dim], axis=1).mean())
-                if scale == 0:
-                    raise GalleryError(
-                        f"sample of {generation.name}: its first {older.dim} values, which should answer {older.name}, "
-                        "are all zero"
-                    )
-            added = generation.model_copy(update={"scales": scales, "curve": curve})
-            self.store.add_generation(manifest.newest + 1, generation.dim)
-            update = {"generations": (*manifest.generations, added), "calibration": calibration or {}}
-            self._save(manifest.model_copy(update=update))
-        return added
+            manifest = load_manifest(self.store)
+            extended = manifest.extended(
+                generation.model_copy(update={"curve": curve}), rows, self.store.counts(), self.store.url
+            )
+            self.store.add_generation(extended.newest, generation.dim)
+            update = {"calibration": dict(calibration or {})}
+            self.manifest = save_manifest(self.store, extended.model_copy(update=update))
+        return self.manifest.generations[-1]
 
-    def search(self, queries: Any, k: int, fingerprint: str, *, remember: bool = False) -> list[list[Hit]]:
+    def backfill(
+        self,
+        embed: Embedder | Function,
+        *,
+        fingerprint: str | None = None,
+        budget: float | None = None,
+        order: Order = "random",
+        batch_size: int = 256,
+        keep_old: bool = False,
+        seed: int = 0,
+    ) -> Job:
+        """Replace old vectors by those of the newest generation; continues an unfinished job, as it was planned.
+
+        Args:
+            embed: item ids to vectors of the newest model.
+            fingerprint: of that model; an embedder knows it, a function does not.
+            budget: how many items at most: a fraction of the gallery (0 < budget ≤ 1, not an int) or a number; None:
+                all.
+            order: `random`; `oldest` items of the gallery first; `isolated`: those farthest from their nearest
+                neighbour in the old space first; `dense`: those nearest to it first; `popular`: those returned most
+                often by searches that remember.
+            batch_size: items replaced at one moment.
+            keep_old: keep the old vectors, for a rollback. Vectors that were kept before stay in any case.
+            seed: of the random order.
+
+        Returns:
+            The journal as it is at the end.
+
+        Raises:
+            GalleryError: if the model is not the newest generation, another process is at it, or the store does not
+                answer for a quarter of a minute (the position is kept).
+        """
+        job = run_backfill(
+            self.store,
+            as_embedder(embed, fingerprint),
+            budget=budget,
+            order=order,
+            batch_size=batch_size,
+            keep_old=keep_old,
+            seed=seed,
+        )
+        self.manifest = load_manifest(self.store)
+        return job
+
+    def search(self, queries: ArrayLike, k: int, fingerprint: str, *, remember: bool = False) -> list[list[Hit]]:
         """The best k items for each query, of whatever generation their vectors are.
 
         Args:
             queries: floats [n, dim] of the model with this fingerprint.
-            k: answers wanted.
+            k: results wanted.
             fingerprint: of the model that made the queries.
-            remember: count the answers, for `backfill --order queried`.
+            remember: count the results, for `backfill(order="popular")`.
 
         Raises:
             GalleryError: for queries of an unknown model, misshapen or not finite.
         """
-        manifest = Gallery.open(self.store).manifest  # another process may have upgraded it
-        asked = manifest.number(fingerprint)
-        rows = unit_rows(queries, manifest.generations[asked - 1].dim, "queries")
-        # Empty generations too: a backfill may fill one before the store is looked at.
-        compared = [number for number in range(1, manifest.newest + 1) if self._compares(manifest, asked, number)]
-        found = self.store.search({number: manifest.query_vectors(rows, asked, number) for number in compared}, k)
-        calibration = manifest.calibration if asked == manifest.newest else {}
-        best = [merged(found, query, k, calibration) for query in range(len(rows))]
-        if remember:
-            self._remember([name for answers in best for name, _, _ in answers])
-        payloads = self.store.payloads(sorted({name for answers in best for name, _, _ in answers}))
-        names = {number: generation.name for number, generation in enumerate(manifest.generations, start=1)}
-        return [
-            [Hit(name, score, names[number], payloads.get(name, {})) for name, score, number in answers]
-            for answers in best
-        ]
+        return search_store(self.store, queries, k, fingerprint, remember=remember)
+
+    def status(self) -> GalleryStatus:
+        """Items by generation, a backfill's progress, the expected quality."""
+        return status_of(self.store)
 
     def rollback(self, name: str) -> None:
         """Back to an older generation, whose vectors were kept; newer generations leave the lineage.
@@ -174,111 +220,34 @@ class Gallery:
             GalleryError: if there is no such generation, or vectors of it were not kept.
         """
         with self.store.lock():
-            manifest = Gallery.open(self.store).manifest
+            manifest = load_manifest(self.store)
             names = [generation.name for generation in manifest.generations]
             if name not in names:
                 raise GalleryError(f"{self.store.url}: no generation {name!r}; there are {', '.join(names)}")
             number = names.index(name) + 1
-            self._rewind_job()  # first: killed after the restore, a later backfill must not count its batches as done
+            rewind_job(self.store)  # first: killed after the restore, a later backfill must not count its batches
             missing = self.store.restore(number)
             if missing:
                 raise GalleryError(
                     f"{self.store.url}: {missing} items have no kept vector of {name} or older; only a backfill with "
                     "--keep-old can be rolled back"
                 )
-            self.store.write("job", None)
+            self.store.write(JOB, None)
             update = {"generations": manifest.generations[:number], "calibration": {}}  # it was for newer queries
-            self._save(manifest.model_copy(update=update))
+            self.manifest = save_manifest(self.store, manifest.model_copy(update=update))
 
     def compact(self) -> None:
-        """Give back the space of superseded vectors (they cannot be rolled back to any more) and rebuild indexes."""
+        """Give back the space of superseded vectors, kept ones too, and rebuild indexes; ends every rollback."""
         with self.store.lock():
-            self.store.compact()
+            self.store.compact(forget_kept=True)
 
     def verify(self) -> list[str]:
         """What is wrong, a line each: generations, sizes, norms, ids that come twice, counts.
 
         Raises:
-            GalleryError: if items are exchanged meanwhile: what the scan then sees is of no one moment.
+            GalleryError: if items are replaced meanwhile: what the scan then sees is of no one moment.
         """
-        manifest, problems = Gallery.open(self.store).manifest, []
-        seen: set[str] = set()
-        counts: dict[int, int] = {}
-        before = self.store.counts()
-        for items in self.store.scan(4096):
-            counts[items.generation] = counts.get(items.generation, 0) + len(items.ids)
-            twice = seen.intersection(items.ids)
-            problems += [f"item {name!r} comes twice" for name in sorted(twice)]
-            seen.update(items.ids)
-            if not 1 <= items.generation <= manifest.newest:
-                problems.append(f"{len(items.ids)} items of generation {items.generation}, which the manifest lacks")
-                continue
-            dim = manifest.generations[items.generation - 1].dim
-            if items.vectors.shape[1] != dim:
-                problems.append(f"generation {items.generation}: vectors of {items.vectors.shape[1]} values, not {dim}")
-                continue
-            norms = np.linalg.norm(items.vectors, axis=1)
-            for place in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)).tolist():
-                problems.append(f"item {items.ids[place]!r}: its vector has norm {norms[place]:.4f}, not 1")
-        if self.store.counts() != before:
-            raise GalleryError(
-                f"{self.store.url}: items were exchanged while it was looked through; verify after the backfill"
-            )
-        if counts != before:
-            problems.append(f"the store counts {before} items by generation, a scan finds {counts}")
-        return problems
-
-    def _compares(self, manifest: Manifest, asked: int, stored: int) -> bool:
-        """Whether these generations compare; refused if they do not and there are vectors of the stored one."""
-        newer, older = manifest.generations[max(asked, stored) - 1], manifest.generations[min(asked, stored) - 1]
-        if asked == stored or older.fingerprint in newer.scales:
-            return True
-        if self.store.counts().get(stored):
-            raise GalleryError(
-                f"vectors of {newer.name} and {older.name} do not compare; the gallery holds vectors of "
-                f"{manifest.generations[stored - 1].name}: backfill, or search with another model"
-            )
-        return False
-
-    def _remember(self, names: list[str]) -> None:
-        import json  # noqa: PLC0415
-
-        hits: dict[str, int] = json.loads(self.store.read(HITS) or b"{}")
-        for name in names:
-            hits[name] = hits.get(name, 0) + 1
-        self.store.write(HITS, json.dumps(hits).encode())
-
-    def _rewind_job(self) -> None:
-        import json  # noqa: PLC0415
-
-        job = self.store.read("job")
-        if job is not None:
-            again = {**json.loads(job), "done": 0, "exchanged": 0, "missing": {}}
-            self.store.write("job", json.dumps(again).encode())
-
-    def _save(self, manifest: Manifest) -> None:
-        self.store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
-        self.manifest = manifest
-
-
-def merged(
-    found: dict[int, Found], query: int, k: int, calibration: dict[int, tuple[float, float]] | None = None
-) -> list[tuple[str, float, int]]:
-    """One query's best k of all generations: id, score, generation.
-
-    An item that is seen twice was exchanged between two looks at the store: its newer vector counts.
-    """
-    answers: dict[str, tuple[float, int]] = {}
-    for number in sorted(found):
-        factor, offset = (calibration or {}).get(number, (1.0, 0.0))
-        for name, score in zip(found[number].ids[query], found[number].scores[query].tolist(), strict=True):
-            answers[name] = (factor * score + offset, number)
-    best = sorted(answers.items(), key=lambda item: (-item[1][0], item[0]))[:k]
-    return [(name, score, number) for name, (score, number) in best]
-
-
-def _names(fingerprints: tuple[str, ...]) -> str:
-    return ", ".join(each.removeprefix("name:")[:40] for each in fingerprints) or "no other model"
+        return verify_store(self.store)
 
 
 def _check_id(name: str) -> None:
@@ -286,13 +255,3 @@ def _check_id(name: str) -> None:
         name.encode()
     except UnicodeEncodeError:
         raise GalleryError(f"id {name!r}: is not UTF-8 text, which stores ask for; rename the file") from None
-
-
-def vectors_of(store: Store, ids: list[str], generation: int) -> tuple[list[str], Floats]:
-    """Those of these items whose vectors are of this generation, in the order asked for."""
-    held: dict[str, Floats] = {}
-    for items in store.fetch(ids):
-        if items.generation == generation:
-            held.update(zip(items.ids, items.vectors, strict=True))
-    known = [name for name in ids if name in held]
-    return known, np.stack([held[name] for name in known]) if known else np.empty((0, 0), np.float32)

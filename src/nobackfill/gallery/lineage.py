@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.formats import parse_document
+from nobackfill.gallery.stores.base import Floats, Store
 
-Floats = NDArray[np.float32]
+MANIFEST = "manifest"
 
 
-class _Prefix(Protocol):
+class _SpecPrefix(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
@@ -29,21 +30,28 @@ class _Spec(Protocol):
     @property
     def fingerprint(self) -> str: ...
     @property
-    def prefixes(self) -> Sequence[_Prefix]: ...
+    def prefixes(self) -> Sequence[_SpecPrefix]: ...
 
 
-class Curve(BaseModel):
-    """Expected score against the share of the gallery that is embedded anew, measured on a sample."""
+class ExpectedCurve(BaseModel):
+    """Expected score against the fraction of the gallery that is embedded anew, measured on a sample.
+
+    Attributes:
+        fractions: from 0 to 1, ascending.
+        top1: at each of them; `mean_ap` alike.
+        queries: how many queries it rests on.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    shares: tuple[float, ...]
+    fractions: tuple[float, ...]
     top1: tuple[float, ...]
     mean_ap: tuple[float, ...]
     queries: int
 
-    def at(self, share: float) -> tuple[float, float]:
-        """Top-1 and mAP at a share, interpolated."""
-        return float(np.interp(share, self.shares, self.top1)), float(np.interp(share, self.shares, self.mean_ap))
+    def at(self, fraction: float) -> tuple[float, float]:
+        """Top-1 and mAP at a fraction, interpolated."""
+        top1, mean_ap = (float(np.interp(fraction, self.fractions, scores)) for scores in (self.top1, self.mean_ap))
+        return top1, mean_ap
 
 
 class Generation(BaseModel):
@@ -53,7 +61,7 @@ class Generation(BaseModel):
         name: id of the model, as in its run folder.
         dim: size of its vectors; they are stored with unit norm.
         fingerprint: says which model it is; a query or vector of another is refused.
-        answers: fingerprints of the older generations whose vectors its own compare with.
+        compatible_with: fingerprints of the older generations whose vectors its own compare with.
         scales: fingerprint of an older generation → γ, the mean norm of a unit vector's first values (as many as that
             generation has). Older queries' scores on this generation's items are divided by it.
         curve: what backfilling from the generation before to this one is worth, if that could be measured.
@@ -63,21 +71,28 @@ class Generation(BaseModel):
     name: str
     dim: int = Field(gt=0, le=65536)
     fingerprint: str
-    answers: tuple[str, ...] = ()
+    compatible_with: tuple[str, ...] = ()
     scales: dict[str, float] = Field(default_factory=dict)
-    curve: Curve | None = None
+    curve: ExpectedCurve | None = None
 
     @classmethod
     def of(cls, spec: _Spec) -> Generation:
         """From the spec of an encoder."""
         older = tuple(prefix.fingerprint for prefix in spec.prefixes)
-        return cls(name=spec.generation, dim=spec.dim, fingerprint=spec.fingerprint, answers=older)
+        return cls(name=spec.generation, dim=spec.dim, fingerprint=spec.fingerprint, compatible_with=older)
+
+    @classmethod
+    def named(cls, name: str, dim: int, older: Sequence[Generation] = ()) -> Generation:
+        """A model known by its name only, whose vectors come from elsewhere; you vouch that they fit the older ones."""
+        compatible = tuple(generation.fingerprint for generation in older)
+        return cls(name=name, dim=dim, fingerprint=f"name:{name}", compatible_with=compatible)
 
 
 class Manifest(BaseModel):
     """The lineage of a gallery, oldest generation first. Generations are numbered from 1 in the stores.
 
     Attributes:
+        format: of this document.
         generations: of the lineage.
         source: where the items came from, as `--data` named it; None for vectors from a file.
         calibration: number of an older generation → factor and offset that bring its scores, with queries of the newest
@@ -85,7 +100,8 @@ class Manifest(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    generations: tuple[Generation, ...]
+    format: Literal[1] = 1
+    generations: tuple[Generation, ...] = Field(min_length=1)
     source: str | None = None
     calibration: dict[int, tuple[float, float]] = Field(default_factory=dict)
 
@@ -105,39 +121,93 @@ class Manifest(BaseModel):
             "add it by `gallery upgrade`, or search with one of these"
         )
 
-    def query_vectors(self, queries: Floats, asked: int, stored: int) -> Floats:
-        """Unit queries of generation `asked` as inner-product queries for the unit vectors of generation `stored`.
+    def comparable(self, one: int, other: int) -> bool:
+        """Whether vectors of these two generations compare."""
+        newer, older = self.generations[max(one, other) - 1], self.generations[min(one, other) - 1]
+        return one == other or older.fingerprint in newer.scales
+
+    def query_vectors(self, queries: Floats, query_generation: int, gallery_generation: int) -> Floats:
+        """Unit queries of one generation as inner-product queries for the unit vectors of another.
 
         A newer query meets an older item by its first values: the score the item has as [φ ; 0] among new vectors.
         An older query meets a newer item's first values, which have norm γ on average and count as if it were 1.
         """
-        asker, holder = self.generations[asked - 1], self.generations[stored - 1]
-        if asked == stored:
+        of_query, of_item = self.generations[query_generation - 1], self.generations[gallery_generation - 1]
+        if query_generation == gallery_generation:
             return queries
-        if asked > stored:
-            return np.ascontiguousarray(queries[:, : holder.dim])
-        padded = np.zeros((len(queries), holder.dim), np.float32)
-        padded[:, : asker.dim] = queries / np.float32(holder.scales[asker.fingerprint])
+        if query_generation > gallery_generation:
+            return np.ascontiguousarray(queries[:, : of_item.dim])
+        padded = np.zeros((len(queries), of_item.dim), np.float32)
+        padded[:, : of_query.dim] = queries / np.float32(of_item.scales[of_query.fingerprint])
         return padded
 
+    def compatible_generations(
+        self, generation: Generation, counts: Mapping[int, int], url: str
+    ) -> tuple[Generation, ...]:
+        """The older generations whose vectors those of a new one compare with.
 
-def read_manifest(data: bytes, where: str) -> Manifest:
-    """Raises `GalleryError` if it is damaged."""
-    try:
-        return Manifest.model_validate_json(data)
-    except ValidationError as error:
-        raise GalleryError(f"{where}: damaged manifest: {error.errors()[0]['msg'].lower()}") from error
+        Args:
+            generation: the new one.
+            counts: items by generation.
+            url: of the store, for messages.
+
+        Raises:
+            GalleryError: if it is in the lineage already, or not compatible with a generation in use.
+        """
+        if any(known.fingerprint == generation.fingerprint for known in self.generations):
+            raise GalleryError(f"{url}: {generation.name} is a generation of this gallery already")
+        numbered = enumerate(self.generations, start=1)
+        return tuple(older for number, older in numbered if _compatible(generation, older, counts.get(number, 0)))
+
+    def extended(self, generation: Generation, sample: Floats, counts: Mapping[int, int], url: str) -> Manifest:
+        """The manifest with a new generation, whose scales are measured on a sample of its unit vectors [n, dim].
+
+        Raises:
+            GalleryError: as `compatible_generations`; or if it cannot hold the spaces of the older ones.
+        """
+        older = self.compatible_generations(generation, counts, url)
+        scales = {each.fingerprint: _scale(generation, each, sample) for each in older}
+        added = generation.model_copy(update={"scales": scales})
+        return self.model_copy(update={"generations": (*self.generations, added), "calibration": {}})
 
 
-def unit_rows(vectors: Any, dim: int, what: str) -> Floats:
-    """Vectors [n, dim] as float32 of unit norm; raises `GalleryError` naming the first row that is not usable."""
-    array = np.asarray(vectors)
-    if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind != "f":
-        raise GalleryError(f"{what}: expected floats [n, {dim}], found {array.dtype} {list(array.shape)}")
-    rows = array.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(bad):
-        raise GalleryError(f"{what}: row {bad[0]} is zero or not finite, and {len(bad)} such rows in all")
-    rows /= norms[:, None]
-    return rows
+def load_manifest(store: Store) -> Manifest:
+    """The manifest of a store; raises `GalleryError` if there is none, or it is damaged or of another format."""
+    data = store.read(MANIFEST)
+    if data is None:
+        raise GalleryError(f"{store.url}: no gallery there, or its creation was cut short; make it by `gallery create`")
+    return parse_document(Manifest, data, f"{store.url}: its manifest")
+
+
+def save_manifest(store: Store, manifest: Manifest) -> Manifest:
+    """Replace the manifest of a store; returns it."""
+    store.write(MANIFEST, manifest.model_dump_json(indent=1).encode())
+    return manifest
+
+
+def _compatible(generation: Generation, older: Generation, items: int) -> bool:
+    """Whether it compares with an older one; raises `GalleryError` if not, though there are items of that."""
+    if older.fingerprint in generation.compatible_with:
+        return True
+    if items:
+        known = ", ".join(each.removeprefix("name:")[:40] for each in generation.compatible_with) or "no other model"
+        raise GalleryError(
+            f"{generation.name} was not trained to be compatible with {older.name}, of which the gallery holds {items} "
+            f"vectors, but with {known}; train it with that run as `old` (`fit`: as --old-name)"
+        )
+    return False
+
+
+def _scale(generation: Generation, older: Generation, sample: Floats) -> float:
+    if older.dim > generation.dim:
+        raise GalleryError(
+            f"{generation.name} has {generation.dim} values, fewer than the {older.dim} of {older.name}, whose vectors "
+            "its first ones should compare with"
+        )
+    scale = float(np.linalg.norm(sample[:, : older.dim], axis=1).mean())
+    if scale == 0:
+        raise GalleryError(
+            f"sample of {generation.name}: its first {older.dim} values, which should compare with {older.name}, are "
+            "all zero"
+        )
+    return scale

@@ -1,19 +1,23 @@
-"""What a store has to do: hold vectors by generation, search them, exchange them without a gap."""
+"""What a store has to do: hold vectors by generation, search them, replace them without a gap.
+
+A store keeps no more in memory than it must: ids and items come in batches, and what a gallery asks for is written so
+that an embedded database (a transaction a call) can serve it as well as a folder of files or a server.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.lineage import Floats
 
-Payload = Mapping[str, Any]
+Floats = NDArray[np.float32]
+Payload = Mapping[str, object]
 
 
 class UnreachableError(GalleryError):
@@ -21,7 +25,7 @@ class UnreachableError(GalleryError):
 
 
 @dataclass(frozen=True)
-class Items:
+class ItemBatch:
     """Some items of one generation.
 
     Attributes:
@@ -38,7 +42,7 @@ class Items:
 
 
 @dataclass(frozen=True)
-class Found:
+class Nearest:
     """The best items of one generation for each query: ids [n][≤ k], best first, and their scores alike."""
 
     ids: list[list[str]]
@@ -66,35 +70,48 @@ class Store(Protocol):
     def add_generation(self, number: int, dim: int) -> None:
         """Make room for vectors of a new generation; nothing happens if there is room already."""
 
-    def insert(self, items: Items) -> None:
+    def insert(self, items: ItemBatch) -> None:
         """Add new items; raises `GalleryError` if an id is there already."""
 
-    def replace(self, items: Items, *, keep_old: bool) -> None:
-        """Exchange the vectors of existing items for those of a newer generation, all at one moment."""
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
+        """Replace the vectors of existing items by those of a newer generation, all at one moment.
 
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Found]:
+        With `keep_old` the vectors they take the place of are kept for `restore`. Vectors that were kept before stay
+        in any case.
+        """
+
+    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
         """For each generation its best k items by inner product, of one state of the store, or the oldest first."""
 
     def counts(self) -> dict[int, int]:
         """Items by generation."""
 
-    def ids(self, generation: int) -> list[str]:
-        """Items whose vector is of this generation, in the order they were inserted."""
+    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
+        """Items whose vector is of this generation, in the order they were inserted, `size` at a time."""
 
-    def fetch(self, ids: Sequence[str]) -> list[Items]:
+    def sample(self, count: int, seed: int) -> list[str]:
+        """As many items of any generation at random (all, if there are no more), in the order they were inserted."""
+
+    def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
         """Vectors and payloads of these items, grouped by generation; unknown ids are left out."""
 
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
         """What else is known of these items, without their vectors; unknown ids are left out."""
 
-    def scan(self, size: int) -> Iterator[Items]:
-        """Every item, some of one generation at a time."""
+    def scan(self, size: int) -> Iterator[ItemBatch]:
+        """Every item without its payload, at most `size` of one generation at a time."""
+
+    def count_hits(self, hits: Mapping[str, int]) -> None:
+        """Add to the items' numbers of hits. Counts of several processes add up; none is lost."""
+
+    def hits(self) -> Iterator[tuple[str, int]]:
+        """Items that were hit and how often, the most popular first."""
 
     def restore(self, generation: int) -> int:
         """Put back kept vectors of this generation or older for newer items; returns for how many there are none."""
 
-    def compact(self) -> None:
-        """Give back space, rebuild indexes, forget kept vectors."""
+    def compact(self, *, forget_kept: bool) -> None:
+        """Give back the space of vectors that nobody asked to keep, and rebuild indexes; or forget kept ones too."""
 
     def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """For one writer at a time; gone with its owner. Raises `GalleryError` if taken.
@@ -106,19 +123,13 @@ class Store(Protocol):
         """Let go of files and connections."""
 
 
-def lock_lost(url: str) -> str:
-    """What to say when another process may have taken the lock over."""
-    return f"{url}: lost the lock on this gallery (an outage?); nothing more is written, the same command goes on"
+def lock_taken(url: str) -> GalleryError:
+    """Another writer is at work."""
+    return GalleryError(f"{url}: another process is changing this gallery; wait for it to end")
 
 
-def without_credentials(url: str) -> str:
-    """The URL as it may be printed: no user, password or query string."""
-    head, slashes, tail = url.partition("://")
-    if not slashes:
-        scheme, _, rest = url.partition(":")
-        return url if scheme in ("faiss", "qdrant") else f"{scheme}:{rest.rpartition('@')[2]}"
-    login, _, place = tail.rpartition("@")
-    if any(mark in login for mark in "/?#@"):  # of a password that is not encoded; where it ends, nobody knows
-        return f"{head}://…"
-    place, _, table = place.partition("#")
-    return f"{head}://{place.partition('?')[0]}" + (f"#{table}" if table else "")
+def lock_lost(url: str) -> GalleryError:
+    """Another process may have taken the lock over."""
+    return GalleryError(
+        f"{url}: lost the lock on this gallery (an outage?); nothing more is written, the same command goes on"
+    )

@@ -1,0 +1,134 @@
+"""Items and queries of a gallery on the command line: from a data set by a model, or from files of vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nobackfill.cli.source import open_data
+from nobackfill.cli.vectors import read_array, read_texts
+from nobackfill.errors import ConfigError
+from nobackfill.gallery import ArrayEmbedder, Embedder, ExpectedCurve, Gallery, Generation, RunFolderEmbedder
+
+if TYPE_CHECKING:
+    from nobackfill.gallery.embedders.run_folder import Samples
+    from nobackfill.models import Encoder
+
+BATCH = 4096
+Batch = tuple[list[str], Any, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class DataItems:
+    """A data set as gallery items.
+
+    Attributes:
+        ids: the file of each, or its position in an array.
+        samples: what the encoder takes.
+        payloads: label and class name of each.
+        workers: processes that decode image files.
+    """
+
+    ids: list[str]
+    samples: Samples
+    payloads: list[dict[str, Any]]
+    workers: int
+
+
+def load_encoder(run: Path | None) -> Encoder | None:
+    """The encoder of a run folder, if there is one; a model known by its `--name` needs no library of models."""
+    if run is None:
+        return None
+    from nobackfill.models import load
+
+    return load(run)
+
+
+def open_items(data: str, split: str, workers: int | None, encoder: Encoder) -> DataItems:
+    """The items that `--data` names, as samples for this encoder; see `cli.source.open_data`."""
+    dataset, processes = open_data(data, split, "fail", workers)
+    files, names = dataset.images, dataset.class_names
+    ids = [str(row) if isinstance(files, np.ndarray) else str(files[row]) for row in range(len(dataset))]
+    payloads = [{"label": int(label), "class": names[label]} for label in dataset.labels]
+    return DataItems(ids, dataset.samples(encoder.spec.modality), payloads, processes)
+
+
+def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:
+    """All items, some at a time: ids, vectors, payloads."""
+    for start in range(0, len(items.ids), BATCH):
+        some = slice(start, start + BATCH)
+        vectors = encoder.encode(items.samples[some], workers=items.workers)
+        yield items.ids[some], vectors, items.payloads[some]
+
+
+def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Any]:
+    """`--vectors` and `--ids`: a .npy array, mapped, and a text file with one id per line (default: 0, 1, …)."""
+    array = read_array(path, "--vectors")
+    if array.ndim != 2 or array.dtype.kind != "f":
+        raise ConfigError(f"--vectors {path}: expected floats [n, dim], found {array.dtype} {list(array.shape)}")
+    names = [str(row) for row in range(len(array))] if ids is None else read_texts(ids, len(array), "--ids")
+    return names, array
+
+
+def as_stored(encoder: Encoder | None, rows: Any) -> Any:
+    """Rows of a file as a gallery holds them: a model that takes vectors embeds them, all others have made them."""
+    return encoder.encode(rows) if encoder is not None and encoder.spec.modality == "vector" else np.asarray(rows)
+
+
+def array_batches(ids: list[str], array: Any, encoder: Encoder | None) -> Iterator[Batch]:
+    """All rows, some at a time; no payload."""
+    for start in range(0, len(ids), BATCH):
+        some = slice(start, start + BATCH)
+        yield ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]
+
+
+def new_embedder(
+    gallery: Gallery,
+    run: Path | None,
+    name: str | None,
+    data: str | None,
+    split: str,
+    vectors: Path | None,
+    ids: Path | None,
+    workers: int | None,
+    cluster: str | None = None,
+) -> tuple[Generation, Embedder]:
+    """The model that `--run` or `--name` means, and what embeds items by it: `--vectors`, or else a data set."""
+    encoder = load_encoder(run)
+    if vectors is not None:
+        names, rows = read_vectors(vectors, ids)
+        older = gallery.manifest.generations
+        generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1], older)
+        return generation, ArrayEmbedder(names, rows, generation.fingerprint, lambda some: as_stored(encoder, some))
+    if data is None and gallery.manifest.source is not None:
+        split, _, data = gallery.manifest.source.partition(" ")
+    if encoder is None or run is None:
+        raise ConfigError("--vectors is missing: a model known by its --name cannot embed anything")
+    if data is None:
+        raise ConfigError("give --data or --vectors: this gallery does not say where its items came from")
+    items = open_items(data, split, workers, encoder)
+    embedder = RunFolderEmbedder(run, items.samples, items.ids, workers=items.workers, cluster=cluster, encoder=encoder)
+    return embedder.generation, embedder
+
+
+def query_vectors(
+    query: list[str] | None, run: Path | None, name: str | None, vectors: Path | None
+) -> tuple[list[str], Any, str]:
+    """Titles and vectors of the queries, and the fingerprint of their model."""
+    encoder = load_encoder(run)
+    fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
+    if vectors is not None:
+        rows = as_stored(encoder, read_array(vectors, "--vectors"))
+        return [str(row) for row in range(len(rows))], rows, fingerprint
+    if encoder is None or not query:
+        raise ConfigError("give image files (or texts) and --run, or --vectors")
+    return query, encoder.encode(query), fingerprint
+
+
+def curve_line(curve: ExpectedCurve) -> str:
+    """Expected top-1 at each fraction."""
+    return ", ".join(f"{part:.0%} {top1:.1%}" for part, top1 in zip(curve.fractions, curve.top1, strict=True))

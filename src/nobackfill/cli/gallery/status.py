@@ -1,0 +1,41 @@
+"""`nobackfill gallery status`."""
+
+from __future__ import annotations
+
+import typer
+
+from nobackfill.cli.gallery.options import JsonOption, StoreArgument
+
+
+def status(store: StoreArgument, json_: JsonOption = False) -> None:
+    """Items by generation, a backfill's progress and remaining time, the expected quality.
+
+    Example: `nobackfill gallery status faiss:photos`
+    """
+    import json
+
+    from nobackfill.cli.gallery.items import curve_line
+    from nobackfill.gallery import Gallery
+
+    gallery = Gallery.open(store)
+    now = gallery.status()
+    if json_:
+        generations = [
+            {"name": one.name, "dim": one.dim, "items": items, "fingerprint": one.fingerprint}
+            for one, items in zip(now.generations, now.items, strict=True)
+        ]
+        job = now.job.model_dump() if now.job else None
+        typer.echo(json.dumps({"generations": generations, "job": job, "expected": now.expected}, indent=2))
+        return
+    typer.echo(f"{gallery.store.url}: {now.total} items")
+    for one, items in zip(now.generations, now.items, strict=True):
+        typer.echo(f"  {items:>9}  {one.name}, {one.dim} values")
+    if now.job and not now.job.finished:
+        typer.echo(
+            f"  backfill running or stopped: {now.job.items_done} of {now.job.items} items, {now.items_per_second:.0f} "
+            f"a second, about {now.seconds_left:.0f} s left; `gallery backfill` continues"
+        )
+    if now.newest.curve and now.expected:
+        name, top1 = now.newest.name, now.expected["top1"]
+        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} embedded anew) {top1:.1%}")
+        typer.echo(f"  by fraction of the gallery: {curve_line(now.newest.curve)}")

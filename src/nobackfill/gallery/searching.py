@@ -1,0 +1,96 @@
+"""Searching items of several generations at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from numpy.typing import ArrayLike
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.lineage import Manifest, load_manifest
+from nobackfill.gallery.stores.base import Nearest, Payload, Store
+from nobackfill.gallery.vectors import unit_rows
+
+Calibration = Mapping[int, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One result of a query.
+
+    Attributes:
+        id: of the item.
+        score: inner product, or its calibrated form; comparable within one query's results.
+        generation: name of the model that made the item's vector.
+        payload: what else is known of the item.
+    """
+
+    id: str
+    score: float
+    generation: str
+    payload: Payload
+
+
+def search_store(
+    store: Store, queries: ArrayLike, k: int, fingerprint: str, *, remember: bool = False
+) -> list[list[Hit]]:
+    """See `Gallery.search`."""
+    manifest = load_manifest(store)  # another process may have upgraded it
+    query_generation = manifest.number(fingerprint)
+    rows = unit_rows(queries, manifest.generations[query_generation - 1].dim, "queries")
+    nearest = store.search(
+        {
+            number: manifest.query_vectors(rows, query_generation, number)
+            for number in _searchable(store, manifest, query_generation)
+        },
+        k,
+    )
+    calibration = manifest.calibration if query_generation == manifest.newest else {}
+    results = [merged(nearest, query, k, calibration) for query in range(len(rows))]
+    counts = Counter(name for result in results for name, _, _ in result)
+    if remember:
+        store.count_hits(counts)
+    payloads = store.payloads(sorted(counts))
+    names = {number: generation.name for number, generation in enumerate(manifest.generations, start=1)}
+    return [
+        [Hit(name, score, names[number], payloads.get(name, {})) for name, score, number in result]
+        for result in results
+    ]
+
+
+def merged(
+    nearest: Mapping[int, Nearest], query: int, k: int, calibration: Calibration | None = None
+) -> list[tuple[str, float, int]]:
+    """One query's best k of all generations: id, score, generation.
+
+    An item that is seen twice was replaced between two looks at the store: its newer vector counts.
+    """
+    results: dict[str, tuple[float, int]] = {}
+    for number in sorted(nearest):
+        factor, offset = (calibration or {}).get(number, (1.0, 0.0))
+        for name, score in zip(nearest[number].ids[query], nearest[number].scores[query].tolist(), strict=True):
+            results[name] = (factor * score + offset, number)
+    best = sorted(results.items(), key=lambda item: (-item[1][0], item[0]))[:k]
+    return [(name, score, number) for name, (score, number) in best]
+
+
+def _searchable(store: Store, manifest: Manifest, query_generation: int) -> list[int]:
+    """Generations to search, empty ones too, for a backfill may fill one before the store is looked at.
+
+    Raises:
+        GalleryError: if there are items whose vectors do not compare with the queries.
+    """
+    numbers = range(1, manifest.newest + 1)
+    comparable = [number for number in numbers if manifest.comparable(query_generation, number)]
+    if len(comparable) < manifest.newest:
+        counts = store.counts()
+        for number in numbers:
+            if number not in comparable and counts.get(number):
+                names = [manifest.generations[each - 1].name for each in (query_generation, number)]
+                raise GalleryError(
+                    f"{store.url}: queries of {names[0]} do not compare with vectors of {names[1]}, of which the "
+                    f"gallery holds {counts[number]}: backfill, or search with another model"
+                )
+    return comparable

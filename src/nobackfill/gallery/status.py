@@ -1,0 +1,66 @@
+"""How far a gallery is: items by generation, a backfill's progress, the expected quality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nobackfill.gallery.job import Job, read_job
+from nobackfill.gallery.lineage import Generation, load_manifest
+from nobackfill.gallery.stores.base import Store
+
+
+@dataclass(frozen=True)
+class GalleryStatus:
+    """A gallery at one moment.
+
+    Attributes:
+        generations: of the lineage, oldest first.
+        items: by generation, in the same order.
+        job: the last backfill, if there was one.
+    """
+
+    generations: tuple[Generation, ...]
+    items: tuple[int, ...]
+    job: Job | None
+
+    @property
+    def newest(self) -> Generation:
+        """The model that a backfill goes to."""
+        return self.generations[-1]
+
+    @property
+    def total(self) -> int:
+        """Items of all generations."""
+        return sum(self.items)
+
+    @property
+    def fraction(self) -> float:
+        """Of the items that have vectors of the newest generation."""
+        return self.items[-1] / self.total if self.total else 0.0
+
+    @property
+    def expected(self) -> dict[str, float] | None:
+        """Top-1 and mAP of the newest model's queries now, if that could be measured."""
+        if self.newest.curve is None:
+            return None
+        return dict(zip(("top1", "mean_ap"), self.newest.curve.at(self.fraction), strict=True))
+
+    @property
+    def items_per_second(self) -> float:
+        """Of the last backfill."""
+        return self.job.items_done / self.job.seconds if self.job and self.job.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """Until an unfinished backfill is done, at its rate so far; NaN before its first batch."""
+        if self.job is None or self.job.finished:
+            return 0.0
+        rate = self.items_per_second
+        return (self.job.items - self.job.items_done) / rate if rate else float("nan")
+
+
+def status_of(store: Store) -> GalleryStatus:
+    """See `Gallery.status`."""
+    manifest, counts = load_manifest(store), store.counts()
+    items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
+    return GalleryStatus(manifest.generations, items, read_job(store))

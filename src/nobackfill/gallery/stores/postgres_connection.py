@@ -1,0 +1,145 @@
+"""A connection to PostgreSQL with pgvector: opened when needed, its errors in one line, names quoted, never spliced."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.base import Floats, UnreachableError
+
+Value = TypeVar("Value")
+NAME_BYTES = 50  # PostgreSQL cuts names at 63 bytes, and what is added to this one takes up to 13
+
+
+class PostgresConnection:
+    """Of one gallery.
+
+    Args:
+        address: of the server and table; may hold a password, which no message shows.
+        kind: pgvector's type of the vectors, `vector` or `halfvec`; an existing table says itself which it is.
+    """
+
+    def __init__(self, address: Address, kind: str) -> None:
+        try:
+            import pgvector.psycopg  # noqa: F401
+            import psycopg
+        except ImportError as error:
+            raise GalleryError("postgresql: needs its extra: pip install 'nobackfill[postgres]'") from error
+        self.url, self.server, self.table, self.kind = address.url, address.server, address.name or "", kind
+        if len(self.table.encode()) > NAME_BYTES:
+            raise GalleryError(
+                f"{self.url}: the table's name has {len(self.table.encode())} bytes; expected at most {NAME_BYTES}"
+            )
+        self.psycopg: Any = psycopg
+        self._open: Any = None
+
+    def transaction(self, action: Callable[[Any], Value]) -> Value:
+        """Runs the action with a cursor; all it changes is there at once, or nothing."""
+        connection = self._connected()
+        with self._translated(), connection.transaction(), connection.cursor() as cursor:
+            return action(cursor)
+
+    def rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """A transaction of one statement that answers."""
+        return self.transaction(lambda cursor: self.execute(cursor, statement, values).fetchall())
+
+    def run(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+        """A transaction of one statement that does not."""
+        self.transaction(lambda cursor: self.execute(cursor, statement, values))
+
+    def execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = (), **names: str) -> Any:
+        """Run a statement in which {items}, {kept}, {hits}, {documents} and these names stand for identifiers."""
+        return cursor.execute(self.sql(statement, placeholders=bool(values), **names), values or None)
+
+    def sql(self, statement: str, *, placeholders: bool = False, **names: str) -> Any:
+        """The statement with its names; where psycopg looks for placeholders, a % of a name is doubled."""
+        from psycopg import sql
+
+        tables = {"items": self.table, **{name: f"{self.table}_{name}" for name in ("kept", "hits", "documents")}}
+        quoted = {
+            key: sql.Identifier(name.replace("%", "%%") if placeholders else name)
+            for key, name in {**tables, **names}.items()
+        }
+        return sql.SQL(statement).format(**quoted)
+
+    def there(self, suffix: str) -> bool:
+        """Whether the gallery's table of this suffix exists."""
+        return self.rows("SELECT to_regclass(quote_ident(%s))", (f"{self.table}{suffix}",))[0][0] is not None
+
+    def vacuum(self, name: str) -> None:
+        """Give back a table's space and bring its statistics up to date; no transaction can hold this."""
+        connection = self._connected()
+        with self._translated():
+            connection.autocommit = True
+            try:
+                connection.execute(self.sql(f"VACUUM ANALYZE {{{name}}}"))
+            finally:
+                connection.autocommit = False
+
+    def connect(self, *, autocommit: bool) -> Any:
+        """Another connection to the same server."""
+        try:
+            return self.psycopg.connect(self.server, autocommit=autocommit, connect_timeout=10)
+        except self.psycopg.Error as error:
+            if not any(words in str(error) for words in ("server at", "server on", "host name", "timeout", "FATAL")):
+                # The address was not even understood, and the message quotes what was not: perhaps the password.
+                raise GalleryError(
+                    f"{self.url}: this address cannot be read; write special characters of user and password as %XX"
+                ) from None
+            raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
+
+    def register(self) -> None:
+        """Vectors travel in binary once the database has the extension; a table that is there says of which type."""
+        from pgvector.psycopg import register_vector
+
+        if self._open.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+            register_vector(self._open)
+        kind = self._open.execute(
+            "SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
+            "WHERE a.attrelid = to_regclass(quote_ident(%s)) AND a.attname = 'embedding'",
+            (self.table,),
+        ).fetchone()
+        if kind:
+            self.kind = kind[0]
+        self._open.rollback()
+
+    def binary(self, vector: Floats) -> Any:
+        """A vector as COPY sends it."""
+        import pgvector
+
+        return pgvector.HalfVector(vector) if self.kind == "halfvec" else pgvector.Vector(vector)
+
+    def close(self) -> None:
+        """Another use opens it again."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    def _connected(self) -> Any:
+        if self._open is None or self._open.closed or self._open.broken:
+            self._open = self.connect(autocommit=False)
+            with self._translated():
+                self.register()
+        return self._open
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Errors of the server in one line without the address, which may hold a password."""
+        try:
+            yield
+        except self.psycopg.errors.UniqueViolation:
+            raise
+        except self.psycopg.OperationalError as error:
+            raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
+        except self.psycopg.Error as error:
+            raise GalleryError(f"{self.url}: {_first_line(error)}") from None
+
+
+def _first_line(error: Exception) -> str:
+    """What the server says; of a failed connection only the reason, since the rest repeats the address."""
+    primary = getattr(getattr(error, "diag", None), "message_primary", None)
+    text = str(primary or str(error).partition("\n")[0].rpartition(": ")[2] or type(error).__name__)
+    return " ".join(text.split())[:200]

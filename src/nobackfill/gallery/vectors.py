@@ -1,0 +1,34 @@
+"""Vectors as galleries hold them: float32 of unit norm."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.stores.base import Floats, Store
+
+
+def unit_rows(vectors: ArrayLike, dim: int, what: str) -> Floats:
+    """Vectors [n, dim] as float32 of unit norm; raises `GalleryError` naming the first row that is not usable."""
+    array = np.asarray(vectors)
+    if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind != "f":
+        raise GalleryError(f"{what}: expected floats [n, {dim}], found {array.dtype} {list(array.shape)}")
+    rows = array.astype(np.float32)
+    norms = np.linalg.norm(rows, axis=1)
+    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
+    if len(bad):
+        count = f"{len(bad)} rows are" if len(bad) > 1 else "1 row is"
+        raise GalleryError(f"{what}: {count} zero or not finite (first: row {bad[0]})")
+    rows /= norms[:, None]
+    return rows
+
+
+def vectors_of(store: Store, ids: list[str], generation: int) -> tuple[list[str], Floats]:
+    """Those of these items whose vectors are of this generation, in the order asked for; float32 [n, dim]."""
+    held: dict[str, Floats] = {}
+    for items in store.fetch(ids):
+        if items.generation == generation:
+            held.update(zip(items.ids, items.vectors, strict=True))
+    known = [name for name in ids if name in held]
+    return known, np.stack([held[name] for name in known]) if known else np.empty((0, 0), np.float32)

@@ -1,0 +1,67 @@
+"""URLs of stores."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.gallery.galleries import (
+    FIRST,
+    OLD,
+    fresh,
+)
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery import Gallery, open_store
+from nobackfill.gallery.stores.address import Address, without_credentials
+
+
+def test_urls() -> None:
+    assert (
+        without_credentials("postgresql://me:secret@host:5432/db?password=x#items") == "postgresql://host:5432/db#items"
+    )
+    for password in ("pa#ss", "pa?ss", "pa/ss", "p@ss"):  # not encoded: where it ends, nobody knows
+        assert without_credentials(f"postgresql://me:{password}@host/db#items") == "postgresql://…"
+    assert without_credentials("postgresql://me:x@host/db?password=a@b#items") == "postgresql://…"
+    assert without_credentials("qdrant+https://:key@host:6333#photos") == "qdrant+https://host:6333#photos"
+    assert without_credentials("faiss:a@b") == "faiss:a@b"
+    assert without_credentials("mysql:me:secret@host") == "mysql:host"
+    with pytest.raises(GalleryError, match="expected faiss:DIR") as caught:
+        open_store("mysql://me:secret@host/db")
+    assert "secret" not in str(caught.value)
+    assert json.loads(FIRST.model_dump_json())["dim"] == OLD
+
+
+def test_one_grammar_for_all_stores() -> None:
+    address = Address.parse("qdrant:some/dir#photos")
+    assert (address.scheme, address.location, address.name) == ("qdrant", "some/dir", "photos")
+    address = Address.parse("postgresql://me:secret@host/db#items")
+    assert (address.server, address.name) == ("postgresql://me:secret@host/db", "items")
+    assert "secret" not in repr(address)
+    with pytest.raises(GalleryError, match="expected faiss:DIR without a '#'"):
+        open_store("faiss:dir#name")
+    for url in ("postgresql://host/db", "postgresql:db#items", "qdrant+http://host", "faiss:", "faiss"):
+        with pytest.raises(GalleryError, match="expected "):
+            open_store(url)
+
+
+def test_options_are_those_of_the_store() -> None:
+    with pytest.raises(GalleryError, match="option index='tree': expected flat, hnsw or ivfpq"):
+        open_store("faiss:dir", index="tree")
+    with pytest.raises(GalleryError, match="option 'halfvec': faiss:DIR does not have it; its options: index"):
+        open_store("faiss:dir", halfvec="true")
+
+
+def test_two_collections_in_one_local_folder(tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_client")
+    for name in ("one", "two"):
+        store = open_store(f"qdrant:{tmp_path / 'dir'}#{name}")
+        fresh(store)
+        store.close()
+    store = open_store(f"qdrant:{tmp_path / 'dir'}#two")
+    assert Gallery.open(store).verify() == []
+    assert [path.name for path in tmp_path.iterdir()] == ["dir"]
+    store.close()
+    with pytest.raises(GalleryError, match="exists"):
+        fresh(open_store(f"qdrant:{tmp_path / 'dir'}#one"))

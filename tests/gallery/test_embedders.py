@@ -1,0 +1,120 @@
+"""Embedders: items in, vectors or an error for each item out."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.gallery.galleries import COUNT, FIRST, IDS, NEW_VECTORS, OLD_VECTORS, SECOND, fresh
+
+import nobackfill
+from nobackfill.errors import GalleryError
+from nobackfill.gallery import ArrayEmbedder, Embedded, FunctionEmbedder, Gallery, Generation, RunFolderEmbedder
+from nobackfill.gallery.stores.registry import open_store
+
+
+def test_an_upgrade_and_a_backfill_by_an_array(tmp_path: Path) -> None:
+    gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    embedder = ArrayEmbedder(IDS[:50], NEW_VECTORS, SECOND.fingerprint)
+    added = gallery.upgrade(SECOND, embedder)
+    assert added.scales[FIRST.fingerprint] == pytest.approx(np.linalg.norm(NEW_VECTORS[:50, :6], axis=1).mean())
+    assert added.curve is not None  # the items have labels
+    assert added.curve.fractions == (0, 0.25, 0.5, 0.75, 1)
+    assert added.curve.queries == 50
+    job = gallery.backfill(embedder)
+    assert job.errors == dict.fromkeys(IDS[50:], "not among the ids")
+    assert gallery.status().items == (COUNT - 50, 50)
+    assert gallery.status().fraction == pytest.approx(50 / COUNT)
+
+
+def test_the_curve_of_an_upgrade_is_that_of_its_sample(tmp_path: Path) -> None:
+    from nobackfill.evaluation import backfilling_curve
+
+    gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    curve = gallery.upgrade(SECOND, ArrayEmbedder(IDS, NEW_VECTORS, SECOND.fingerprint)).curve
+    labels = np.arange(COUNT) % 7
+    wanted = backfilling_curve(
+        NEW_VECTORS, OLD_VECTORS, NEW_VECTORS, labels, labels, exclude_self=True, fractions=(0.0, 0.25, 0.5, 0.75, 1.0)
+    )
+    assert curve is not None
+    assert curve.top1 == wanted.scores["top1"]
+    assert curve.mean_ap == wanted.scores["mean_ap"]
+
+
+def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
+    gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    with pytest.raises(GalleryError, match="the embedder is of a model of fingerprint aaaaaaaaaaaa…, expected bbbb"):
+        gallery.upgrade(SECOND, ArrayEmbedder(IDS, OLD_VECTORS, FIRST.fingerprint))
+    with pytest.raises(GalleryError, match=r"none of 60 sampled items could be embedded by second \(.*: not among the"):
+        gallery.upgrade(SECOND, ArrayEmbedder(["other"], NEW_VECTORS[:1], SECOND.fingerprint))
+    with pytest.raises(GalleryError, match="expected 60 vectors for as many items, found 1"):
+        gallery.upgrade(SECOND, lambda ids: NEW_VECTORS[:1])
+    with pytest.raises(GalleryError, match="a function does not say which model it is of"):
+        gallery.backfill(lambda ids: NEW_VECTORS)
+    plain = Generation(name="plain", dim=9, fingerprint="p", compatible_with=(FIRST.fingerprint,))
+    bare = Gallery.create(f"faiss:{tmp_path / 'bare'}", FIRST, [(IDS, OLD_VECTORS, [{} for _ in IDS])])
+    with pytest.raises(GalleryError, match="calibrate: needs items with labels"):
+        bare.upgrade(plain, lambda ids: NEW_VECTORS, calibrate=True)
+    assert len(bare.manifest.generations) == 1
+
+
+def test_a_stream_that_ends_early_is_refused(tmp_path: Path) -> None:
+    gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    gallery.add_generation(SECOND, NEW_VECTORS)
+
+    class Short(FunctionEmbedder):
+        def embed(self, batches):  # type: ignore[no-untyped-def]
+            yield Embedded(next(iter(batches)), NEW_VECTORS[:10])
+
+    short = Short(lambda ids: [], SECOND.fingerprint)
+    with pytest.raises(GalleryError, match="the embedder ended after 1 of 6 batches"):
+        gallery.backfill(short, batch_size=10, order="oldest")
+    assert gallery.status().items == (50, 10)
+
+
+def test_a_run_folder_embeds_by_id(runs: dict[str, Path]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
+    embedder = RunFolderEmbedder(runs["bt2"], pixels, list("abcde"))
+    assert embedder.generation.fingerprint == embedder.fingerprint
+    first, none = embedder.embed([["d", "x", "a"], ["y"]])
+    assert (list(first.ids), dict(first.errors)) == (["d", "a"], {"x": "not in the data"})
+    np.testing.assert_allclose(
+        np.asarray(first.vectors, np.float32), nobackfill.load(runs["bt2"]).encode(pixels[[3, 0]]), atol=1e-5
+    )
+    assert (list(none.ids), dict(none.errors)) == ([], {"y": "not in the data"})
+
+
+WITHOUT_MODELS = """
+import sys
+import numpy as np
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "sklearn", "accelerate"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import nobackfill.gallery
+from nobackfill.gallery import ArrayEmbedder, Gallery, Generation
+
+random = np.random.default_rng(0)
+ids, old, new = [str(n) for n in range(40)], random.standard_normal((40, 4)), random.standard_normal((40, 6))
+gallery = Gallery.create("faiss:g", Generation.named("v1", 4), [(ids, old, [{} for _ in ids])])
+embed = ArrayEmbedder(ids, new, "name:v2")
+gallery.upgrade(Generation.named("v2", 6, gallery.manifest.generations), embed)
+gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", budget=0.25)
+gallery.backfill(embed)
+hits = gallery.search(new[3:4], 1, "name:v2")[0]
+print(hits[0].id, gallery.verify(), gallery.status().items)
+"""
+
+
+def test_vectors_need_no_library_of_models(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_MODELS], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "3 [] (0, 40)"
