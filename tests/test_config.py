@@ -71,7 +71,7 @@ def test_overrides(tmp_path: Path, override: str, key: str, value: object) -> No
         ("data.classes=all", r"key 'data.classes': .*found 'all'"),
         ("data.classes=[-1]", r"key 'data.classes"),
         ("optimizer.lr=.nan", "key 'optimizer.lr': .*finite"),
-        ("schedule.name=step", r"key 'schedule.name': .*'cosine' or 'constant', found 'step'"),
+        ("schedule.name=step", r"key 'schedule.name': .*'linear' or 'one_cycle', found 'step'"),
         ("epochs", "expected key=value"),
         (".a=1", "expected key=value"),
         ("method.x=1", "'method' is a value, not a section"),

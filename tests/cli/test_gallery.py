@@ -15,7 +15,7 @@ from tests.conftest import tiny_config
 
 import nobackfill
 from nobackfill.cli.app import run
-from nobackfill.data import load_split
+from nobackfill.data import ImageSamples, load_split
 from nobackfill.training import train
 
 
@@ -24,6 +24,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Digits as files, in the folders of their classes."""
     monkeypatch.chdir(tmp_path)
     digits = load_split(tiny_config("independent").data, "test")
+    assert isinstance(digits, ImageSamples)
     paths = []
     for number in range(60):
         folder = Path("photos", "val", str(digits.labels[number]))

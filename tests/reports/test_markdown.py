@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from nobackfill.cli.app import run
-from nobackfill.data import ImageSet
+from nobackfill.data import ImageSamples
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.reports.figures import row, to_json
@@ -30,7 +30,7 @@ def scenario() -> tuple[dict[str, Any], Judgements]:
     labels = np.repeat(np.arange(6), 30)
     centres = random.normal(size=(6, 8))
     pixels = random.integers(0, 256, (180, 8, 8, 3), np.uint8)
-    judgements, rows = Judgements(ImageSet(pixels, labels, tuple("abcdef"), "made"), ["old", "new"]), []
+    judgements, rows = Judgements(ImageSamples(pixels, labels, tuple("abcdef"), "made"), ["old", "new"]), []
     for seed in (0, 1):
 
         def vectors(quality: float) -> Any:

@@ -90,13 +90,13 @@ def test_a_batch_in_parts_equals_the_whole(tmp_path: Path, runs: dict[str, Path]
 def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(
     tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nobackfill.training import keeping
+    from nobackfill.training import checkpointer
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", float("inf"))
+    monkeypatch.setattr(checkpointer, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "FRACTION", float("inf"))
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr("nobackfill.training.loop.run_summary", fail)
         train(tiny_config("independent"), tmp_path / "run")

@@ -15,7 +15,7 @@ from nobackfill.errors import ConfigError
 from nobackfill.gallery import Embedded, Generation
 
 if TYPE_CHECKING:
-    from nobackfill.data import ImageSet
+    from nobackfill.data import Samples
     from nobackfill.models import Encoder
 
 BATCH = 4096
@@ -25,14 +25,13 @@ BATCH = 4096
 class Images:
     """The images of a data set as gallery items: an id is the file, or the place in an array."""
 
-    images: ImageSet
+    images: Samples
     workers: int
 
     @property
     def ids(self) -> list[str]:
         """One for each image."""
-        held = self.images.images
-        return [str(place) if isinstance(held, np.ndarray) else str(held[place]) for place in range(len(self.images))]
+        return list(self.images.ids)
 
     def payloads(self) -> list[dict[str, Any]]:
         """Label and class name."""
@@ -95,7 +94,7 @@ class ImageEmbedder:
 
     def _samples(self, ids: list[str]) -> Any:
         chosen = np.array([self.place_of[name] for name in ids], np.int64)
-        return self.items.images.take(chosen).samples(self.encoder.spec.modality)
+        return self.items.images.take(chosen).inputs(self.encoder.spec.modality)
 
     def _embedded(self, ids: list[str], known: list[str], made: Any) -> Embedded:
         sound, vectors, faults = made

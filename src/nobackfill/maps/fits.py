@@ -141,13 +141,13 @@ def _ridge(task: Task) -> Iterator[Candidate]:
 
 
 def _mlp(task: Task) -> Iterator[Candidate]:
-    start = map_encoder("map", task.ridge, task.prefix)
+    start = map_encoder("mlp", task.ridge, task.prefix)
     backbone, model = f"vectors/linear+{task.settings.hidden}", {"embedding_dim": task.prefix.dim}
     yield _trained(task, "mlp", start, backbone, model, task.label_loss({}))
 
 
 def _infonce(task: Task) -> Iterator[Candidate]:
-    start = map_encoder("map", task.ridge, task.prefix)
+    start = map_encoder("infonce", task.ridge, task.prefix)
     loss = {"old": 0.0, "contrast": 1.0}
     yield _trained(task, "infonce", start, "vectors/linear", {"embedding_dim": task.prefix.dim}, loss)
 

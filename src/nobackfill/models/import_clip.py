@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nobackfill.data.imageset import Modality
+from nobackfill.config import Modality
 from nobackfill.errors import ConfigError
 from nobackfill.models.clip import read_image_preprocessing, read_tokenizer, read_tower
 from nobackfill.models.encoder import Encoder

@@ -15,10 +15,10 @@ from nobackfill.config import explain
 from nobackfill.errors import RunError
 from nobackfill.files import whole_file, write_text
 from nobackfill.models.encoder import Encoder
+from nobackfill.models.kinds import ENCODERS
 from nobackfill.models.network import build_network
 from nobackfill.models.spec import EmbeddingSpec, fingerprint
 from nobackfill.models.text import TextEncoder
-from nobackfill.models.vectors import VectorEncoder
 
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
 
@@ -90,11 +90,9 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
     network.load_state_dict(weights)
-    encoder = Encoder(network, spec)
-    if spec.modality == "text":
-        encoder = TextEncoder(network, spec, _read_text(path.parent / TOKENIZER))
-    if spec.modality == "vector":
-        encoder = VectorEncoder(network, spec)
+    kind = ENCODERS[spec.modality]
+    more = [_read_text(path.parent / TOKENIZER)] if issubclass(kind, TextEncoder) else []
+    encoder = kind(network, spec, *more)
     return encoder.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from nobackfill.data.imageset import Modality
+from nobackfill.config import Modality
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.models.network import Architecture
 
@@ -53,9 +53,7 @@ class EmbeddingSpec(BaseModel):
     @property
     def modality(self) -> Modality:
         """What the encoder takes."""
-        if isinstance(self.preprocessing, VectorPreprocessing):
-            return "vector"
-        return "text" if isinstance(self.preprocessing, TextPreprocessing) else "image"
+        return self.preprocessing.modality
 
     def answers(self, other: EmbeddingSpec) -> bool:
         """Whether vectors of `other` are comparable: the same generation, or one of the prefixes."""

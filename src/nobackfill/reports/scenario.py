@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT
-from nobackfill.data import ImageSet
+from nobackfill.data import Samples
 from nobackfill.evaluation import Curve, Ranking, RetrievalMetrics, Upgrade, backfilling_curve, judge, rank
 from nobackfill.reports.examples import Items, flip_examples
 from nobackfill.reports.figures import SCORES
@@ -25,7 +25,7 @@ class Judgements:
     `add` is called for each search, seed by seed, generation by generation, older galleries first.
     """
 
-    test: ImageSet
+    test: Samples
     generations: list[str]
     cells: dict[tuple[int, str, str, str], RetrievalMetrics] = field(default_factory=dict)
     curves: dict[Step, list[Curve]] = field(default_factory=dict)

@@ -1,0 +1,62 @@
+"""Scenarios: generations, oldest first, and their runs by method."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+from pydantic import Field
+
+from nobackfill.config.evaluation import INDEPENDENT, Name
+from nobackfill.config.reading import parse_as, read_tree
+from nobackfill.config.section import Positive, Section
+
+
+class ScenarioRun(Section):
+    """A run of a scenario: its config with changes, each `key=value` as for `--set`; a bare path is a config as is."""
+
+    config: Path
+    set: list[str] = Field(default_factory=list)
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _path(cls, value: Any) -> Any:
+        return {"config": value} if isinstance(value, str | Path) else value
+
+
+class ScenarioConfig(Section):
+    """A lineage: for each generation, oldest first, a run by method. Made by `load_scenario`."""
+
+    generations: dict[Name, dict[Name, ScenarioRun]]
+    """Each has `independent`; the first has nothing else; all later ones have the same methods."""
+    set: list[str] = Field(default_factory=list)
+    """Changes to every run."""
+    seeds: Positive = 3
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ScenarioConfig:
+        first, *later = self.generations.values() or [{}]
+        if not later:
+            raise ValueError("expected at least two generations")
+        if set(first) != {INDEPENDENT}:
+            raise ValueError(f"the first generation has one model, {INDEPENDENT!r}")
+        for name, methods in list(self.generations.items())[1:]:
+            if INDEPENDENT not in methods or set(methods) != set(later[0]):
+                raise ValueError(f"generation {name!r}: expected {INDEPENDENT!r} and the methods of the others")
+        return self
+
+
+def load_scenario(path: str | Path, overrides: list[str] | None = None) -> ScenarioConfig:
+    """Read a scenario; the paths of its run configs are relative to its own folder. Raises `ConfigError`."""
+    scenario = parse_as(ScenarioConfig, read_tree(path, overrides), str(path))
+    folder = Path(path).parent
+    generations = {
+        # The independent model first: it is the upper bound, and a teacher of others.
+        name: {
+            method: methods[method].model_copy(update={"config": folder / methods[method].config})
+            for method in sorted(methods, key=lambda method: method != INDEPENDENT)
+        }
+        for name, methods in scenario.generations.items()
+    }
+    return scenario.model_copy(update={"generations": generations})
