@@ -39,7 +39,7 @@ def sample(seed: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], Batch]:
 
     f = torch.nn.functional.normalize(normal(N, D))
     output = {
-        "self": f, "logits": normal(N, CLASSES), "compatible": 1.7 * normal(N, OLD), "embedding": f,
+        "new": f, "logits": normal(N, CLASSES), "compatible": 1.7 * normal(N, OLD), "embedding": f,
     }  # fmt: skip
     labels = torch.randint(0, CLASSES, (N,), generator=generator)
     return output, Batch(labels, normal(N, OLD), normal(N, D), normal(CLASSES, OLD))
@@ -82,7 +82,7 @@ def test_bt2__equals_a_loop(dtype: torch.dtype, scale: float) -> None:
     for i in range(N):
         label, b = int(batch.labels[i]), output["compatible"][i]
         expected["labels"] += cross_entropy_of_one(output["logits"][i], label) / N
-        expected["independent"] += 1 * (1 - cosine(output["self"][i], batch.independent[i])) / N
+        expected["independent"] += 1 * (1 - cosine(output["new"][i], batch.independent[i])) / N
         old_logits = torch.stack([scale * (b / b.norm() @ w) for w in batch.prototypes])
         expected["prototypes"] += 10 * cross_entropy_of_one(old_logits, label) / N
         expected["old"] += 5 * (1 - cosine(b, batch.old[i])) / N

@@ -184,9 +184,9 @@ def test_the_lineage_is_in_the_spec(runs: dict[str, Path]) -> None:
     for name in ("bct", "bt2"):
         (prefix,) = specs[name].prefixes
         assert (prefix.generation, prefix.dim) == (specs["old"].generation, 4)
-        assert specs[name].answers(specs["old"])
-        assert specs[name].answers(specs[name])
-        assert not specs[name].answers(specs["new"])
-    assert not specs["new"].answers(specs["old"])
+        assert specs[name].compatible_with(specs["old"])
+        assert specs[name].compatible_with(specs[name])
+        assert not specs[name].compatible_with(specs["new"])
+    assert not specs["new"].compatible_with(specs["old"])
     third = specs["bt2"].as_prefixes()
     assert [prefix.generation for prefix in third] == [specs["bt2"].generation, specs["old"].generation]

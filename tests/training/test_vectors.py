@@ -122,7 +122,7 @@ def test_the_frozen_head_learns_o_and_b_and_leaves_p_alone() -> None:
     torch.testing.assert_close(matrix(head.basis.B) @ matrix(head.basis.B).T, torch.eye(4), atol=1e-5, rtol=0)
     f = normalize(features)
     output = head(features)
-    torch.testing.assert_close(output["self"], f)
+    torch.testing.assert_close(output["new"], f)
     own = output["extra"] @ output["extra"].T + 4 * f @ f.T
     torch.testing.assert_close(output["embedding"] @ output["embedding"].T, own, atol=1e-5, rtol=1e-5)
     folded = head(features)["embedding"].detach()

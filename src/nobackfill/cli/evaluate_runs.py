@@ -48,7 +48,7 @@ def evaluate_runs(
     new, upgrades = names[-1], []
     if len(names) == 1:
         print_rows(rows, ["self-test"])
-    elif any(spec.answers(specs[-1]) for spec in specs[:-1]):
+    elif any(spec.compatible_with(specs[-1]) for spec in specs[:-1]):
         print_rows(rows, _titles(cells))
         typer.echo("The gallery's model is the newer one: no upgrade to judge.")
     else:
@@ -61,7 +61,7 @@ def evaluate_runs(
             curve = backfilling_curve(vectors[new], vectors[old], vectors[new], labels, labels, exclude_self=True)
             upgrade = judge([judged], [curve], labels, images.class_names)
             print_upgrade(upgrade, old, new)
-            if not specs[-1].answers(encoders[old].spec):
+            if not specs[-1].compatible_with(encoders[old].spec):
                 typer.echo(f"{new} was not trained against {old}: expect chance where they meet.")
             pairs = (vectors[old], vectors[old]), (vectors[new], vectors[old])
             shown = Items.of(images)

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.cache import Arrays, cached, file_marks
+from nobackfill.cache import Arrays, cached, file_stamps
 from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
 from nobackfill.data.preprocessing import open_image, to_rgb
 from nobackfill.data.samples import ImageSamples
@@ -59,7 +59,7 @@ def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSamples:
 
 
 def _from_parquet(parts: list[Path]) -> ImageSamples:
-    arrays = cached("decoded", {"layout": "parquet", "files": file_marks(parts)}, lambda: _decode_parquet(parts))
+    arrays = cached("decoded", {"layout": "parquet", "files": file_stamps(parts)}, lambda: _decode_parquet(parts))
     return ImageSamples(arrays["images"], arrays["labels"], tuple(arrays["names"].tolist()), str(parts[0].parent))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from nobackfill.cache import file_marks
+from nobackfill.cache import file_stamps
 from nobackfill.config import Modality
 from nobackfill.errors import DataError
 
@@ -112,7 +112,7 @@ class ImageSamples:
         _require("image", modality, self.origin)
         if isinstance(self.images, np.ndarray):
             return _array_digest(self.images)
-        return _list_digest(file_marks([Path(str(path)) for path in self.images]))
+        return _list_digest(file_stamps([Path(str(path)) for path in self.images]))
 
     def vectors_of(self, teacher: str) -> None:
         """None come with images."""

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
-from nobackfill.files import whole_file, write_text
+from nobackfill.files import atomic_file, write_text
 from nobackfill.gallery.faiss_view import (
     Index,
     Segment,
@@ -69,7 +69,7 @@ class FaissStore:
         if data is None:
             path.unlink(missing_ok=True)
             return
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_bytes(data)
 
     def create(self) -> None:  # noqa: D102
@@ -275,7 +275,7 @@ def _write_table(path: Path, columns: dict[str, Any]) -> None:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         # Vectors do not compress, and random ones read back fastest plain.
         pq.write_table(pa.table(columns), temporary, compression="none", use_dictionary=False)
 
@@ -295,5 +295,5 @@ def _write_index(path: Path, vectors: Floats, kind: Index) -> None:
         index.nprobe = max(1, lists // 8)
         index.train(vectors[np.random.default_rng(0).permutation(count)[: 256 * lists]])
     index.add(vectors)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         faiss.write_index(index, str(temporary))

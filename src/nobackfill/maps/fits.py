@@ -26,7 +26,7 @@ from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import LinearMap, procrustes, ridge
 from nobackfill.maps.moments import Moments
 from nobackfill.maps.pairs import Integers
-from nobackfill.models import Encoder, Prefix, load
+from nobackfill.models import Encoder, OlderSpace, load
 from nobackfill.training import train
 
 Direction = Literal["to-old", "to-new"]
@@ -76,7 +76,7 @@ class Task:
     x: Floats
     y: Floats
     labels: Integers | None
-    prefix: Prefix
+    prefix: OlderSpace
     folder: Path
     settings: Settings
 

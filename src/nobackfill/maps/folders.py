@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from nobackfill.data.preprocessing import VectorPreprocessing
-from nobackfill.files import whole_folder, write_text
+from nobackfill.files import atomic_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap
-from nobackfill.models import Encoder, Network, Prefix, build_backbone, runfolder
+from nobackfill.models import Encoder, Network, OlderSpace, build_backbone, runfolder
 from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import FrozenBasisHead, Head, UnitHead
 
 
-def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> Encoder:
+def map_encoder(method: str, found: LinearMap, prefix: OlderSpace) -> Encoder:
     """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
     out_dim, in_dim = found.weight.shape
     tensors = {"linear.weight": _float(found.weight), "linear.bias": _float(found.bias)}
     return _encoder(method, "vectors/linear", UnitHead(out_dim), in_dim, tensors, {}, prefix)
 
 
-def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidden: int = 0) -> Encoder:
+def basis_encoder(method: str, found: Basis, scale: float, prefix: OlderSpace, hidden: int = 0) -> Encoder:
     """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o."""
     dim, old_dim, extra_dim = len(found.P), len(found.B), len(found.A)
     tensors = {"basis.P.weight": _float(found.P), "basis.B.weight": _float(found.B)}
@@ -43,7 +43,7 @@ def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidde
 
 def save_encoder(encoder: Encoder, folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write a run folder, whole or not at all."""
-    with whole_folder(folder) as working:
+    with atomic_folder(folder) as working:
         runfolder.save(encoder, working)
         write_text(working / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
 
@@ -55,7 +55,7 @@ def _encoder(
     in_dim: int,
     backbone_tensors: Mapping[str, Tensor],
     head_tensors: Mapping[str, Tensor],
-    prefix: Prefix,
+    prefix: OlderSpace,
 ) -> Encoder:
     head.fold()
     options = {"in_features": in_dim}

@@ -5,7 +5,7 @@ from nobackfill.models.encoder import Encoder
 from nobackfill.models.heads import HEADS, BasisTransform, BasisTransformHead, Head, PlainHead
 from nobackfill.models.network import Architecture, Network
 from nobackfill.models.runfolder import load, save
-from nobackfill.models.spec import EmbeddingSpec, Prefix
+from nobackfill.models.spec import EmbeddingSpec, OlderSpace
 
 __all__ = [
     "HEADS",
@@ -16,8 +16,8 @@ __all__ = [
     "Encoder",
     "Head",
     "Network",
+    "OlderSpace",
     "PlainHead",
-    "Prefix",
     "build_backbone",
     "load",
     "save",

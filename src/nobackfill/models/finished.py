@@ -5,11 +5,11 @@ from __future__ import annotations
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.kinds import ENCODERS
 from nobackfill.models.network import Network
-from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, Prefix, fingerprint
+from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, OlderSpace, fingerprint
 
 
 def finished_encoder(
-    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[Prefix, ...] = ()
+    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[OlderSpace, ...] = ()
 ) -> Encoder:
     """Wrap a trained network: fold its head, fingerprint it, name the generation."""
     return ENCODERS[preprocessing.modality](network, finished_spec(network, method, preprocessing, prefixes))
@@ -19,7 +19,7 @@ def finished_spec(
     network: Network,
     method: str,
     preprocessing: AnyPreprocessing,
-    prefixes: tuple[Prefix, ...] = (),
+    prefixes: tuple[OlderSpace, ...] = (),
 ) -> EmbeddingSpec:
     """The spec of a trained network, whose head this folds."""
     network.head.fold()

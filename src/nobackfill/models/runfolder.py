@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nobackfill.config import explain
 from nobackfill.errors import RunError
-from nobackfill.files import whole_file, write_text
+from nobackfill.files import atomic_file, write_text
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.kinds import ENCODERS
 from nobackfill.models.network import build_network
@@ -106,7 +106,7 @@ def _read_text(path: Path) -> str:
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors as safetensors; raises `RunError` where the disk does not take them."""
     try:
-        with whole_file(path) as temporary:  # safetensors alone would let nobody else read the file
+        with atomic_file(path) as temporary:  # safetensors alone would let nobody else read the file
             save_file(dict(tensors), temporary)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: cannot be written: {error}") from error

@@ -16,8 +16,8 @@ from nobackfill.models.network import Architecture
 AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 
 
-class Prefix(BaseModel):
-    """An older generation whose vectors the first `dim` values of an embedding answer."""
+class OlderSpace(BaseModel):
+    """An older generation with whose vectors the first `dim` values of an embedding are compatible."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     generation: str
@@ -25,9 +25,9 @@ class Prefix(BaseModel):
     fingerprint: str
 
 
-def named_prefix(name: str, dim: int) -> Prefix:
+def named_prefix(name: str, dim: int) -> OlderSpace:
     """A model that is known by its name only, since all there is of it are vectors; the name is its fingerprint."""
-    return Prefix(generation=name, dim=dim, fingerprint=f"name:{name}")
+    return OlderSpace(generation=name, dim=dim, fingerprint=f"name:{name}")
 
 
 class EmbeddingSpec(BaseModel):
@@ -45,7 +45,7 @@ class EmbeddingSpec(BaseModel):
     generation: str
     dim: int = Field(gt=0)
     norm: float = Field(gt=0)
-    prefixes: tuple[Prefix, ...] = ()
+    prefixes: tuple[OlderSpace, ...] = ()
     fingerprint: str
     architecture: Architecture
     preprocessing: AnyPreprocessing
@@ -55,13 +55,13 @@ class EmbeddingSpec(BaseModel):
         """What the encoder takes."""
         return self.preprocessing.modality
 
-    def answers(self, other: EmbeddingSpec) -> bool:
-        """Whether vectors of `other` are comparable: the same generation, or one of the prefixes."""
+    def compatible_with(self, other: EmbeddingSpec) -> bool:
+        """Whether vectors of `other` can be searched: of the same generation, or of one of the prefixes."""
         return other.fingerprint in {self.fingerprint, *(prefix.fingerprint for prefix in self.prefixes)}
 
-    def as_prefixes(self) -> tuple[Prefix, ...]:
+    def as_prefixes(self) -> tuple[OlderSpace, ...]:
         """The prefixes of a generation trained to be compatible with this one."""
-        return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
+        return (OlderSpace(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
 
 
 def fingerprint(architecture: Architecture, preprocessing: AnyPreprocessing, weights: Mapping[str, Tensor]) -> str:

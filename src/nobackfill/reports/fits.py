@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.maps import Fitted, Pairs
 from nobackfill.maps.judging import Line
 from nobackfill.reports.figures import to_json
@@ -70,6 +70,6 @@ def draw_trade(found: Fitted, path: Path) -> bool:
     axes.set_xlabel("values of a new vector, d + k")
     axes.set_ylabel("mAP %" if labelled else "of a full backfill's ten %")
     axes.legend(fontsize=8)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return True

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nobackfill.config import INDEPENDENT
 from nobackfill.evaluation import Spread, average_compatibility, average_score, self_accuracy_loss, update_gain
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.reports.figures import SCORES
 
 MATRIX_CELLS = 10  # side by side in the picture
@@ -154,7 +154,7 @@ def draw_matrices(rows: Sequence[Row], generations: Sequence[str], path: Path, s
             text = f"{spread.text(100).replace(' ± ', chr(10) + '± ')}\n{note}"
             colour = "white" if abs(change) > 0.6 * reach else "black"
             axes.text(column, line, text, ha="center", va="center", fontsize=9, color=colour)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 

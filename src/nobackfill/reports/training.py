@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 
 Line = dict[str, float]
 NOT_LOSSES = ("epoch", "lr", "images_per_second", "memory_mb")
@@ -66,7 +66,7 @@ def draw_learning(training: Mapping[str, Sequence[Line]], generation: str, path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, ncols=2, fontsize=9)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return True
 
@@ -101,6 +101,6 @@ def draw_history(run: Path) -> Path | None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     path = run / "training.png"
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path

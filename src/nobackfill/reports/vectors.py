@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.data import Samples
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.models import EmbeddingSpec
 
 Write = Callable[[BinaryIO, NDArray[np.float32], Samples, EmbeddingSpec], None]
@@ -18,7 +18,7 @@ Write = Callable[[BinaryIO, NDArray[np.float32], Samples, EmbeddingSpec], None]
 
 def write_vectors(path: Path, vectors: NDArray[np.float32], images: Samples, spec: EmbeddingSpec) -> None:
     """Write vectors [n, dim] of these images to a .npy or .parquet file, whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         WRITERS[path.suffix](file, vectors, images, spec)
 
 

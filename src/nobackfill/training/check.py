@@ -107,11 +107,11 @@ def _sizes(plan: RunPlan) -> tuple[int | None, int]:
 
 
 def _random_batch(old_dim: int, output: dict[str, torch.Tensor], classes: int) -> Batch:
-    count = len(output["self"])
+    count = len(output["new"])
     old = normalize(torch.randn(count, old_dim)) if old_dim else None
     return Batch(
         labels=torch.randint(classes, (count,)),
         old=old,
-        independent=normalize(torch.randn_like(output["self"])),
+        independent=normalize(torch.randn_like(output["new"])),
         prototypes=0.5 * normalize(torch.randn(classes, old_dim)) if old_dim else None,
     )

@@ -11,7 +11,7 @@ from nobackfill.config import RunConfig
 from nobackfill.data import DataSummary, summarise
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
-from nobackfill.models import EmbeddingSpec, Prefix
+from nobackfill.models import EmbeddingSpec, OlderSpace
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
 from nobackfill.training.resolving import resolve, teacher_keys
@@ -38,7 +38,7 @@ class RunPlan:
     teachers: Mapping[str, EmbeddingSpec]
     digests: Mapping[str, str]
     old_dim: int
-    prefixes: tuple[Prefix, ...]
+    prefixes: tuple[OlderSpace, ...]
 
 
 def make_plan(config: RunConfig) -> RunPlan:
