@@ -184,14 +184,14 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"schedule__warmup_epochs": 1},
         r"'schedule.warmup_epochs': 1 leaves nothing of 1 epochs",
     ),
-    "root": ("independent", {"data__name": "folder"}, r"data.root is missing"),
+    "root": ("independent", {"data__name": "folder"}, r"missing key 'data.root'"),
     "image size": (
         "independent",
         {"model__backbone": "reference/alexnet"},
         "key 'model.backbone': 'reference/alexnet' does not take images of 8×8",
     ),
     "smoothing": ("independent", {"loss__label_smoothing": 2}, "'loss.label_smoothing': expected a value of at most 1"),
-    "backbone": ("independent", {"model__backbone": "smallnet3"}, "unknown name 'smallnet3'"),
+    "backbone": ("independent", {"model__backbone": "smallnet3"}, "'smallnet3': expected a width of 8 to 512"),
 }
 
 

@@ -17,7 +17,7 @@ from nobackfill.files import atomic_file, write_text
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.kinds import ENCODERS
 from nobackfill.models.network import build_network
-from nobackfill.models.spec import EmbeddingSpec, fingerprint
+from nobackfill.models.spec import EmbeddingSpec, fingerprint, refuse_other_formats
 from nobackfill.models.text import TextEncoder
 
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
@@ -47,8 +47,10 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
     for name in (SPEC, WEIGHTS):
         if not (run / name).is_file():
             raise RunError(f"{run}: not a run folder, {name} is missing in it")
+    content = (run / SPEC).read_bytes()
+    refuse_other_formats(run / SPEC, content)
     try:
-        return EmbeddingSpec.model_validate_json((run / SPEC).read_bytes())
+        return EmbeddingSpec.model_validate_json(content)
     except pydantic.ValidationError as error:
         raise RunError(f"{run / SPEC}: damaged: {explain(error, EmbeddingSpec)}") from error
 

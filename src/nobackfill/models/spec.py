@@ -5,13 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from nobackfill.config import Modality
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
+from nobackfill.errors import RunError
 from nobackfill.models.network import Architecture
+
+FORMAT: Literal[1] = 1
+RELEASES: dict[int, str] = {1: "0.1"}
+"""The last release that reads each format of `embedding.json`; a format that is given up stays here."""
 
 AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 
@@ -34,6 +41,7 @@ class EmbeddingSpec(BaseModel):
     """Contents of `embedding.json`.
 
     Attributes:
+        format: number of the file's format; no part of the fingerprint.
         generation: id of the model that makes these vectors: its method and the start of its fingerprint.
         dim: number of values.
         norm: Euclidean norm of every vector.
@@ -42,6 +50,7 @@ class EmbeddingSpec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = FORMAT
     generation: str
     dim: int = Field(gt=0)
     norm: float = Field(gt=0)
@@ -62,6 +71,26 @@ class EmbeddingSpec(BaseModel):
     def as_prefixes(self) -> tuple[OlderSpace, ...]:
         """The prefixes of a generation trained to be compatible with this one."""
         return (OlderSpace(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
+
+
+def refuse_other_formats(path: Path, content: bytes) -> None:
+    """Raise `RunError` for an `embedding.json` of a format this release does not read.
+
+    What is no JSON object passes: reading it says more.
+    """
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        return
+    number = tree.get("format", FORMAT) if isinstance(tree, dict) else FORMAT
+    if number == FORMAT:
+        return
+    if isinstance(number, int) and number > FORMAT:
+        advice = "written by a newer release of nobackfill; upgrade it"
+    else:
+        release = RELEASES.get(number) if isinstance(number, int) else None
+        advice = f"open it with nobackfill {release}" if release else "open it with the release that wrote it"
+    raise RunError(f"{path}: has format {number!r}, and this release reads format {FORMAT}: {advice}")
 
 
 def fingerprint(architecture: Architecture, preprocessing: AnyPreprocessing, weights: Mapping[str, Tensor]) -> str:
