@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nobackfill.config import DigitsData, parse_data
-from nobackfill.data import ImageSamples, Samples, choose_classes, load_split
+from nobackfill.config import DigitsData, FolderData, VectorData, parse_data
+from nobackfill.data import ImageSamples, Samples, TextSamples, VectorSamples, choose_classes, load_split, summarise
 from nobackfill.errors import ConfigError, DataError
 
 IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
@@ -81,3 +82,75 @@ def test_a_missing_or_superfluous_root_is_named() -> None:
         parse_data({"name": "digits", "root": "x"})
     with pytest.raises(ConfigError, match="missing key 'data.root'"):
         parse_data({"name": "cifar100"})
+
+
+def of_each_kind() -> dict[str, Samples]:
+    labels, names = np.array([0, 1, 0]), ("a", "b")
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    return {
+        "image": ImageSamples(IMAGES, labels, names, "set", captions=("x", "y", "z")),
+        "text": TextSamples(("x", "y", "z"), labels, names, "set"),
+        "vector": VectorSamples(vectors, labels, names, "set", old_vectors=vectors[:, :1]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["image", "text", "vector"])
+def test_every_kind_of_sample_does_what_training_needs(kind: Any) -> None:
+    samples = of_each_kind()[kind]
+    assert list(samples.ids) == ["0", "1", "2"]
+    some = samples.take(np.array([2, 0]))
+    assert (len(some), some.labels.tolist(), some.class_names) == (2, [0, 0], ("a", "b"))
+    inputs, whole = np.asarray(some.inputs(kind)), np.asarray(samples.inputs(kind))
+    np.testing.assert_array_equal(inputs, whole[[2, 0]])
+    assert samples.digest(kind) == of_each_kind()[kind].digest(kind) != some.digest(kind)
+    for modality in {"image", "text", "vector"} - {kind, "text"}:
+        with pytest.raises(DataError, match=f"set: holds {kind}s, but the model takes {modality}s"):
+            samples.inputs(modality)  # type: ignore[arg-type]
+    assert (samples.vectors_of("old") is not None) == (kind == "vector")
+    assert samples.vectors_of("independent") is None
+
+
+def test_captions_are_the_texts_of_images() -> None:
+    images, texts = of_each_kind()["image"].take(np.array([1])), of_each_kind()["text"].take(np.array([1]))
+    assert images.inputs("text") == texts.inputs("text") == ("y",)
+    assert images.digest("text") == texts.digest("text")
+    with pytest.raises(DataError, match="a text model needs a caption for each image"):
+        labelled(0, 1).inputs("text")
+
+
+def test_old_vectors_follow_their_items() -> None:
+    old = of_each_kind()["vector"].take(np.array([2, 1])).vectors_of("old")
+    assert old is not None
+    assert old.tolist() == [[4.0], [2.0]]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "digit"}, "key 'data.name': input should be one of 'digits', .*'vectors', found 'digit'"),
+        ({}, "missing key 'data.name'"),
+        ({"name": "digits", "labels": "y.npy"}, "unknown key 'data.labels': known: augment, classes"),
+        ({"name": "digits", "captions": "c.json"}, "unknown key 'data.captions'"),
+        ({"name": "vectors", "vectors": "x", "old_vectors": "y", "image_size": 8}, "unknown key 'data.image_size'"),
+        ({"name": "vectors", "vectors": "x"}, "missing key 'data.old_vectors'"),
+        ({"name": "folder", "root": "x", "augment": {"flp": 1}}, "unknown key 'data.augment.flp': did you mean 'flip'"),
+    ],
+)
+def test_each_kind_has_its_own_keys(section: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_data(section)
+
+
+def test_what_is_known_before_anything_is_read(tmp_path: Path) -> None:
+    images = summarise(DigitsData(image_size=16))
+    assert (images.count, images.classes, images.preprocessing.input_shape) == (1198, 10, (3, 16, 16))
+    assert summarise(FolderData(root=tmp_path / "gone")).count is None
+    for name, columns in (("new", 5), ("old", 3)):
+        np.save(tmp_path / f"{name}.npy", np.ones((20, columns), np.float32))
+    np.save(tmp_path / "labels.npy", np.arange(20) % 4)
+    np.save(tmp_path / "rows.npy", np.arange(7))
+    files = {"vectors": "new", "old_vectors": "old", "labels": "labels", "rows": "rows"}
+    paths = {key: tmp_path / f"{name}.npy" for key, name in files.items()}
+    vectors = summarise(VectorData.model_validate(paths))
+    assert (vectors.count, vectors.classes, vectors.preprocessing.input_shape) == (7, 4, (5,))
+    assert vectors.old_space == ("old", 3)
