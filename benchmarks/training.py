@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from nobackfill.config import RunConfig, parse_config
-from nobackfill.data.imageset import ImageSet
+from nobackfill.data import ImageSamples
 from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from nobackfill.errors import DataError
 from nobackfill.methods import Batch, method_class
@@ -33,23 +33,23 @@ from nobackfill.training import setup as training_setup
 from nobackfill.training import summary as training_summary
 from nobackfill.training import train
 from nobackfill.training.precision import choose_precision
-from nobackfill.training.setup import resolve
+from nobackfill.training.resolving import resolve
 from nobackfill.training.start import make_optimizer
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 CLASSES = 100
 
 
-def random_images(count: int) -> ImageSet:
+def random_images(count: int) -> ImageSamples:
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
-    return ImageSet(pixels, np.arange(count) % CLASSES, tuple(map(str, range(CLASSES))), "random images")
+    return ImageSamples(pixels, np.arange(count) % CLASSES, tuple(map(str, range(CLASSES))), "random images")
 
 
-def serve(images: ImageSet) -> None:
+def serve(images: ImageSamples) -> None:
     """Let the engine read these images; there is no test split, so nothing is evaluated."""
 
-    def no_test(*_: Any) -> ImageSet:
+    def no_test(*_: Any) -> ImageSamples:
         raise DataError("the benchmark has no test split")
 
     training_setup.load_split = lambda *_: images  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ def bare_step(config: RunConfig, steps: int) -> float:
     return float(np.mean(times[2:]))  # the mean, as the engine's speed is one
 
 
-def research_step(config: RunConfig, images: ImageSet, folder: Path, steps: int) -> float:
+def research_step(config: RunConfig, images: ImageSamples, folder: Path, steps: int) -> float:
     """Seconds a step as the research code makes it: float32 in NCHW, PNG files through PIL, a dict of teacher vectors
     looked up image by image, orthogonal layers by the matrix exponential, the loss read at every step."""
     from PIL import Image

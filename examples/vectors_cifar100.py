@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2.functional import resize
 
-from nobackfill.config import DataConfig
+from nobackfill.config import Cifar100Data
 from nobackfill.data import load_split
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     models = {"old": mobilenet(), "new": efficientnet()}
     for split, count, prefix in (("train", arguments.train, ""), ("test", arguments.test, "test_")):
-        images = load_split(DataConfig(name="cifar100", root=arguments.source), split)
+        images = load_split(Cifar100Data(root=arguments.source), split)
         some = images.take(np.sort(np.random.default_rng(0).permutation(len(images))[:count]))
         np.save(arguments.out / f"{prefix}labels.npy", some.labels)
         for name, (network, mean, std) in models.items():

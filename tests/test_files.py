@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from nobackfill.errors import DataError, RunError
-from nobackfill.files import read_npy, require_new, whole_file, whole_folder, write_text
+from nobackfill.files import atomic_file, atomic_folder, read_npy, require_new, write_text
 
 
 def test_whole_file__appears_only_when_the_block_succeeds(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "a.txt"
-    with pytest.raises(ValueError, match="stop"), whole_file(path) as temporary:
+    with pytest.raises(ValueError, match="stop"), atomic_file(path) as temporary:
         temporary.write_text("half")
         raise ValueError("stop")
     assert list(path.parent.iterdir()) == []
@@ -23,11 +23,11 @@ def test_whole_file__appears_only_when_the_block_succeeds(tmp_path: Path) -> Non
 
 
 def test_whole_folder__appears_only_when_the_block_succeeds(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop"), whole_folder(tmp_path / "run") as working:
+    with pytest.raises(ValueError, match="stop"), atomic_folder(tmp_path / "run") as working:
         (working / "half").touch()
         raise ValueError("stop")
     assert list(tmp_path.iterdir()) == []
-    with whole_folder(tmp_path / "run") as working:
+    with atomic_folder(tmp_path / "run") as working:
         (working / "file").write_text("x")
     assert (tmp_path / "run" / "file").read_text() == "x"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

@@ -29,7 +29,7 @@ def test_the_python_example_runs(
     names: dict[str, object] = {}
     exec(compile(example, "README.md", "exec"), names)
     dims, scores, verdict, gallery = capsys.readouterr().out.splitlines()
-    assert dims.startswith("40 (Prefix(generation='independent-")
+    assert dims.startswith("40 (OlderSpace(generation='independent-")
     assert "dim=32" in dims
     assert all(0.5 < float(score) <= 1 for score in scores.split())
     assert verdict.startswith("ship Difference(mean=0.")

@@ -19,7 +19,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from nobackfill.errors import DataError
-from nobackfill.files import read_npy, whole_folder, write_text
+from nobackfill.files import atomic_folder, read_npy, write_text
 
 Key = Mapping[str, Any]
 Arrays = dict[str, NDArray[Any]]
@@ -27,8 +27,8 @@ Arrays = dict[str, NDArray[Any]]
 
 def cache_folder() -> Path:
     """Where kept arrays live."""
-    given = os.environ.get("NOBACKFILL_CACHE")
-    return Path(given) if given else platformdirs.user_cache_path("nobackfill", appauthor=False)
+    chosen = os.environ.get("NOBACKFILL_CACHE")
+    return Path(chosen) if chosen else platformdirs.user_cache_path("nobackfill", appauthor=False)
 
 
 def cached(kind: str, key: Key, build: Callable[[], Arrays]) -> Arrays:
@@ -53,7 +53,7 @@ def cached(kind: str, key: Key, build: Callable[[], Arrays]) -> Arrays:
             for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a builder that was killed
                 shutil.rmtree(leftover)
             shutil.rmtree(folder, ignore_errors=True)  # damaged
-            with whole_folder(folder) as working:
+            with atomic_folder(folder) as working:
                 for name, array in arrays.items():
                     np.save(working / f"{name}.npy", array)
                 write_text(working / "key.json", json.dumps(key, indent=2) + "\n")
@@ -68,14 +68,14 @@ def is_cached(kind: str, key: Key) -> bool:
     return _open(_place(kind, key)) is not None
 
 
-def file_marks(paths: list[Path]) -> list[list[str | int]]:
+def file_stamps(paths: list[Path]) -> list[list[str | int]]:
     """What tells a changed file, for a key: full path, size in bytes, time of the last change in nanoseconds."""
-    return [[str(path.resolve()), (found := path.stat()).st_size, found.st_mtime_ns] for path in paths]
+    return [[str(path.resolve()), (status := path.stat()).st_size, status.st_mtime_ns] for path in paths]
 
 
 def _place(kind: str, key: Key) -> Path:
-    mark = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return cache_folder() / kind / mark[:32]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return cache_folder() / kind / digest[:32]
 
 
 def _open(folder: Path) -> Arrays | None:

@@ -154,7 +154,7 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
         third, first = nobackfill.load(f"out/seed1/g2/{method}"), nobackfill.load("out/seed1/g0/independent")
         assert [third.spec.dim, *(prefix.dim for prefix in third.spec.prefixes)] == dims
         for older in (f"out/seed1/g1/{method}", "out/seed1/g0/independent"):
-            assert third.spec.answers(nobackfill.load(older).spec)
+            assert third.spec.compatible_with(nobackfill.load(older).spec)
         # The first values of the third generation answer the first one's gallery, padded with zeros or not.
         images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
         queries, items = third.encode(images), first.encode(images)

@@ -15,7 +15,7 @@ from tests.conftest import tiny_config
 
 import nobackfill
 from nobackfill.cli.app import run
-from nobackfill.data import load_split
+from nobackfill.data import ImageSamples, load_split
 
 
 @pytest.fixture
@@ -24,6 +24,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     pytest.importorskip("sklearn")
     monkeypatch.chdir(tmp_path)
     digits = load_split(tiny_config("independent").data, "test")
+    assert isinstance(digits, ImageSamples)
     paths = []
     for number in range(60):
         folder = Path("photos", "val", str(digits.labels[number]))

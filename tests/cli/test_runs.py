@@ -20,11 +20,11 @@ def test_runs_lists_what_is_done_under_way_and_broken(
     from filelock import FileLock
 
     from nobackfill.errors import TrainingError
-    from nobackfill.training import keeping, train
+    from nobackfill.training import checkpointer, train
     from nobackfill.training.record import EpochRecord
 
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", float("inf"))
+    monkeypatch.setattr(checkpointer, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "FRACTION", float("inf"))
     real = EpochRecord.step_done
 
     def fail(record: EpochRecord, images: int) -> None:

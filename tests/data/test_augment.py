@@ -12,10 +12,9 @@ from tests.conftest import tiny_config
 
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
-from nobackfill.data.loader import Loader
+from nobackfill.data.loader import ImageLoader
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import ConfigError
-from nobackfill.training.setup import resolve
 
 SIZE = 8
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -78,7 +77,7 @@ def test_padded_crops_reach_every_corner_and_half_of_the_images_flip() -> None:
 
 def test_no_augmentation_is_the_evaluation_view() -> None:
     batch = images(3)
-    assert torch.equal(random_view(batch, draws(0, 0, 3), AugmentConfig(), PREPROCESSING), PREPROCESSING.fit(batch))
+    assert torch.equal(random_view(batch, draws(0, 0, 3), AugmentConfig(), PREPROCESSING), PREPROCESSING.resized(batch))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -95,8 +94,8 @@ def test_files_give_the_views_of_arrays(tmp_path: Path, crop: str, workers: int)
         np.arange(6, -1, -1),
     )
     device = torch.device("cpu")
-    of_arrays = Loader(pixels, PREPROCESSING, device).views(order, 3, augment, numbers)
-    of_files = Loader(paths, PREPROCESSING, device, workers).views(order, 3, augment, numbers)
+    of_arrays = ImageLoader(pixels, PREPROCESSING, device).views(order, 3, augment, numbers)
+    of_files = ImageLoader(paths, PREPROCESSING, device, workers).views(order, 3, augment, numbers)
     for (positions, views), (other_positions, other_views) in zip(of_arrays, of_files, strict=True):
         assert torch.equal(positions, other_positions)
         assert torch.equal(views, other_views)
@@ -159,6 +158,6 @@ def test_the_cut_out_is_a_square_of_the_mean_colour_and_nothing_else_changes() -
 
 def test_settings_that_exceed_the_image_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.augment.padding': 8 pixels cannot be reflected from images of 8"):
-        resolve(tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"}))
+        tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"})
     with pytest.raises(ConfigError, match=r"data.augment.cutout': 9 exceeds the image size of 8"):
-        resolve(tiny_config("independent", data__augment={"cutout": 9}))
+        tiny_config("independent", data__augment={"cutout": 9})

@@ -101,10 +101,10 @@ def test_fit__stretches_or_cuts_the_centre() -> None:
 
     image = torch.zeros(3, 40, 80, dtype=torch.uint8)
     image[:, :, 40:] = 200
-    assert Preprocessing(image_size=8).fit(image).shape == (3, 8, 8)
-    cut = Preprocessing(image_size=8, resize=10).fit(image)
+    assert Preprocessing(image_size=8).resized(image).shape == (3, 8, 8)
+    cut = Preprocessing(image_size=8, resize=10).resized(image)
     assert cut.shape == (3, 8, 8)
     assert cut[:, :, :3].max() == 0
     assert cut[:, :, 5:].min() == 200
     small = torch.arange(3 * 64, dtype=torch.uint8).view(3, 8, 8)
-    assert torch.equal(Preprocessing(image_size=8).fit(small), small)
+    assert torch.equal(Preprocessing(image_size=8).resized(small), small)

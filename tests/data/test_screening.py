@@ -9,7 +9,7 @@ from PIL import Image
 from tests.conftest import tiny_config
 
 from nobackfill.cli.app import run
-from nobackfill.config import DataConfig
+from nobackfill.config import FolderData
 from nobackfill.data import load_split
 from nobackfill.errors import DataError
 from nobackfill.models import load
@@ -43,14 +43,14 @@ def awkward(root: Path) -> dict[str, Path]:
     return {path.name: path for path in folder.iterdir()}
 
 
-def config(root: Path, on_bad_image: str) -> DataConfig:
-    return DataConfig.model_validate({"name": "folder", "root": str(root), "on_bad_image": on_bad_image})
+def config(root: Path, on_bad_image: str) -> FolderData:
+    return FolderData.model_validate({"name": "folder", "root": str(root), "on_bad_image": on_bad_image})
 
 
 def test_skip_leaves_out_just_what_does_not_decode_and_lists_it(tmp_path: Path) -> None:
     awkward(tmp_path)
     images = load_split(config(tmp_path, "skip"), "train")
-    assert [Path(str(path)).name[:2] for path in images.images] == [f"{number:02d}" for number in range(10)]
+    assert [Path(path).name[:2] for path in images.ids] == [f"{number:02d}" for number in range(10)]
     assert [line.split(": ")[0].rpartition("/")[2] for line in images.skipped] == [
         "10_cut.jpg", "11_text.png", "12_empty.jpg", "13_head.png",
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nobackfill.files import whole_folder
+from nobackfill.files import atomic_folder
 from nobackfill.maps.basis import closed_basis
 from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import ridge
@@ -53,7 +53,7 @@ def clip_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     root = tmp_path_factory.mktemp("clip")
     write_clip(root)
     for tower in ("text", "image"):
-        with whole_folder(root / tower) as working:
+        with atomic_folder(root / tower) as working:
             runfolder.save(import_tower(root, tower), working)
     return {tower: root / tower for tower in ("text", "image")}
 

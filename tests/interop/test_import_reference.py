@@ -246,7 +246,7 @@ def test_an_imported_bct_model_records_what_it_answers(tmp_path: Path, monkeypat
     arguments = ["import-reference", "a.checkpoint", "--arch", "resnet18", "--embedding-dim", str(D), "--out"]
     assert run([*arguments, "old"]) == 0
     assert run([*arguments, "new", "--method", "bct", "--old", "old"]) == 0
-    assert load("new").spec.answers(load("old").spec)
+    assert load("new").spec.compatible_with(load("old").spec)
     assert run([*arguments, "none", "--old", "old"]) == 2
 
 

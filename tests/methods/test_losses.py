@@ -16,7 +16,7 @@ from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
 from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
-from nobackfill.methods.prefix import Prefix
+from nobackfill.methods.prefix import PrefixMethod
 
 N, D, OLD, CLASSES = 7, 6, 4, 5
 
@@ -39,7 +39,7 @@ def sample(seed: int, dtype: torch.dtype) -> tuple[dict[str, Tensor], Batch]:
 
     f = torch.nn.functional.normalize(normal(N, D))
     output = {
-        "self": f, "logits": normal(N, CLASSES), "compatible": 1.7 * normal(N, OLD), "embedding": f,
+        "new": f, "logits": normal(N, CLASSES), "compatible": 1.7 * normal(N, OLD), "embedding": f,
     }  # fmt: skip
     labels = torch.randint(0, CLASSES, (N,), generator=generator)
     return output, Batch(labels, normal(N, OLD), normal(N, D), normal(CLASSES, OLD))
@@ -82,7 +82,7 @@ def test_bt2__equals_a_loop(dtype: torch.dtype, scale: float) -> None:
     for i in range(N):
         label, b = int(batch.labels[i]), output["compatible"][i]
         expected["labels"] += cross_entropy_of_one(output["logits"][i], label) / N
-        expected["independent"] += 1 * (1 - cosine(output["self"][i], batch.independent[i])) / N
+        expected["independent"] += 1 * (1 - cosine(output["new"][i], batch.independent[i])) / N
         old_logits = torch.stack([scale * (b / b.norm() @ w) for w in batch.prototypes])
         expected["prototypes"] += 10 * cross_entropy_of_one(old_logits, label) / N
         expected["old"] += 5 * (1 - cosine(b, batch.old[i])) / N
@@ -102,7 +102,7 @@ def test_prefix__equals_a_loop(dtype: torch.dtype) -> None:
         old_logits = torch.stack([16 * (b / b.norm() @ w) for w in batch.prototypes])
         expected["prototypes"] += cross_entropy_of_one(old_logits, label) / N
         expected["old"] += 5 * (1 - cosine(b, batch.old[i])) / N
-    found = Prefix({}).loss(output, Batch(batch.labels, batch.old, None, batch.prototypes))
+    found = PrefixMethod({}).loss(output, Batch(batch.labels, batch.old, None, batch.prototypes))
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_a_part_of_weight_0_needs_no_teacher_and_is_left_out() -> None:
         assert method.needed == {"old", "independent", "prototypes"} - {name}
         found = method.loss(output, dataclasses.replace(batch, **cast("dict[str, Any]", {name: None})))
         assert found == {part: value for part, value in full.items() if part != name}
-    assert set(Prefix({"old": 0}).loss(output, dataclasses.replace(batch, old=None))) == {"labels", "prototypes"}
+    assert set(PrefixMethod({"old": 0}).loss(output, dataclasses.replace(batch, old=None))) == {"labels", "prototypes"}
 
 
 def test_bt2__each_weight_multiplies_its_own_part_and_smoothing_the_first() -> None:
@@ -156,6 +156,6 @@ def test_a_teacher_that_was_not_named_is_missed_loudly() -> None:
 
 
 def test_method_class__names_the_nearest() -> None:
-    assert set(METHODS) == {"independent", "bct", "bt2", "concat", "prefix", "bt2_vectors", "map"}
+    assert set(METHODS) == {"independent", "bct", "bt2", "concat", "prefix", "bt2_vectors", "mlp", "infonce"}
     with pytest.raises(ConfigError, match="unknown method 'bt'; did you mean 'bt2'"):
         method_class("bt")

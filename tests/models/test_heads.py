@@ -75,7 +75,7 @@ def test_norm_is_the_same_for_every_input(head: BasisTransformHead, steps: int) 
 def test_inner_products_keep_those_of_f_and_o(head: BasisTransformHead, steps: int) -> None:
     train_steps(head, steps)
     x, y = (head(torch.randn(10, head.in_features)) for _ in range(2))
-    expected = x["extra"] @ y["extra"].T + head.basis.scale**2 * (x["self"] @ y["self"].T)
+    expected = x["extra"] @ y["extra"].T + head.basis.scale**2 * (x["new"] @ y["new"].T)
     torch.testing.assert_close(x["embedding"] @ y["embedding"].T, expected, atol=2e-4, rtol=1e-4)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nobackfill.cli.app import run
-from nobackfill.data import ImageSet
+from nobackfill.data import ImageSamples
 from nobackfill.evaluation import compare, retrieval_metrics
 from nobackfill.reports.charts import HEIGHT, WIDTH, axis_ticks, chart
 from nobackfill.reports.document import Report, Search, UpgradeSection, parse_report
@@ -36,7 +36,7 @@ def report() -> Report:
     new = (centres[labels] + random.normal(size=(160, 6))).astype(np.float32)
     names = (HOSTILE, "dog", "a" * 60, "{{ 7 * 7 }}")
     pixels = random.integers(0, 256, (160, 40, 60, 3), np.uint8)
-    images = ImageSet(pixels, labels, names, "made", captions=tuple(f"{HOSTILE} {i}" for i in range(160)))
+    images = ImageSamples(pixels, labels, names, "made", captions=tuple(f"{HOSTILE} {i}" for i in range(160)))
     upgrade = compare(old, new, labels, independent=new, exclude_self=True, class_names=names, replicates=200)
     pairs = {"old/old": (old, old), "new/old": (new, old), "new/new": (new, new)}
     cells = {

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from nobackfill.cli.app import run
-from nobackfill.data import ImageSet
+from nobackfill.data import ImageSamples
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.experiments.assessment import ScenarioAssessment
@@ -29,7 +29,7 @@ def scenario() -> Report:
     labels = np.repeat(np.arange(6), 30)
     centres = random.normal(size=(6, 8))
     pixels = random.integers(0, 256, (180, 8, 8, 3), np.uint8)
-    images = ImageSet(pixels, labels, tuple("abcdef"), "made")
+    images = ImageSamples(pixels, labels, tuple("abcdef"), "made")
     assessment, made = ScenarioAssessment(images, ["old", "new"]), []
     for seed in (0, 1):
 

@@ -54,10 +54,10 @@ def _train(config: dict[str, Any], out: str, worst: dict[str, Any]) -> None:
 
     from nobackfill.config import parse_config
     from nobackfill.errors import NobackfillError
-    from nobackfill.training import checkpoint, keeping, train
+    from nobackfill.training import checkpoint, checkpointer, train
 
     torch.set_num_threads(1)
-    keeping.SECONDS, keeping.SHARE = worst.get("seconds", 0.0), math.inf
+    checkpointer.SECONDS, checkpointer.FRACTION = worst.get("seconds", 0.0), math.inf
     if "kill_in_write" in worst:
         _die_in_write(checkpoint, worst["kill_in_write"])
     if "disk" in worst:

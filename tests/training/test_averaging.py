@@ -14,7 +14,7 @@ from nobackfill.errors import ConfigError
 from nobackfill.models.heads import BasisTransformHead
 from nobackfill.training import train
 from nobackfill.training.averaging import WeightAverage
-from nobackfill.training.setup import resolve
+from nobackfill.training.resolving import resolve
 
 
 def drift(network: nn.Module, generator: torch.Generator) -> None:

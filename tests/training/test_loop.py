@@ -15,7 +15,7 @@ from nobackfill.config import load_config
 from nobackfill.errors import ConfigError, NobackfillError, RunError, TrainingError
 from nobackfill.methods import METHODS
 from nobackfill.methods.independent import Independent
-from nobackfill.training import keeping, loop, resolve, train
+from nobackfill.training import checkpointer, loop, resolve, train
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.start import make_optimizer
 
@@ -83,8 +83,8 @@ def test_a_loss_that_becomes_nan_stops_the_run_and_keeps_the_last_good_checkpoin
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(METHODS, "exploding", Exploding)
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", math.inf)
+    monkeypatch.setattr(checkpointer, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "FRACTION", math.inf)
     Exploding.steps = 0
     config = tiny_config("exploding", epochs=3, schedule__name="constant")
     with pytest.raises(TrainingError) as caught:
@@ -184,7 +184,7 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"schedule__warmup_epochs": 1},
         r"'schedule.warmup_epochs': 1 leaves nothing of 1 epochs",
     ),
-    "root": ("independent", {"data__name": "folder"}, r"data.root is missing"),
+    "root": ("independent", {"data__name": "folder"}, r"missing key 'data.root'"),
     "image size": (
         "independent",
         {"model__backbone": "reference/alexnet"},

@@ -72,7 +72,7 @@ def test_two_processes_equal_one(tmp_path: Path, runs: dict[str, Path]) -> None:
         assert metrics[0][name]["mean_ap"] == pytest.approx(metrics[1][name]["mean_ap"], abs=2e-3)
     odd = launch(config(runs, batch_size=63), tmp_path, "odd", tmp_path / "cache")
     assert odd.returncode != 0
-    assert "'batch_size': 63 does not divide into 2 processes × 1 parts" in odd.stderr
+    assert "'batch_size': 63 does not divide into 2 processes × 1 micro-batches" in odd.stderr
     norms = launch(config(runs, model__backbone="smallnet8"), tmp_path, "norms", tmp_path / "cache")
     assert norms.returncode != 0
     assert "the batch norm of 'smallnet8' cannot be synchronised on 'cpu'; set it to false" in norms.stderr
@@ -83,20 +83,20 @@ def test_a_batch_in_parts_equals_the_whole(tmp_path: Path, runs: dict[str, Path]
     whole = train(config(runs), tmp_path / "whole")
     run = train(config(runs, accumulate=parts), tmp_path / "run")
     assert 0 < difference(whole, run) < 1e-5
-    with pytest.raises(ConfigError, match="64 does not divide into 1 processes × 3 parts"):
+    with pytest.raises(ConfigError, match="64 does not divide into 1 processes × 3 micro-batches"):
         train(config(runs, accumulate=3), tmp_path / "odd")
 
 
 def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(
     tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nobackfill.training import keeping
+    from nobackfill.training import checkpointer
 
     def fail(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", float("inf"))
+    monkeypatch.setattr(checkpointer, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "FRACTION", float("inf"))
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr("nobackfill.training.loop.run_summary", fail)
         train(tiny_config("independent"), tmp_path / "run")

@@ -24,9 +24,9 @@ from tests.conftest import tiny_config
 from tests.training import killing
 
 from nobackfill.config import parse_config
-from nobackfill.data import load_split
+from nobackfill.data import ImageSamples, load_split
 from nobackfill.errors import RunError
-from nobackfill.training import keeping, train
+from nobackfill.training import checkpointer, train
 from nobackfill.training.checkpoint import newest, read_position
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.setup import prepare
@@ -46,8 +46,8 @@ def epochs(run: Path) -> list[int]:
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint after every step."""
-    monkeypatch.setattr(keeping, "SECONDS", 0.0)
-    monkeypatch.setattr(keeping, "SHARE", math.inf)
+    monkeypatch.setattr(checkpointer, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpointer, "FRACTION", math.inf)
 
 
 class PowerError(Exception): ...
@@ -281,6 +281,7 @@ def test_a_signal_ends_the_step_and_keeps_it(tmp_path: Path, number: signal.Sign
 @pytest.mark.slow
 def test_ctrl_c_reaches_the_workers_too_and_a_checkpoint_is_kept(tmp_path: Path) -> None:
     digits = load_split(tiny_config("independent").data, "train")
+    assert isinstance(digits, ImageSamples)
     assert isinstance(digits.images, np.ndarray)
     for number in range(150):
         for split in ("train", "val"):
@@ -327,13 +328,13 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, eager: None) -> 
     config = tree(epochs=2)
     assert killing.run(config, tmp_path / "run", kill_in_write=3) == -signal.SIGKILL
     other = parse_config({**config, "data": {**config["data"]}})
-    marks = tmp_path / "run.unfinished" / "data.json"
-    found = json.loads(marks.read_text())
-    assert set(found) == {"images", "labels and names", "precision"}
-    marks.write_text(json.dumps({**found, "images": 7}))
-    with pytest.raises(RunError, match=r"begun on other data or another machine, images \(7, now 200\)"):
+    digests = tmp_path / "run.unfinished" / "data.json"
+    written = json.loads(digests.read_text())
+    assert set(written) == {"samples", "labels and names", "precision"}
+    digests.write_text(json.dumps({**written, "samples": 7}))
+    with pytest.raises(RunError, match=r"started on other data or another machine, samples \(7, now 200\)"):
         train(other, tmp_path / "run", resume=True)
-    marks.write_text(json.dumps(found))
+    digests.write_text(json.dumps(written))
     train(other, tmp_path / "run", resume=True)
     assert not (tmp_path / "run" / "data.json").exists()
 

@@ -16,7 +16,7 @@ from nobackfill.models import Network, build_backbone
 from nobackfill.models.heads import PlainHead
 from nobackfill.models.stages import freeze, stages
 from nobackfill.training import train
-from nobackfill.training.setup import resolve
+from nobackfill.training.resolving import resolve
 from nobackfill.training.start import make_optimizer
 
 

@@ -10,17 +10,18 @@ from tests.conftest import tiny_config
 
 from nobackfill import cache
 from nobackfill.config import RunConfig
-from nobackfill.data import load_split
+from nobackfill.data import ImageSamples, load_split
 from nobackfill.errors import ConfigError
 from nobackfill.models import load
 from nobackfill.models.encoder import Encoder
-from nobackfill.training.setup import Setup, resolve
+from nobackfill.training.plan import make_plan
+from nobackfill.training.setup import Setup
 from nobackfill.training.setup import prepare as prepare_with
 from nobackfill.training.teachers import class_means, teacher_vectors
 
 
 def prepare(config: RunConfig) -> Setup:
-    return prepare_with(resolve(config), Accelerator())
+    return prepare_with(make_plan(config), Accelerator())
 
 
 def test_class_means__equal_a_loop_and_are_not_renormalised() -> None:
@@ -38,7 +39,7 @@ def test_class_means__equal_a_loop_and_are_not_renormalised() -> None:
 def test_teachers_see_the_evaluation_view_and_are_unit_vectors(runs: dict[str, Path]) -> None:
     images = load_split(tiny_config("independent").data, "train").take(np.arange(20))
     bt2 = load(runs["bt2"])
-    raw = bt2.encode(images.images)
+    raw = bt2.encode_set(images)
     vectors = teacher_vectors(bt2, images, 0, Accelerator())
     assert vectors.dtype == torch.float16
     assert np.linalg.norm(raw[0]) > 2  # √(1 + C²)
@@ -55,25 +56,27 @@ def test_each_method_gets_the_teachers_it_names_in_the_order_of_the_images(runs:
     assert set(bt2.teachers.vectors) == {"old", "independent"}
     positions = torch.tensor([3, 0, 17])
     batch = bt2.teachers.batch(positions, torch.empty(3, 3, 8, 8, dtype=torch.uint8))
-    chosen = bt2.images.take(positions.numpy())
+    chosen = bt2.samples.take(positions.numpy())
     assert batch.old is not None
     assert batch.independent is not None
-    np.testing.assert_allclose(batch.old.numpy(), load(runs["old"]).encode(chosen.images), atol=5e-4)
-    np.testing.assert_allclose(batch.independent.numpy(), load(runs["new"]).encode(chosen.images), atol=5e-4)
+    np.testing.assert_allclose(batch.old.numpy(), load(runs["old"]).encode_set(chosen), atol=5e-4)
+    np.testing.assert_allclose(batch.independent.numpy(), load(runs["new"]).encode_set(chosen), atol=5e-4)
     assert batch.labels.tolist() == chosen.labels.tolist()
 
 
 def test_training_on_some_classes_numbers_them_anew() -> None:
     setup = prepare(tiny_config("independent", data__classes=[3, 7, 8], data__train_limit=None))
-    assert set(setup.images.labels) == {3, 7, 8}
-    assert (torch.tensor([3, 7, 8])[setup.teachers.labels] == torch.from_numpy(setup.images.labels)).all()
+    assert set(setup.samples.labels) == {3, 7, 8}
+    assert (torch.tensor([3, 7, 8])[setup.teachers.labels] == torch.from_numpy(setup.samples.labels)).all()
     assert setup.network.head.options["classes"] == 3
 
 
 def test_train_limit_is_the_same_images_for_old_and_new() -> None:
-    new = prepare(tiny_config("independent")).images
-    old = prepare(tiny_config("independent", data__classes="first-half", seed=5)).images
+    new = prepare(tiny_config("independent")).samples
+    old = prepare(tiny_config("independent", data__classes="first-half", seed=5)).samples
     assert len(new) == 200
+    assert isinstance(new, ImageSamples)
+    assert isinstance(old, ImageSamples)
     assert isinstance(new.images, np.ndarray)
     assert isinstance(old.images, np.ndarray)
     np.testing.assert_array_equal(old.images, new.images[new.labels < 5])

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from nobackfill.cli.source import open_data
-from nobackfill.data import ImageSet
+from nobackfill.data import Samples
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.compare import Protocol
@@ -58,7 +58,7 @@ def evaluate_runs(
     upgrades = []
     if len(names) == 1:
         print_searches(searches, ["self-test"])
-    elif any(spec.answers(specs[-1]) for spec in specs[:-1]):
+    elif any(spec.compatible_with(specs[-1]) for spec in specs[:-1]):
         print_searches(searches, _titles(cells))
         typer.echo("The gallery's model is the newer one: no upgrade to assess.")
     else:
@@ -68,7 +68,7 @@ def evaluate_runs(
             upper = protocol.search(rows, rows)
         for old in names[:-1]:
             upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, images))
-            if not specs[-1].answers(encoders[old].spec):
+            if not specs[-1].compatible_with(encoders[old].spec):
                 typer.echo(f"{names[-1]} was not trained against {old}: expect chance where they meet.")
         if len(names) > 2:
             print_searches(searches, _titles(cells))
@@ -90,7 +90,7 @@ def _assess_step(
     searches: Searches,
     upper: RetrievalMetrics | None,
     vectors: Mapping[str, Any],
-    images: ImageSet,
+    images: Samples,
 ) -> UpgradeSection:
     """Assess and print the upgrade from one model to the newest."""
     cells = upgrade_cells(searches, old, new, upper)

@@ -13,7 +13,7 @@ import typer
 from nobackfill.cli.vectors import read_relevant
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
-from nobackfill.files import read_npy, whole_file
+from nobackfill.files import atomic_file, read_npy
 from nobackfill.maps import Held, Pairs
 
 
@@ -127,7 +127,7 @@ def _written(arrays: Path, old: Any, new: Any, labels: Any, names: dict[str, str
     for name, array in (("old", old), ("new", new), ("labels", labels)):
         if array is not None:
             paths[name] = arrays / f"{name}.npy"
-            with whole_file(paths[name]) as temporary:
+            with atomic_file(paths[name]) as temporary:
                 np.save(temporary, array)
     return Pairs(paths["old"], paths["new"], paths.get("labels"), **names)
 

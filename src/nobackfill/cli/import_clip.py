@@ -27,7 +27,7 @@ def import_clip(
     import json
 
     from nobackfill.errors import ConfigError
-    from nobackfill.files import require_new, whole_folder, write_text
+    from nobackfill.files import atomic_folder, require_new, write_text
     from nobackfill.interop.import_clip import import_tower
     from nobackfill.models import runfolder
 
@@ -36,7 +36,7 @@ def import_clip(
     require_new(out)
     prefixes = runfolder.load_spec(other).as_prefixes() if other else ()
     encoder = import_tower(folder, "text" if tower == "text" else "image", prefixes)
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         runfolder.save(encoder, working)
         write_text(
             working / "metrics.json", json.dumps({"imported_from": folder.name, "tower": tower}, indent=2) + "\n"

@@ -40,7 +40,7 @@ def import_reference(
 
     from nobackfill.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
     from nobackfill.errors import ConfigError, nearest
-    from nobackfill.files import require_new, whole_folder, write_text
+    from nobackfill.files import atomic_folder, require_new, write_text
     from nobackfill.interop.import_reference import METHODS, ReferenceModel
     from nobackfill.interop.import_reference import import_reference as read
     from nobackfill.models import runfolder
@@ -62,7 +62,7 @@ def import_reference(
         raise ConfigError(f"--old: {old} has an embedding of {prefixes[0].dim}, but {wanted}")
     model = ReferenceModel(arch, METHODS[method], embedding_dim, old_dim, extra_dim, scale)
     encoder = read(checkpoint, model, preprocessing, prefixes)
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         runfolder.save(encoder, working)
         source = {"imported_from": checkpoint.name, "arch": arch, "method": method}
         write_text(working / "metrics.json", json.dumps(source, indent=2) + "\n")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from nobackfill.data import ImageSet
+    from nobackfill.data import Samples
 
 DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file whose data section is taken."
 WorkersOption = Annotated[
@@ -25,13 +25,13 @@ BadImageOption = Annotated[
 ]
 
 
-def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> tuple[ImageSet, int]:
+def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> tuple[Samples, int]:
     """The images named by `--data` and `--split`, and the processes to decode them with; lists what was skipped.
 
     Raises:
         ConfigError: for anything else.
     """
-    from nobackfill.config import DataConfig, parse_as, read_tree
+    from nobackfill.config import parse_data, read_tree
     from nobackfill.data import DATASETS, load_split
     from nobackfill.errors import ConfigError, nearest
 
@@ -45,15 +45,15 @@ def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> 
         name, _, root = data.partition(":")
         if name not in DATASETS:
             raise ConfigError(f"--data {data!r}: expected NAME or NAME:ROOT; {nearest(name, DATASETS)}")
-        section = {"name": name, "root": root or None}
+        section = {"name": name, **({"root": root} if root else {})}
     if on_bad_image != "fail":
         section = {**section, "on_bad_image": on_bad_image}
     if workers is not None:
         section = {**section, "workers": workers}
-    settings = parse_as(DataConfig, section, f"--data {data!r}")
+    settings = parse_data(section, f"--data {data!r}")
     images = load_split(settings, "train" if split == "train" else "test")
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
     if images.skipped:
         typer.echo(f"{len(images.skipped)} images skipped, {len(images)} left", err=True)
-    return images, settings.workers
+    return images, settings.processes

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nobackfill.data import ImageSet
+    from nobackfill.data import Samples
     from nobackfill.models import Encoder
 
 
@@ -50,18 +50,18 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
     return lines
 
 
-def items_of(path: Path, encoder: Encoder) -> ImageSet:
+def items_of(path: Path, encoder: Encoder) -> Samples:
     """`--vectors` as a data set of one nameless class, for a model that takes vectors."""
     import numpy as np
 
-    from nobackfill.data import ImageSet
+    from nobackfill.data import VectorSamples
     from nobackfill.data.vectors import read_rows
     from nobackfill.errors import ConfigError
 
     if encoder.spec.modality != "vector":
         raise ConfigError(f"--vectors {path}: this run takes {encoder.spec.modality}s; give --data")
     rows = read_rows(path)
-    return ImageSet(rows, np.zeros(len(rows), np.int64), ("",), str(path))
+    return VectorSamples(rows, np.zeros(len(rows), np.int64), ("",), str(path))
 
 
 def as_labels(array: NDArray[Any] | None) -> NDArray[np.int64] | None:

@@ -35,7 +35,7 @@ def random_view(images: Tensor, numbers: Tensor, augment: AugmentConfig, preproc
     if augment.crop == "resized":
         images = _resized_crops(images, torch.stack([row, column, area, aspect], dim=1), preprocessing.image_size)
     else:
-        images = preprocessing.fit(images)
+        images = preprocessing.resized(images)
     mirrored = (flip < 0.5) & bool(augment.flip)
     if augment.crop == "padded":
         images = _padded_crops(images, row, column, mirrored, augment)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nobackfill.data.imageset import ImageSet
+from nobackfill.data.samples import ImageSamples
 from nobackfill.errors import DataError, one_line
 
 MAX_BYTES = 2**30
 
 
-def with_captions(images: ImageSet, path: Path, root: Path) -> ImageSet:
+def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
     """The set with a caption for each of its image files.
 
     Args:

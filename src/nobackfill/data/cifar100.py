@@ -18,10 +18,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.cache import Arrays, cached, file_marks
+from nobackfill.cache import Arrays, cached, file_stamps
 from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
-from nobackfill.data.imageset import ImageSet
 from nobackfill.data.preprocessing import open_image, to_rgb
+from nobackfill.data.samples import ImageSamples
 from nobackfill.errors import DataError
 
 CLASSES = 100
@@ -30,7 +30,7 @@ MAX_MEMBER = 2**28  # bytes; the largest true member has 155 MB
 Read = Callable[[str], bytes]
 
 
-def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSet:
+def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSamples:
     """One split as uint8 [n, 32, 32, 3] with its fine labels; `root` is a folder or a .tar.gz archive.
 
     Raises:
@@ -58,9 +58,9 @@ def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSet:
     )
 
 
-def _from_parquet(parts: list[Path]) -> ImageSet:
-    arrays = cached("decoded", {"layout": "parquet", "files": file_marks(parts)}, lambda: _decode_parquet(parts))
-    return ImageSet(arrays["images"], arrays["labels"], tuple(arrays["names"].tolist()), str(parts[0].parent))
+def _from_parquet(parts: list[Path]) -> ImageSamples:
+    arrays = cached("decoded", {"layout": "parquet", "files": file_stamps(parts)}, lambda: _decode_parquet(parts))
+    return ImageSamples(arrays["images"], arrays["labels"], tuple(arrays["names"].tolist()), str(parts[0].parent))
 
 
 def _decode_parquet(parts: list[Path]) -> Arrays:
@@ -104,7 +104,7 @@ def _decode(data: bytes, origin: str) -> NDArray[np.uint8]:
     return pixels
 
 
-def _from_archive(archive: Path, split: str) -> ImageSet:
+def _from_archive(archive: Path, split: str) -> ImageSamples:
     try:
         with tarfile.open(archive) as tar:
             members = tar.getnames()
@@ -116,7 +116,7 @@ def _from_archive(archive: Path, split: str) -> ImageSet:
     raise DataError(f"{archive}: expected cifar-100-python/ or cifar-100-binary/ in it")
 
 
-def _from_python(read: Read, split: str, origin: str) -> ImageSet:
+def _from_python(read: Read, split: str, origin: str) -> ImageSamples:
     try:
         batch = _Restricted(io.BytesIO(read(split)), encoding="bytes").load()
         meta = _Restricted(io.BytesIO(read("meta")), encoding="bytes").load()
@@ -127,17 +127,17 @@ def _from_python(read: Read, split: str, origin: str) -> ImageSet:
         raise
     except Exception as error:  # an unpickler fed with a stranger's bytes may raise anything
         raise DataError(f"{origin}/{split}: not a CIFAR-100 python batch: {error}") from error
-    return ImageSet(_planes_to_images(pixels, origin), labels, names, origin)
+    return ImageSamples(_planes_to_images(pixels, origin), labels, names, origin)
 
 
-def _from_binary(read: Read, split: str, origin: str) -> ImageSet:
+def _from_binary(read: Read, split: str, origin: str) -> ImageSamples:
     record = 2 + PIXELS  # coarse label, fine label, pixels
     data = np.frombuffer(read(f"{split}.bin"), dtype=np.uint8)
     if not len(data) or len(data) % record:
         raise DataError(f"{origin}/{split}.bin: {len(data)} bytes, expected a multiple of {record}")
     rows = data.reshape(-1, record)
     names = tuple(read("fine_label_names.txt").decode().split())
-    return ImageSet(_planes_to_images(rows[:, 2:], origin), rows[:, 1].astype(np.int64), names, origin)
+    return ImageSamples(_planes_to_images(rows[:, 2:], origin), rows[:, 1].astype(np.int64), names, origin)
 
 
 def _planes_to_images(planes: NDArray[Any], origin: str) -> NDArray[np.uint8]:

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from nobackfill.data.imageset import ImageSet
+from nobackfill.data.samples import ImageSamples
 
 
-def load_digits(root: Path, split: Literal["train", "test"]) -> ImageSet:  # noqa: ARG001 (they need no folder)
+def load_digits(root: Path, split: Literal["train", "test"]) -> ImageSamples:  # noqa: ARG001 (they need no folder)
     """Grey values 0–16 as RGB uint8 [n, 8, 8, 3]; a third of each class, always the same, is the test split."""
     from sklearn.datasets import load_digits as load  # noqa: PLC0415
     from sklearn.model_selection import train_test_split  # noqa: PLC0415
@@ -20,4 +20,4 @@ def load_digits(root: Path, split: Literal["train", "test"]) -> ImageSet:  # noq
     labels = digits.target.astype(np.int64)
     train, test = train_test_split(np.arange(len(labels)), test_size=1 / 3, stratify=labels, random_state=0)
     chosen = np.sort(train if split == "train" else test)
-    return ImageSet(pixels[chosen], labels[chosen], tuple("0123456789"), "scikit-learn's digits")
+    return ImageSamples(pixels[chosen], labels[chosen], tuple("0123456789"), "scikit-learn's digits")

@@ -7,14 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from nobackfill.data.imageset import ImageSet
+from nobackfill.data.samples import ImageSamples
 from nobackfill.errors import DataError
 
 SPLIT_FOLDERS = {"train": ("training", "train"), "test": ("validation", "val", "test")}
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"})
 
 
-def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
+def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSamples:
     """The image files of one split, sorted by class and name; they are decoded when they are needed.
 
     The classes are the sorted union over both splits, so a class keeps its number in each of them.
@@ -47,7 +47,7 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSet:
         labels += [number] * len(files)
     if not paths:
         raise DataError(f"{folder}: no image files in its class folders; known endings: {' '.join(sorted(SUFFIXES))}")
-    return ImageSet(paths, np.asarray(labels, dtype=np.int64), tuple(classes), str(folder))
+    return ImageSamples(paths, np.asarray(labels, dtype=np.int64), tuple(classes), str(folder))
 
 
 def _split_folder(root: Path, split: str) -> Path | None:

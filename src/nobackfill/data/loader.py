@@ -1,8 +1,9 @@
-"""Batches of views from an `ImageSet`: arrays stay on the device, files are decoded by worker processes."""
+"""Batches of views: arrays stay on the device, image files are decoded by worker processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -10,46 +11,112 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nobackfill.config import AugmentConfig
-from nobackfill.data.augment import random_view
-from nobackfill.data.imageset import Images
+from nobackfill.data.augment import draws, random_view
 from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing, read_image
+from nobackfill.data.samples import Images
 from nobackfill.errors import DataError
 from nobackfill.machine import cores
 
+Views = Iterator[tuple[Tensor, Tensor]]
+"""Pairs of positions int64 [b] and what the preprocessing normalises, [b, …], on the device."""
 
-class Loader:
-    """Serves views of images in batches, on `device`.
+
+class Loader(Protocol):
+    """Serves samples in batches.
+
+    Attributes:
+        resident: whether all samples are on the device, and the positions of each batch too; else these are on the CPU.
+    """
+
+    @property
+    def resident(self) -> bool: ...  # noqa: D102
+
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
+        """Evaluation views in `order`, normalised: what the network takes, float32."""
+
+    def training_views(self, order: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> Views:
+        """Views for training in `order`, not yet normalised; what is random in them depends on (seed, epoch) alone."""
+
+
+class VectorLoader:
+    """Serves vectors, which have one view only.
 
     Args:
-        images: uint8 [n, h, w, 3], possibly memory-mapped, or image files; or vectors [n, dim].
+        vectors: floats [n, dim], possibly memory-mapped.
+        preprocessing: the encoder's view.
+        device: where batches are wanted.
+        resident: copy all to the device once.
+    """
+
+    def __init__(
+        self, vectors: NDArray[Any], preprocessing: VectorPreprocessing, device: torch.device, *, resident: bool = False
+    ) -> None:
+        self.rows, self.preprocessing, self.device = torch.from_numpy(vectors), preprocessing, device
+        self.resident = resident
+        if resident:
+            self.rows = self.rows.to(device)
+
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
+        """Unit vectors float32 [b, dim]."""
+        for positions, rows in self.training_views(order, batch_size):
+            yield positions, self.preprocessing.normalize(rows)
+
+    def training_views(
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,  # noqa: ARG002 (nothing is random)
+        epoch: int = 0,  # noqa: ARG002
+    ) -> Views:
+        """Rows as they are, [b, dim]."""
+        whole = torch.from_numpy(order).to(self.rows.device)
+        for start in range(0, len(order), batch_size):
+            positions = whole[start : start + batch_size]
+            yield positions, self.rows[positions].to(self.device)
+
+
+class ImageLoader:
+    """Serves views of images.
+
+    Args:
+        images: uint8 [n, h, w, 3], possibly memory-mapped, or image files.
         preprocessing: the encoder's view.
         device: where batches are wanted.
         workers: processes that decode files; 0 decodes in this one.
         resident: copy an array to the device once, for many passes; else it goes there batch by batch.
-
-    Attributes:
-        pixels: the whole array on the device, if it is resident.
+        augment: the random views of training.
     """
 
     def __init__(
         self,
         images: Images,
-        preprocessing: Preprocessing | VectorPreprocessing,
+        preprocessing: Preprocessing,
         device: torch.device,
         workers: int = 0,
         *,
         resident: bool = False,
+        augment: AugmentConfig | None = None,
     ) -> None:
         self.images = images
         self.preprocessing = preprocessing
         self.device = device
         self.workers = workers
-        self.pixels = torch.from_numpy(images).to(device) if resident and isinstance(images, np.ndarray) else None
+        self.augment = augment
+        self._pixels = torch.from_numpy(images).to(device) if resident and isinstance(images, np.ndarray) else None
 
-    def batches(self, order: NDArray[np.int64], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Evaluation views: (positions int64 [b], what the network sees float32 [b, 3, s, s]), in `order`."""
+    @property
+    def resident(self) -> bool:
+        """Whether the whole array is on the device."""
+        return self._pixels is not None
+
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
+        """Evaluation views: what the network sees, float32 [b, 3, s, s]."""
         for positions, views in self.views(order, batch_size):
             yield positions, self.preprocessing.normalize(views)
+
+    def training_views(self, order: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> Views:
+        """Random views uint8 [b, 3, s, s]."""
+        return self.views(order, batch_size, self.augment, draws(seed, epoch, len(self.images), self.augment))
 
     def views(
         self,
@@ -57,38 +124,33 @@ class Loader:
         batch_size: int,
         augment: AugmentConfig | None = None,
         numbers: Tensor | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Views:
         """Yields (positions int64 [b], views uint8 [b, 3, s, s] on the device), in `order`.
 
         The positions are on the device where the array is resident, else on the CPU. With `augment` the views are
-        random, as `numbers` [n, 5] (`augment.draws`) has them for each position.
+        random, as `numbers` [n, 7] (`augment.draws`) has them for each position.
         """
         chunks = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         if not isinstance(self.images, np.ndarray):
             for positions, views in self._decoded(chunks, augment, numbers):
                 yield positions, views.to(self.device, non_blocking=True)
             return
-        place = torch.device("cpu") if self.pixels is None else self.device
-        whole = torch.from_numpy(order).to(place)  # once: a copy at every step would hold the device up
-        numbers = None if numbers is None else numbers.to(place)
+        location = torch.device("cpu") if self._pixels is None else self.device
+        whole = torch.from_numpy(order).to(location)  # once: a copy at every step would hold the device up
+        numbers = None if numbers is None else numbers.to(location)
         for start, chunk in zip(range(0, len(order), batch_size), chunks, strict=True):
             positions = whole[start : start + batch_size]
             raw = (
-                torch.from_numpy(self.images[chunk]).to(self.device) if self.pixels is None else self.pixels[positions]
-            )
-            if isinstance(self.preprocessing, VectorPreprocessing):
-                yield positions, raw
-                continue
-            raw = raw.permute(0, 3, 1, 2)
+                torch.from_numpy(self.images[chunk]).to(self.device)
+                if self._pixels is None
+                else self._pixels[positions]
+            ).permute(0, 3, 1, 2)
             if augment is None or numbers is None:
-                yield positions, self.preprocessing.fit(raw)
+                yield positions, self.preprocessing.resized(raw)
             else:
                 yield positions, random_view(raw, numbers[positions].to(self.device), augment, self.preprocessing)
 
-    def _decoded(
-        self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        assert isinstance(self.preprocessing, Preprocessing)  # noqa: S101 (vectors come as an array)
+    def _decoded(self, chunks: list[NDArray[np.int64]], augment: AugmentConfig | None, numbers: Tensor | None) -> Views:
         dataset = _Files(self.images, self.preprocessing, augment, numbers)
         workers = min(self.workers, len(chunks), cores())
         batches = torch.utils.data.DataLoader(
@@ -124,6 +186,6 @@ class _Files(torch.utils.data.Dataset[tuple[int, "Tensor | str"]]):
         except DataError as error:
             return position, str(error)
         if self.augment is None or self.numbers is None:
-            return position, self.preprocessing.fit(pixels)
+            return position, self.preprocessing.resized(pixels)
         view = random_view(pixels[None], self.numbers[position : position + 1], self.augment, self.preprocessing)
         return position, view[0]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from nobackfill.data.cifar100 import load_cifar100
 from nobackfill.errors import DataError
-from nobackfill.files import whole_folder
+from nobackfill.files import atomic_folder
 from nobackfill.progress import track
 
 # As published beside the archives: the python and the binary version.
@@ -40,7 +40,7 @@ def prepare_cifar100(source: Path, out: Path, md5: str | None = None) -> dict[st
     elif md5:
         raise DataError(f"{source}: --md5 needs an archive, found {'a folder' if source.is_dir() else 'nothing'}")
     sets = {"training": load_cifar100(source, "train"), "validation": load_cifar100(source, "test")}
-    with whole_folder(out) as working:
+    with atomic_folder(out) as working:
         for split, images in sets.items():
             if not isinstance(images.images, np.ndarray):
                 raise DataError(f"{source}: holds class folders already")

@@ -8,13 +8,14 @@ on a GPU arrays are resized there, which may round a pixel by one.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from pydantic import BaseModel, ConfigDict, Field
 
+from nobackfill.config import Modality
 from nobackfill.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class TextPreprocessing(BaseModel):
         padding: the token that fills a batch up.
     """
 
+    modality: ClassVar[Modality] = "text"
     model_config = ConfigDict(extra="forbid", frozen=True)
     tokenizer: str
     max_tokens: int = Field(gt=2, le=65536)
@@ -48,12 +50,24 @@ class VectorPreprocessing(BaseModel):
         input_dim: number of values.
     """
 
+    modality: ClassVar[Modality] = "vector"
     model_config = ConfigDict(extra="forbid", frozen=True)
     input_dim: int = Field(gt=0, le=65536)
 
-    def fit(self, vectors: Tensor) -> Tensor:
-        """Nothing to fit."""
-        return vectors
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the network takes it."""
+        return (self.input_dim,)
+
+    @property
+    def backbone_options(self) -> dict[str, int]:
+        """What a backbone has to know of the samples to be built."""
+        return {"in_features": self.input_dim}
+
+    @property
+    def description(self) -> str:
+        """What the network takes, in words."""
+        return f"vectors of {self.input_dim} values"
 
     def normalize(self, vectors: Tensor) -> Tensor:
         """Floats [n, input_dim] of any width to unit vectors float32."""
@@ -72,6 +86,7 @@ class Preprocessing(BaseModel):
         mirror: whether a vector is the sum of those of the image and of its mirror image.
     """
 
+    modality: ClassVar[Modality] = "image"
     model_config = ConfigDict(extra="forbid", frozen=True)
     image_size: int = Field(gt=0, le=4096)
     resize: int | None = Field(default=None, gt=0, le=8192)
@@ -80,7 +95,22 @@ class Preprocessing(BaseModel):
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     mirror: bool = False
 
-    def fit(self, images: Tensor) -> Tensor:
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample as the network takes it."""
+        return (3, self.image_size, self.image_size)
+
+    @property
+    def backbone_options(self) -> dict[str, int]:
+        """Nothing: a backbone for images takes any size, or refuses it when it is tried."""
+        return {}
+
+    @property
+    def description(self) -> str:
+        """What the network takes, in words."""
+        return f"images of {self.image_size}×{self.image_size}"
+
+    def resized(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, height, width] to uint8 [..., 3, image_size, image_size]."""
         from torchvision.transforms.v2 import InterpolationMode, functional  # noqa: PLC0415
 

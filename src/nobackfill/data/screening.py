@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from nobackfill.data.imageset import Images, ImageSet
 from nobackfill.data.preprocessing import read_image
+from nobackfill.data.samples import Images, ImageSamples
 from nobackfill.errors import DataError
 from nobackfill.progress import track
 
 
-def leave_out_unreadable(images: ImageSet, workers: int) -> ImageSet:
+def leave_out_unreadable(images: ImageSamples, workers: int) -> ImageSamples:
     """The images that decode; the others are listed in `skipped`. Decodes every file once; arrays cost nothing.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT
-from nobackfill.data import ImageSet
+from nobackfill.data import Samples
 from nobackfill.evaluation import BackfillingCurve, RetrievalMetrics, assess, backfilling_curve, rank_methods
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.scores import SCORES
@@ -27,7 +27,7 @@ class ScenarioAssessment:
     `add` is called for each search, seed by seed, generation by generation, older galleries first.
     """
 
-    test: ImageSet
+    test: Samples
     generations: list[str]
     metrics: dict[tuple[int, str, str, str], RetrievalMetrics] = field(default_factory=dict)
     """By seed, method, query and gallery."""

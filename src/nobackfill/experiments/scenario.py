@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.config import INDEPENDENT, RunConfig, load_config
-from nobackfill.data import ImageSet, load_split
+from nobackfill.data import Samples, load_split
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.experiments.config import ScenarioConfig
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
-from nobackfill.training.setup import resolve, teacher_keys
+from nobackfill.training.resolving import resolve, teacher_keys
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Searched:
     run: Path
 
 
-def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterator[Searched]:
+def run_scenario(scenario: ScenarioConfig, out: Path, test: Samples) -> Iterator[Searched]:
     """Train every run under `out/seed<n>/<generation>/<method>` and search each older gallery with each newer model.
 
     The first generation is the independent model of its config, shared by all methods; the old model of a later one is
@@ -64,7 +64,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterato
                     old = root / before / (INDEPENDENT if position == 1 else method)
                     run = root / generation / method
                     train(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run, resume=True)
-                    vectors[generation, method] = load(run).encode_set(test, data.workers)
+                    vectors[generation, method] = load(run).encode_set(test, data.processes)
                     for gallery in names[: position + 1]:
                         items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
                         metrics = retrieval_metrics(
@@ -75,7 +75,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: ImageSet) -> Iterato
                     step(f"seed {seed}: {generation}/{method} done")
 
 
-def scenario_test_set(scenario: ScenarioConfig) -> ImageSet:
+def scenario_test_set(scenario: ScenarioConfig) -> Samples:
     """What a scenario searches: the test split of the newest generation's data."""
     return load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test")
 

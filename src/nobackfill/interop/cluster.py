@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.data.imageset import ImageSet
 from nobackfill.data.preprocessing import read_image
+from nobackfill.data.samples import Samples
 from nobackfill.errors import ConfigError, DataError, one_line, require
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
@@ -78,10 +78,10 @@ def encode_on_cluster(run: Path, batches: Iterable[Any], address: str, workers: 
 
 
 def encode_set_on_cluster(
-    run: Path, images: ImageSet, batch_size: int, address: str, workers: int | None
+    run: Path, images: Samples, batch_size: int, address: str, workers: int | None
 ) -> NDArray[np.float32]:
     """A whole data set, as `Encoder.encode_set`; raises `DataError` for a file that does not decode."""
-    samples = images.samples(load(run, "cpu").spec.modality)
+    samples = images.inputs(load(run, "cpu").spec.modality)
     starts = range(0, len(images), batch_size)
     batches = [samples[start : start + batch_size] for start in starts]
     vectors = []

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import ConfigError, RunError, nearest, one_line, require
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.interop.formats import FORMATS, Traceable, quiet
 from nobackfill.interop.graph import Graph, encoder_facts, free_dimensions, random_inputs
 from nobackfill.models.encoder import Encoder
@@ -66,7 +66,7 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
     spec = encoder.spec
     subject = Traceable(Graph(encoder), random_inputs(encoder, 2), free_dimensions(spec), encoder_facts(spec))
     difference = None
-    with whole_file(out) as temporary, quiet():
+    with atomic_file(out) as temporary, quiet():
         try:
             layout.write(subject, temporary)
             if check:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nobackfill.data.imageset import Modality
+from nobackfill.config import Modality
 from nobackfill.errors import ConfigError
 from nobackfill.models.clip import read_image_preprocessing, read_tokenizer, read_tower
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.finished import finished_encoder, finished_spec
 from nobackfill.models.heads import UnitHead
 from nobackfill.models.network import Network
-from nobackfill.models.spec import Prefix
+from nobackfill.models.spec import OlderSpace
 from nobackfill.models.text import TextEncoder
 
 
-def import_tower(folder: Path, tower: Modality, prefixes: tuple[Prefix, ...] = ()) -> Encoder:
+def import_tower(folder: Path, tower: Modality, prefixes: tuple[OlderSpace, ...] = ()) -> Encoder:
     """The text or image tower of the CLIP model in a local folder; its vectors have unit norm.
 
     Args:

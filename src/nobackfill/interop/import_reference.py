@@ -28,7 +28,7 @@ from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import BasisTransformHead, Head, PlainHead
 from nobackfill.models.network import Network
 from nobackfill.models.reference import PREFIX, build_reference
-from nobackfill.models.spec import Prefix
+from nobackfill.models.spec import OlderSpace
 
 ReferenceMethod = Literal["independent", "bct", "bt2"]
 METHODS: dict[str, ReferenceMethod] = {"independent": "independent", "bct": "bct", "bt2": "bt2"}
@@ -57,7 +57,7 @@ class ReferenceModel:
 
 
 def import_reference(
-    path: Path, model: ReferenceModel, preprocessing: Preprocessing, prefixes: tuple[Prefix, ...] = ()
+    path: Path, model: ReferenceModel, preprocessing: Preprocessing, prefixes: tuple[OlderSpace, ...] = ()
 ) -> Encoder:
     """The encoder of a checkpoint: the same embeddings as the research code's model in evaluation mode.
 

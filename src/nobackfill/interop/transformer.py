@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from nobackfill.data.imageset import Modality
+from nobackfill.config import Modality
 from nobackfill.errors import RunError
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load, load_spec

@@ -27,7 +27,7 @@ from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import LinearMap, procrustes, ridge
 from nobackfill.maps.moments import Moments
 from nobackfill.maps.pairs import Integers
-from nobackfill.models import ArrayEncoder, Prefix, load
+from nobackfill.models import ArrayEncoder, OlderSpace, load
 
 Direction = Literal["to-old", "to-new"]
 
@@ -84,7 +84,7 @@ class Task:
     x: Floats
     y: Floats
     labels: Integers | None
-    prefix: Prefix
+    prefix: OlderSpace
     folder: Path
     settings: Settings
 
@@ -149,13 +149,13 @@ def _ridge(task: Task) -> Iterator[Candidate]:
 
 
 def _mlp(task: Task) -> Iterator[Candidate]:
-    start = map_encoder("map", task.ridge, task.prefix)
+    start = map_encoder("mlp", task.ridge, task.prefix)
     backbone, model = f"vectors/linear+{task.settings.hidden}", {"embedding_dim": task.prefix.dim}
     yield _trained(task, "mlp", start, backbone, model, task.label_loss({}))
 
 
 def _infonce(task: Task) -> Iterator[Candidate]:
-    start = map_encoder("map", task.ridge, task.prefix)
+    start = map_encoder("infonce", task.ridge, task.prefix)
     loss = {"old": 0.0, "contrast": 1.0}
     yield _trained(task, "infonce", start, "vectors/linear", {"embedding_dim": task.prefix.dim}, loss)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
 from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
 from nobackfill.evaluation.verdict import Verdict
-from nobackfill.files import publish_folder, require_new, whole_file, write_text
+from nobackfill.files import atomic_file, publish_folder, require_new, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims, require_for
 from nobackfill.maps.linear import ridge
@@ -107,7 +107,7 @@ def fit(
     _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
     _take(working, pairs, methods, directions, settings, held_share)
-    with whole_file(working / ROWS_FILE) as temporary:
+    with atomic_file(working / ROWS_FILE) as temporary:
         np.save(temporary, _trained_rows(split, settings))
     candidates: list[Candidate] = []
     for task in tasks:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from nobackfill.evaluation.vectors import Floats
-from nobackfill.files import whole_folder, write_text
+from nobackfill.files import atomic_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap
-from nobackfill.models import Architecture, ArrayEncoder, Prefix, runfolder
+from nobackfill.models import Architecture, ArrayEncoder, OlderSpace, runfolder
 
 
-def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> ArrayEncoder:
+def map_encoder(method: str, found: LinearMap, prefix: OlderSpace) -> ArrayEncoder:
     """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
     out_dim, in_dim = found.weight.shape
     weights = {"backbone.linear.weight": _float(found.weight), "backbone.linear.bias": _float(found.bias)}
@@ -26,7 +26,7 @@ def map_encoder(method: str, found: LinearMap, prefix: Prefix) -> ArrayEncoder:
     return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
-def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidden: int = 0) -> ArrayEncoder:
+def basis_encoder(method: str, found: Basis, scale: float, prefix: OlderSpace, hidden: int = 0) -> ArrayEncoder:
     """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o.
 
     The net's first layer is random, and drawn by PyTorch, as in training.
@@ -53,7 +53,7 @@ def basis_encoder(method: str, found: Basis, scale: float, prefix: Prefix, hidde
 
 def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, Any]) -> None:
     """Write a run folder, whole or not at all."""
-    with whole_folder(folder) as working:
+    with atomic_folder(folder) as working:
         runfolder.save(encoder, working)
         write_text(working / "metrics.json", json.dumps(dict(metrics), indent=2) + "\n")
 

@@ -9,17 +9,18 @@ from nobackfill.methods.bt2 import BT2
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
-from nobackfill.methods.prefix import Prefix
-from nobackfill.methods.vector_map import VectorMap
+from nobackfill.methods.prefix import PrefixMethod
+from nobackfill.methods.vector_map import MLP, InfoNCE
 
 METHODS: dict[str, type[Method]] = {
     "independent": Independent,
     "bct": BCT,
     "bt2": BT2,
     "concat": Concat,
-    "prefix": Prefix,
+    "prefix": PrefixMethod,
     "bt2_vectors": BT2Vectors,
-    "map": VectorMap,
+    "mlp": MLP,
+    "infonce": InfoNCE,
 }
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TypeVar
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
-from nobackfill.config import ModelConfig
+from nobackfill.config import Kind, ModelConfig
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.heads import Head
 
@@ -38,6 +38,7 @@ class Method:
     """Base of methods.
 
     Attributes:
+        kinds: the kinds of sample it takes.
         teachers: which of "old", "independent", "prototypes" the loss looks at, where their weights are above 0.
         loss_defaults: the keys of the config's `loss` and their default values, the published ones. The weight of what
             a teacher says has the teacher's name.
@@ -45,6 +46,7 @@ class Method:
         constants: the weights and constants in force.
     """
 
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"image"})
     teachers: ClassVar[frozenset[Teacher]] = frozenset()
     loss_defaults: ClassVar[Mapping[str, float]] = {}
     model_defaults: ClassVar[Mapping[str, int | float]] = {}
@@ -58,6 +60,9 @@ class Method:
             if key == "label_smoothing" and value > 1:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at most 1, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
+
+    def check_input(self, model: ModelConfig, shape: tuple[int, ...]) -> None:
+        """Raise `ConfigError` if the model does not suit samples of this shape; most methods take any."""
 
     @property
     def needed(self) -> frozenset[Teacher]:

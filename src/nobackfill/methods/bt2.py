@@ -45,5 +45,5 @@ class BT2(Method):
         weight = self.constants
         parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"])}
         if weight["independent"]:
-            parts["independent"] = weight["independent"] * one_minus_cosine(output["self"], required(batch.independent))
+            parts["independent"] = weight["independent"] * one_minus_cosine(output["new"], required(batch.independent))
         return parts | old_terms(output["compatible"], batch, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -15,10 +16,18 @@ from nobackfill.models.heads import FrozenBasisHead, Head
 class BT2Vectors(VectorMap):
     """f is the new vector, kept exactly, so BT²'s first two terms have nothing to teach; o and B are learned.
 
-    The loss of the compatible part b is that of `map`.
+    The loss of the compatible part b is that of `VectorMap`.
     """
 
     model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0}
+
+    def check_input(self, model: ModelConfig, shape: tuple[int, ...]) -> None:
+        """The vectors are kept, so the embedding's own part has their size."""
+        if shape != (model.embedding_dim,):
+            raise ConfigError(
+                f"key 'model.embedding_dim': {model.embedding_dim}, but the vectors that are kept have "
+                f"{math.prod(shape)} values"
+            )
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
         if not model.backbone.startswith("vectors/keep"):

@@ -13,7 +13,7 @@ from nobackfill.methods.base import Batch, Method, Teacher, old_terms
 from nobackfill.models.heads import Head, PlainHead
 
 
-class Prefix(Method):
+class PrefixMethod(Method):
     """L = CE(W φ, y) + w·CE(s·normalize(b)·Wᵒᵀ, y) + λ·(1 − cos(b, φ_old)), b = φ[:d_o].
 
     w, s, λ = `prototypes`, `prototype_scale`, `old`. Like BT² it asks single vectors to stay near the old ones; unlike

@@ -1,4 +1,4 @@
-"""`map`: from one frozen space to another, trained on pairs; `mlp` and `infonce` of `nobackfill fit` are this."""
+"""`mlp` and `infonce`: from one frozen space to another, trained on pairs of vectors, as `nobackfill fit` does it."""
 
 from __future__ import annotations
 
@@ -9,19 +9,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import ModelConfig
+from nobackfill.config import Kind, ModelConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Batch, Method, Teacher, old_terms, required
 from nobackfill.models.heads import Head, UnitHead
 
 
 class VectorMap(Method):
-    """L = λ·(1 − cos(b, φ_old)) + w·CE(s·b·Wᵒᵀ, y) + c·InfoNCE(b, φ_old; τ), b of unit norm.
+    """What the methods below and `bt2_vectors` share. They differ in the terms that are on by default.
+
+    L = λ·(1 − cos(b, φ_old)) + w·CE(s·b·Wᵒᵀ, y) + c·InfoNCE(b, φ_old; τ), b of unit norm.
 
     λ, w, s, c, τ = `old`, `prototypes`, `prototype_scale`, `contrast`, `temperature`. InfoNCE asks each b to be nearer
     to its own old vector than to the others of the batch; the prototypes need labels.
     """
 
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"vector"})
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "old": 1.0,
@@ -56,3 +59,13 @@ class VectorMap(Method):
         if not parts:
             raise ConfigError("key 'loss': old, prototypes and contrast are all 0: there is nothing to learn")
         return parts
+
+
+class MLP(VectorMap):
+    """By default the cosine to the old vector alone; made for a small net, `vectors/linear+HIDDEN`."""
+
+
+class InfoNCE(VectorMap):
+    """By default the contrastive term alone (arXiv 1807.03748)."""
+
+    loss_defaults: ClassVar[Mapping[str, float]] = {**VectorMap.loss_defaults, "old": 0.0, "contrast": 1.0}

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nobackfill.models.runfolder import save as save
     from nobackfill.models.spec import Architecture as Architecture
     from nobackfill.models.spec import EmbeddingSpec as EmbeddingSpec
-    from nobackfill.models.spec import Prefix as Prefix
+    from nobackfill.models.spec import OlderSpace as OlderSpace
 
 _MODULES = {
     "HEADS": "heads",
@@ -35,7 +35,7 @@ _MODULES = {
     "Head": "heads",
     "Network": "network",
     "PlainHead": "heads",
-    "Prefix": "spec",
+    "OlderSpace": "spec",
     "build_backbone": "backbones",
     "load": "runfolder",
     "save": "runfolder",

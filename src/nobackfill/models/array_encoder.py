@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
-from nobackfill.models.spec import Architecture, EmbeddingSpec, Prefix, fingerprint
+from nobackfill.models.spec import Architecture, EmbeddingSpec, OlderSpace, fingerprint
 
 if TYPE_CHECKING:
-    from nobackfill.data import ImageSet
+    from nobackfill.data import Samples
 
 Floats = NDArray[np.float32]
 VECTORS = "vectors/"
@@ -42,7 +42,7 @@ class ArrayEncoder:
 
     @classmethod
     def finished(
-        cls, method: str, architecture: Architecture, weights: Mapping[str, Floats], prefix: Prefix
+        cls, method: str, architecture: Architecture, weights: Mapping[str, Floats], prefix: OlderSpace
     ) -> ArrayEncoder:
         """The encoder of a map that has just been fitted: fingerprint taken, generation named."""
         preprocessing = VectorPreprocessing(input_dim=int(architecture.backbone_options["in_features"]))
@@ -94,9 +94,9 @@ class ArrayEncoder:
             embeddings[start : start + rows] = self._embed(block / norms)
         return embeddings
 
-    def encode_set(self, images: ImageSet, workers: int = 0, batch_size: int | None = None) -> Floats:
+    def encode_set(self, samples: Samples, workers: int = 0, batch_size: int | None = None) -> Floats:
         """Embed a data set of vectors; raises `DataError` for one of images."""
-        return self.encode(images.samples("vector"), batch_size, workers)
+        return self.encode(samples.inputs("vector"), batch_size, workers)
 
     def _embed(self, rows: Floats) -> Floats:
         features = self._features(rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from nobackfill.config import Modality
 from nobackfill.errors import ConfigError, nearest, one_line
 from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.clip import TOWERS, build_tower
@@ -17,6 +18,13 @@ from nobackfill.models.reference import PREFIX, build_reference
 from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
+
+
+def backbone_modality(name: str) -> Modality:
+    """What the backbone of this name takes."""
+    if name.startswith(VECTORS):
+        return "vector"
+    return "text" if name == "clip/text" else "image"
 
 
 def build_backbone(

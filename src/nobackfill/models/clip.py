@@ -110,10 +110,10 @@ def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextP
             f"{folder}: its tokenizer has {len(found)} tokens, but the model knows only {options['vocab_size']}"
         )
     return text, TextPreprocessing(
-        tokenizer=tokenizer_mark(text), max_tokens=options["max_position_embeddings"], padding=padding
+        tokenizer=tokenizer_digest(text), max_tokens=options["max_position_embeddings"], padding=padding
     )
 
 
-def tokenizer_mark(text: str) -> str:
+def tokenizer_digest(text: str) -> str:
     """SHA-256 of a tokenizer's JSON."""
     return hashlib.sha256(text.encode()).hexdigest()

@@ -13,9 +13,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from nobackfill.data.imageset import Images, ImageSet
-from nobackfill.data.loader import Loader
+from nobackfill.data.loader import ImageLoader
 from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.samples import Images, Inputs, Samples
 from nobackfill.errors import DataError
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
@@ -49,9 +49,7 @@ class Encoder(nn.Module):
         return isinstance(self.spec.preprocessing, Preprocessing) and self.spec.preprocessing.mirror
 
     @torch.inference_mode()
-    def encode(
-        self, samples: Images | Sequence[str], batch_size: int | None = None, workers: int = 0
-    ) -> NDArray[np.float32]:
+    def encode(self, samples: Inputs, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
         """Embed images of any size (or texts, with a text model), on the device the encoder is on.
 
         Args:
@@ -80,9 +78,9 @@ class Encoder(nn.Module):
             embeddings[positions.numpy()] = self(inputs).cpu().numpy()
         return embeddings
 
-    def encode_set(self, images: ImageSet, workers: int = 0, batch_size: int | None = None) -> NDArray[np.float32]:
-        """Embed a data set: its images, or with a text model its captions; raises `DataError` if it has none."""
-        return self.encode(images.samples(self.spec.modality), batch_size, workers)
+    def encode_set(self, samples: Samples, workers: int = 0, batch_size: int | None = None) -> NDArray[np.float32]:
+        """Embed a data set; of images, a text model the captions. Raises `DataError` if it has nothing of the kind."""
+        return self.encode(samples.inputs(self.spec.modality), batch_size, workers)
 
     def _check(self, samples: Any) -> Any:
         return check_images(samples)
@@ -93,7 +91,7 @@ class Encoder(nn.Module):
         """Pairs of positions int64 [b] on the CPU and the network's inputs on its device."""
         preprocessing = self.spec.preprocessing
         assert isinstance(preprocessing, Preprocessing)  # noqa: S101 (a text model is a TextEncoder)
-        return Loader(samples, preprocessing, device, workers).batches(np.arange(len(samples)), batch_size)
+        return ImageLoader(samples, preprocessing, device, workers).batches(np.arange(len(samples)), batch_size)
 
 
 def mirrored_sum(embeddings: Tensor, of_mirror_images: Tensor) -> Tensor:

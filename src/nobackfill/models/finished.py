@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.models.encoder import Encoder
+from nobackfill.models.kinds import ENCODERS
 from nobackfill.models.network import Network
-from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, Prefix, fingerprint
-from nobackfill.models.vectors import VectorEncoder
+from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, OlderSpace, fingerprint
 
 
 def finished_encoder(
-    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[Prefix, ...] = ()
+    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[OlderSpace, ...] = ()
 ) -> Encoder:
     """Wrap a trained network: fold its head, fingerprint it, name the generation."""
-    kind = VectorEncoder if isinstance(preprocessing, VectorPreprocessing) else Encoder
-    return kind(network, finished_spec(network, method, preprocessing, prefixes))
+    return ENCODERS[preprocessing.modality](network, finished_spec(network, method, preprocessing, prefixes))
 
 
 def finished_spec(
     network: Network,
     method: str,
     preprocessing: AnyPreprocessing,
-    prefixes: tuple[Prefix, ...] = (),
+    prefixes: tuple[OlderSpace, ...] = (),
 ) -> EmbeddingSpec:
     """The spec of a trained network, whose head this folds."""
     network.head.fold()
-    mark = fingerprint(network.architecture, preprocessing, network.state_dict())
+    digest = fingerprint(network.architecture, preprocessing, network.state_dict())
     return EmbeddingSpec(
-        generation=f"{method}-{mark[:12]}",
+        generation=f"{method}-{digest[:12]}",
         dim=network.head.dim,
         norm=network.head.norm,
         prefixes=prefixes,
-        fingerprint=mark,
+        fingerprint=digest,
         architecture=network.architecture,
         preprocessing=preprocessing,
     )

@@ -3,8 +3,8 @@
 Every head maps features [n, in_features] (float32) to a dict with at least
 
     embedding   [n, dim]       what is stored and searched
-    self        [n, d]         the part trained on the labels, unit norm
-    logits      [n, classes]   of the classifier W on `self`
+    new         [n, d]         the part trained on the labels, unit norm
+    logits      [n, classes]   of the classifier W on `new`
 
 and one that is trained against an old model also gives `compatible` [n, d_o], the values compared with old vectors.
 """
@@ -73,11 +73,11 @@ class PlainHead(Head):
         self.norm = 1.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, dim] to embedding = self [n, dim], logits, compatible [n, old_dim]."""
+        """[n, dim] to embedding = new [n, dim], logits, compatible [n, old_dim]."""
         unit = normalize(features)
         return {
             "embedding": unit,
-            "self": unit,
+            "new": unit,
             "logits": self.classifier(unit),
             "compatible": unit[:, : self.old_dim],
         }
@@ -95,9 +95,9 @@ class UnitHead(Head):
         self.norm = 1.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, dim] to embedding = self = compatible [n, dim]."""
+        """[n, dim] to embedding = new = compatible [n, dim]."""
         unit = normalize(features)
-        return {"embedding": unit, "self": unit, "compatible": unit}
+        return {"embedding": unit, "new": unit, "compatible": unit}
 
 
 class BasisTransform(nn.Module):
@@ -168,7 +168,7 @@ class BasisTransformHead(Head):
                 "from a layer of that size"
             )
         self.in_features = dim + old_dim
-        self.self_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
+        self.new_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
         self.dim = dim + extra_dim
         self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
         self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
@@ -181,8 +181,8 @@ class BasisTransformHead(Head):
         }  # fmt: skip
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, d + d_o] to embedding [n, k + d], self [n, d], logits, compatible [n, d_o], extra [n, k]."""
-        f = normalize(features[:, : self.self_dim])
+        """[n, d + d_o] to embedding [n, k + d], new [n, d], logits, compatible [n, d_o], extra [n, k]."""
+        f = normalize(features[:, : self.new_dim])
         o = features[:, :0]
         if self.extra is not None:
             a = self.extra(relu(features) if self.rectify else features)
@@ -190,7 +190,7 @@ class BasisTransformHead(Head):
         embedding = self.basis(f, o)
         return {
             "embedding": embedding,
-            "self": f,
+            "new": f,
             "logits": self.classifier(f),
             "compatible": embedding[:, : self.old_dim],
             "extra": o,
@@ -215,7 +215,7 @@ class FrozenBasisHead(Head):
         super().__init__()
         self.options = {"dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "beside": beside}
         self.in_features = dim + beside
-        self.self_dim, self.old_dim = dim, old_dim
+        self.new_dim, self.old_dim = dim, old_dim
         self.dim = dim + extra_dim
         self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
         self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
@@ -224,11 +224,11 @@ class FrozenBasisHead(Head):
         self.extra = nn.Linear(self.in_features, extra_dim) if extra_dim else None
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, d + beside] to embedding [n, k + d], self [n, d], compatible [n, d_o], extra [n, k]."""
-        f = normalize(features[:, : self.self_dim])
+        """[n, d + beside] to embedding [n, k + d], new [n, d], compatible [n, d_o], extra [n, k]."""
+        f = normalize(features[:, : self.new_dim])
         o = features[:, :0] if self.extra is None else normalize(self.extra(features))
         embedding = self.basis(f, o)
-        return {"embedding": embedding, "self": f, "compatible": embedding[:, : self.old_dim], "extra": o}
+        return {"embedding": embedding, "new": f, "compatible": embedding[:, : self.old_dim], "extra": o}
 
     def fold(self) -> None:
         """Keep P and B as plain matrices."""
@@ -263,11 +263,11 @@ class ConcatHead(Head):
         self.norm = math.sqrt(1 + scale**2)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
-        """[n, d_o + d] to embedding [n, d_o + d], self [n, d], logits, compatible [n, d_o]."""
+        """[n, d_o + d] to embedding [n, d_o + d], new [n, d], logits, compatible [n, d_o]."""
         b, f = normalize(features[:, : self.old_dim]), normalize(features[:, self.old_dim :])
         return {
             "embedding": torch.cat([b, self.scale * f], dim=1),
-            "self": f,
+            "new": f,
             "logits": self.classifier(f),
             "compatible": b,
         }

@@ -16,9 +16,9 @@ from safetensors import SafetensorError
 
 from nobackfill.config import explain
 from nobackfill.errors import RunError, require
-from nobackfill.files import whole_file, write_text
+from nobackfill.files import atomic_file, write_text
 from nobackfill.models.array_encoder import ArrayEncoder, shapes_of, size_of
-from nobackfill.models.spec import EmbeddingSpec, fingerprint
+from nobackfill.models.spec import EmbeddingSpec, fingerprint, refuse_other_formats
 
 if TYPE_CHECKING:
     import torch
@@ -57,8 +57,10 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
     for name in (SPEC, WEIGHTS):
         if not (run / name).is_file():
             raise RunError(f"{run}: not a run folder, {name} is missing in it")
+    content = (run / SPEC).read_bytes()
+    refuse_other_formats(run / SPEC, content)
     try:
-        return EmbeddingSpec.model_validate_json((run / SPEC).read_bytes())
+        return EmbeddingSpec.model_validate_json(content)
     except pydantic.ValidationError as error:
         raise RunError(f"{run / SPEC}: damaged: {explain(error, EmbeddingSpec)}") from error
 
@@ -87,10 +89,9 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
         raise
     from safetensors.torch import load_file
 
-    from nobackfill.models.encoder import Encoder
+    from nobackfill.models.kinds import ENCODERS
     from nobackfill.models.network import build_network
     from nobackfill.models.text import TextEncoder
-    from nobackfill.models.vectors import VectorEncoder
 
     path = Path(run) / WEIGHTS
     weights: dict[str, Tensor] = _read(path, load_file)
@@ -98,11 +99,9 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     expected = {name: _kind(each) for name, each in network.state_dict().items()}
     _check(path, spec, weights, expected, network.head.dim, network.head.norm)
     network.load_state_dict(weights)
-    encoder = Encoder(network, spec)
-    if spec.modality == "text":
-        encoder = TextEncoder(network, spec, _read_text(path.parent / TOKENIZER))
-    if spec.modality == "vector":
-        encoder = VectorEncoder(network, spec)
+    kind = ENCODERS[spec.modality]
+    more = [_read_text(path.parent / TOKENIZER)] if issubclass(kind, TextEncoder) else []
+    encoder: Encoder = kind(network, spec, *more)
     return encoder.to(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
 
 
@@ -176,7 +175,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Mapping[str, NDArr
     else:
         from safetensors.torch import save_file
     try:
-        with whole_file(path) as temporary:  # safetensors alone would let nobody else read the file
+        with atomic_file(path) as temporary:  # safetensors alone would let nobody else read the file
             save_file(dict(tensors), temporary)
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: cannot be written: {error}") from error

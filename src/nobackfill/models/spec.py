@@ -5,17 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from nobackfill.data.imageset import Modality
+from nobackfill.config import Modality
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
+from nobackfill.errors import RunError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+FORMAT: Literal[1] = 1
+RELEASES: dict[int, str] = {1: "0.1"}
+"""The last release that reads each format of `embedding.json`; a format that is given up stays here."""
 
 AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 
@@ -31,8 +37,8 @@ class Architecture(BaseModel):
     head_options: dict[str, bool | int | float] = Field(default_factory=dict)
 
 
-class Prefix(BaseModel):
-    """An older generation whose vectors the first `dim` values of an embedding answer."""
+class OlderSpace(BaseModel):
+    """An older generation with whose vectors the first `dim` values of an embedding are compatible."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     generation: str
@@ -40,15 +46,16 @@ class Prefix(BaseModel):
     fingerprint: str
 
 
-def named_prefix(name: str, dim: int) -> Prefix:
+def named_prefix(name: str, dim: int) -> OlderSpace:
     """A model that is known by its name only, since all there is of it are vectors; the name is its fingerprint."""
-    return Prefix(generation=name, dim=dim, fingerprint=f"name:{name}")
+    return OlderSpace(generation=name, dim=dim, fingerprint=f"name:{name}")
 
 
 class EmbeddingSpec(BaseModel):
     """Contents of `embedding.json`.
 
     Attributes:
+        format: number of the file's format; no part of the fingerprint.
         generation: id of the model that makes these vectors: its method and the start of its fingerprint.
         dim: number of values.
         norm: Euclidean norm of every vector.
@@ -57,10 +64,11 @@ class EmbeddingSpec(BaseModel):
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = FORMAT
     generation: str
     dim: int = Field(gt=0)
     norm: float = Field(gt=0)
-    prefixes: tuple[Prefix, ...] = ()
+    prefixes: tuple[OlderSpace, ...] = ()
     fingerprint: str
     architecture: Architecture
     preprocessing: AnyPreprocessing
@@ -68,17 +76,35 @@ class EmbeddingSpec(BaseModel):
     @property
     def modality(self) -> Modality:
         """What the encoder takes."""
-        if isinstance(self.preprocessing, VectorPreprocessing):
-            return "vector"
-        return "text" if isinstance(self.preprocessing, TextPreprocessing) else "image"
+        return self.preprocessing.modality
 
-    def answers(self, other: EmbeddingSpec) -> bool:
-        """Whether vectors of `other` are comparable: the same generation, or one of the prefixes."""
+    def compatible_with(self, other: EmbeddingSpec) -> bool:
+        """Whether vectors of `other` can be searched: of the same generation, or of one of the prefixes."""
         return other.fingerprint in {self.fingerprint, *(prefix.fingerprint for prefix in self.prefixes)}
 
-    def as_prefixes(self) -> tuple[Prefix, ...]:
+    def as_prefixes(self) -> tuple[OlderSpace, ...]:
         """The prefixes of a generation trained to be compatible with this one."""
-        return (Prefix(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
+        return (OlderSpace(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
+
+
+def refuse_other_formats(path: Path, content: bytes) -> None:
+    """Raise `RunError` for an `embedding.json` of a format this release does not read.
+
+    What is no JSON object passes: reading it says more.
+    """
+    try:
+        tree = json.loads(content)
+    except ValueError:
+        return
+    number = tree.get("format", FORMAT) if isinstance(tree, dict) else FORMAT
+    if number == FORMAT:
+        return
+    if isinstance(number, int) and number > FORMAT:
+        advice = "written by a newer release of nobackfill; upgrade it"
+    else:
+        release = RELEASES.get(number) if isinstance(number, int) else None
+        advice = f"open it with nobackfill {release}" if release else "open it with the release that wrote it"
+    raise RunError(f"{path}: has format {number!r}, and this release reads format {FORMAT}: {advice}")
 
 
 def fingerprint(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from nobackfill.data.preprocessing import TextPreprocessing
 from nobackfill.errors import DataError, RunError, one_line, require
-from nobackfill.models.clip import tokenizer_mark
+from nobackfill.models.clip import tokenizer_digest
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
@@ -27,7 +27,7 @@ class TextEncoder(Encoder):
         super().__init__(network, spec)
         self.tokenizer = tokenizer
         settings = spec.preprocessing
-        if not isinstance(settings, TextPreprocessing) or tokenizer_mark(tokenizer) != settings.tokenizer:
+        if not isinstance(settings, TextPreprocessing) or tokenizer_digest(tokenizer) != settings.tokenizer:
             raise RunError(f"tokenizer of generation {spec.generation}: not the one that its vectors were made with")
         require("transformers", what="a text model")
         from tokenizers import Tokenizer  # noqa: PLC0415

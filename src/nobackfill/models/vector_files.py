@@ -9,31 +9,29 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.data import ImageSet
-from nobackfill.files import whole_file
+from nobackfill.data import Samples
+from nobackfill.files import atomic_file
 from nobackfill.models import EmbeddingSpec
 
-Write = Callable[[BinaryIO, NDArray[np.float32], ImageSet, EmbeddingSpec], None]
+Write = Callable[[BinaryIO, NDArray[np.float32], Samples, EmbeddingSpec], None]
 
 
-def write_vectors(path: Path, vectors: NDArray[np.float32], images: ImageSet, spec: EmbeddingSpec) -> None:
+def write_vectors(path: Path, vectors: NDArray[np.float32], images: Samples, spec: EmbeddingSpec) -> None:
     """Write vectors [n, dim] of these images to a .npy or .parquet file, whole or not at all."""
-    with whole_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         WRITERS[path.suffix](file, vectors, images, spec)
 
 
-def _npy(file: BinaryIO, vectors: NDArray[np.float32], images: ImageSet, spec: EmbeddingSpec) -> None:  # noqa: ARG001
+def _npy(file: BinaryIO, vectors: NDArray[np.float32], images: Samples, spec: EmbeddingSpec) -> None:  # noqa: ARG001
     np.save(file, vectors)
 
 
-def _parquet(file: BinaryIO, vectors: NDArray[np.float32], images: ImageSet, spec: EmbeddingSpec) -> None:
+def _parquet(file: BinaryIO, vectors: NDArray[np.float32], images: Samples, spec: EmbeddingSpec) -> None:
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
 
-    in_memory = isinstance(images.images, np.ndarray)
-    ids = [str(position if in_memory else images.images[position]) for position in range(len(images))]
     columns = {
-        "id": ids,
+        "id": list(images.ids),
         "label": images.labels,
         "class": [images.class_names[label] for label in images.labels],
         "vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1]),

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from nobackfill.data import ImageSet
+from nobackfill.data import ImageSamples, Samples
 from nobackfill.data.preprocessing import read_image
 from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.evaluation.distances import Distance, comparable
@@ -30,13 +30,14 @@ class ItemSource:
 
     labels: NDArray[np.int64] | None
     class_names: Sequence[str] | None = None
-    images: ImageSet | None = None
+    images: ImageSamples | None = None
     texts: Sequence[str] | None = None
 
     @classmethod
-    def of(cls, images: ImageSet) -> ItemSource:
-        """All that an image set has."""
-        return cls(images.labels, images.class_names, images, images.captions)
+    def of(cls, samples: Samples) -> ItemSource:
+        """All that a data set has."""
+        images = samples if isinstance(samples, ImageSamples) else None
+        return cls(samples.labels, samples.class_names, images, images.captions if images else None)
 
     def show(self, position: int, label: int | None = None) -> ShownItem:
         """One item: its name, label, picture, text, and whether its label is the one given."""
@@ -95,7 +96,7 @@ def flip_examples(
     return examples
 
 
-def thumbnail(images: ImageSet, position: int) -> str:
+def thumbnail(images: ImageSamples, position: int) -> str:
     """An image as a data address, at most 96 pixels wide and high."""
     picture = images.images[position]
     image = Image.fromarray(picture if isinstance(picture, np.ndarray) else read_image(picture))

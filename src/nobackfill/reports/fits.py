@@ -11,7 +11,7 @@ from rich.table import Table
 from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.comparison import decisive
 from nobackfill.evaluation.scores import FIT_SCORES, RANKING, title
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.reports.document import FitSection
 
 OVERLAP = "of a full backfill's ten %"
@@ -62,6 +62,6 @@ def draw_trade(fit: FitSection, path: Path) -> bool:
     axes.set_xlabel("values of a new vector, d + k")
     axes.set_ylabel(f"{title(RANKING)} %" if fit.labelled else OVERLAP)
     axes.legend(fontsize=8)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return True

@@ -9,7 +9,7 @@ import numpy as np
 
 from nobackfill.evaluation import MeanStd
 from nobackfill.evaluation.scores import MAIN, title
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.reports.document import Report
 from nobackfill.reports.lineage import methods_of, triangle
 
@@ -54,7 +54,7 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
             text = f"{MeanStd.of(values).text(100).replace(' ± ', chr(10) + '± ')}\n{note}"
             colour = "white" if abs(change) > 0.6 * reach else "black"
             axes.text(column, line, text, ha="center", va="center", fontsize=9, color=colour)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 
 Epoch = dict[str, float]
 """Numbers of an epoch, by name."""
@@ -67,7 +67,7 @@ def draw_learning(training: Mapping[str, Sequence[Epoch]], generation: str, path
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, ncols=2, fontsize=9)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return True
 
@@ -102,6 +102,6 @@ def draw_history(run: Path) -> Path | None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.3)
     path = run / "training.png"
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         figure.savefig(temporary, dpi=150)
     return path

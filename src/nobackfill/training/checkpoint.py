@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nobackfill.errors import RunError, one_line
-from nobackfill.files import whole_folder, write_text
+from nobackfill.files import atomic_folder, write_text
 from nobackfill.models.runfolder import write_tensors
 from nobackfill.training.averaging import WeightAverage
 
@@ -58,7 +58,7 @@ def save_checkpoint(
         random: by process, its `random_states`.
         average: of the weights, where one is kept.
     """
-    with whole_folder(folder / f"{position.epoch:05d}-{position.step:08d}") as working:
+    with atomic_folder(folder / f"{position.epoch:05d}-{position.step:08d}") as working:
         write_tensors(
             working / "state.safetensors",
             {

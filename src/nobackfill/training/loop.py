@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from nobackfill.config import RunConfig
-from nobackfill.data.augment import draws
+from nobackfill.data import open_loader
 from nobackfill.data.loader import Loader
 from nobackfill.errors import RunError
 from nobackfill.files import require_new, write_text
@@ -25,13 +25,14 @@ from nobackfill.models.finished import finished_encoder
 from nobackfill.progress import bar, note
 from nobackfill.training.averaging import WeightAverage
 from nobackfill.training.checkpoint import Position, newest, read_position, restore_checkpoint
-from nobackfill.training.keeping import Keeper
+from nobackfill.training.checkpointer import Checkpointer
 from nobackfill.training.memory import keep_freed_memory
+from nobackfill.training.plan import RunPlan, make_plan
 from nobackfill.training.precision import choose_precision
 from nobackfill.training.processes import start_processes, synchronise_batch_norm
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.schedule import learning_rate
-from nobackfill.training.setup import Setup, prepare, resolve
+from nobackfill.training.setup import Setup, prepare
 from nobackfill.training.start import make_optimizer, train_mode
 from nobackfill.training.stopping import stop_signals
 from nobackfill.training.summary import run_summary
@@ -49,11 +50,11 @@ from nobackfill.training.unfinished import (
 LOOK_EVERY = 50  # steps between two looks at the loss; a look waits for the device
 
 
-Line = dict[str, float]
+HistoryLine = dict[str, float]
 
 
 def train(
-    config: RunConfig, out: str | Path, *, resume: bool = False, on_epoch: Callable[[Line], None] | None = None
+    config: RunConfig, out: str | Path, *, resume: bool = False, on_epoch: Callable[[HistoryLine], None] | None = None
 ) -> Path:
     """Train one generation and write its run folder.
 
@@ -63,7 +64,7 @@ def train(
     Args:
         config: the run; the method's defaults are filled in.
         out: folder to write, absent or empty.
-        resume: go on with `<out>.unfinished` from its newest checkpoint (start anew if there is none); nothing is left
+        resume: continue `<out>.unfinished` from its newest checkpoint (start anew if there is none); nothing is left
             to do if `out` holds this very run already.
         on_epoch: called by the main process with each new line of the history.
 
@@ -75,25 +76,26 @@ def train(
             `TrainingError` if the loss stops being finite, with the last good checkpoint kept; `StoppedError` after
             SIGINT or SIGTERM, with a checkpoint of the last step.
     """
-    config, out = resolve(config), Path(out)
+    out = Path(out)
+    plan = make_plan(config)
     if resume and runfolder.is_run(out):
-        check_same_run(out, config)
+        check_same_run(out, plan)
         return out
     require_new(out)
-    accelerator = start_processes(config)
+    accelerator = start_processes(plan.config)
     device, main = accelerator.device, accelerator.is_main_process
     with contextlib.ExitStack() as stack:
         try:
-            working = stack.enter_context(working_folder(out, config, resume=resume)) if main else unfinished(out)
+            working = stack.enter_context(working_folder(out, plan, resume=resume)) if main else unfinished(out)
         except DoneElsewhereError:
             if accelerator.num_processes > 1:  # the others are past this point
                 raise RunError(f"{out}: another launch has just finished this run; nothing is left to do") from None
-            check_same_run(out, config)
+            check_same_run(out, plan)
             return out
         accelerator.wait_for_everyone()
         if not is_trained(working):
             stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-            _train(config, accelerator, working, out, on_epoch)
+            _train(plan, accelerator, working, out, on_epoch)
             accelerator.wait_for_everyone()
         if main:
             publish(working, out)
@@ -102,21 +104,21 @@ def train(
 
 
 def _train(
-    config: RunConfig,
+    plan: RunPlan,
     accelerator: Accelerator,
     working: Path,
     out: Path,
-    on_epoch: Callable[[Line], None] | None,
+    on_epoch: Callable[[HistoryLine], None] | None,
 ) -> None:
     """From the seed to everything of the run folder in `working`, `metrics.json` last."""
-    started, device = time.perf_counter(), accelerator.device
+    started, config, device = time.perf_counter(), plan.config, accelerator.device
     if device.type == "cpu":
         keep_freed_memory()
     precision, why = choose_precision(config.precision, device)
     torch.manual_seed(config.seed)
-    setup = prepare(config, accelerator)
+    setup = prepare(plan, accelerator)
     if accelerator.is_main_process:
-        check_same_data(working, {**setup.marks(), "precision": precision})
+        check_same_data(working, {**setup.digests(), "precision": precision})
     network: Network = setup.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     synchronise_batch_norm(config, network, accelerator)
     if config.compile:
@@ -131,14 +133,14 @@ def _train(
     if accelerator.is_main_process:
         note(f"{out}: {config.method} on {_device_name(accelerator)}, {precision} ({why})")
     with stop_signals() as stop, bar(title, config.epochs * setup.steps, done=done, log=True) as advance:
-        keeper = Keeper(working, network, optimizer, accelerator, position, stop, average)
-        for line in _epochs(setup, accelerator, wrapped, optimizer, precision, keeper, sums, advance):
+        checkpointer = Checkpointer(working, network, optimizer, accelerator, position, stop, average)
+        for line in _epochs(setup, accelerator, wrapped, optimizer, precision, checkpointer, sums, advance):
             if on_epoch and accelerator.is_main_process:
                 on_epoch(line)
 
     if average:
         average.copy_to(network)
-    encoder = finished_encoder(network, config.method, setup.preprocessing, setup.prefixes)
+    encoder = finished_encoder(network, config.method, plan.data.preprocessing, plan.prefixes)
     summary = {
         "seconds": round(position.seconds + time.perf_counter() - started, 2),
         "device": _device_name(accelerator),
@@ -157,17 +159,18 @@ def _epochs(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     precision: str,
-    keeper: Keeper,
+    checkpointer: Checkpointer,
     sums: dict[str, Tensor],
     advance: Callable[[str], None],
-) -> Iterator[Line]:
-    """Every step from where the run was begun; checkpoints when the keeper wants one; yields each epoch's history.
+) -> Iterator[HistoryLine]:
+    """Every step from where the run was begun; checkpoints when one is due; yields each epoch's history.
 
     `sums` are those of the epoch under way.
     """
-    config, device, begun = setup.config, accelerator.device, keeper.begun
-    loader = Loader(setup.images.images, setup.preprocessing, device, config.data.workers, resident=True)
-    teachers = setup.teachers.to(device, rows=loader.pixels is not None)
+    plan, device, begun = setup.plan, accelerator.device, checkpointer.begun
+    config, preprocessing = plan.config, plan.data.preprocessing
+    loader = open_loader(setup.samples, preprocessing, config.data, device, resident=True)
+    teachers = setup.teachers.to(device, rows=loader.resident)
     seen = math.nan
     for epoch in range(begun.epoch, config.epochs):
         train_mode(network)
@@ -179,47 +182,46 @@ def _epochs(
             for group in optimizer.param_groups:
                 group["lr"] = record.rate * group["share"]
             for number, (positions, views) in enumerate(batch, start=1):
-                # Gradients of the parts add up; only the last one's pass asks the other processes for theirs.
+                # Gradients of the micro-batches add up; only the last one's pass asks the other processes for theirs.
                 with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        output = network(setup.preprocessing.normalize(views))
-                    parts = setup.method.loss(output, teachers.batch(positions, views))
+                        output = network(preprocessing.normalize(views))
+                    parts = plan.method.loss(output, teachers.batch(positions, views))
                     accelerator.backward(torch.stack(list(parts.values())).sum() / len(batch))
                 record.add(parts, 1 / len(batch))
             optimizer.step()
             optimizer.zero_grad()
-            if keeper.average:
-                keeper.average.update(keeper.network)
+            if checkpointer.average:
+                checkpointer.average.update(checkpointer.network)
             record.step_done(sum(len(positions) for positions, _ in batch) * accelerator.num_processes)
             if record.steps % LOOK_EVERY == 0:
-                record.check(newest(keeper.folder))
+                record.check(newest(checkpointer.folder))
             advance(f"epoch {epoch + 1}/{config.epochs}  {record.state()}")
             if record.steps < setup.steps:
-                keeper.after_step(record)
-        record.check(newest(keeper.folder))
-        record.check_weights(keeper.network, newest(keeper.folder))
+                checkpointer.after_step(record)
+        record.check(newest(checkpointer.folder))
+        record.check_weights(checkpointer.network, newest(checkpointer.folder))
         seen, line = record.seen, record.line()
         if accelerator.is_main_process:
-            with (keeper.working / "history.jsonl").open("a", encoding="utf-8") as history:
+            with (checkpointer.working / "history.jsonl").open("a", encoding="utf-8") as history:
                 history.write(json.dumps(line) + "\n")
         yield line
-        keeper.after_epoch(record)
+        checkpointer.after_epoch(record)
 
 
 def _batches(
     setup: Setup, loader: Loader, accelerator: Accelerator, epoch: int, done: int
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """The epoch's batches from step `done` on, as this process sees them: each a list of `accumulate` parts.
+    """The epoch's batches from step `done` on, as this process sees them: each a list of `accumulate` micro-batches.
 
-    Which images make a batch depends on (seed, epoch) alone. A part is a contiguous share of its batch.
+    Which samples make a batch depends on (seed, epoch) alone. A micro-batch is a contiguous part of its batch.
     """
-    config, count = setup.config, len(setup.images)
+    config, count = setup.plan.config, len(setup.samples)
     order = np.random.default_rng([config.seed, epoch, 0]).permutation(count)[: setup.steps * setup.batch_size]
-    parts, rank = config.accumulate * accelerator.num_processes, accelerator.process_index
-    shares = order.reshape(setup.steps, config.accumulate, accelerator.num_processes, -1)[done:, :, rank]
-    size = setup.batch_size // parts
-    augment = config.data.augment
-    views = loader.views(shares.reshape(-1), size, augment, draws(config.seed, epoch, count, augment))
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    own = order.reshape(setup.steps, config.accumulate, processes, -1)[done:, :, rank]
+    size = setup.batch_size // (config.accumulate * processes)
+    views = loader.training_views(own.reshape(-1), size, config.seed, epoch)
     while batch := list(itertools.islice(views, config.accumulate)):
         yield batch
 

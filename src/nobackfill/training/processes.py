@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from nobackfill.config import RunConfig
-from nobackfill.data.imageset import ImageSet
+from nobackfill.data.samples import Samples
 from nobackfill.errors import ConfigError
 from nobackfill.models.encoder import Encoder
 
@@ -29,7 +29,7 @@ def start_processes(config: RunConfig) -> Accelerator:
     are not looked at, since they would change results behind its back.
 
     Raises:
-        ConfigError: if the batch does not divide into processes and parts.
+        ConfigError: if the batch does not divide into processes and micro-batches.
     """
     unused = (config.model.extra_dim or 0) >= (config.model.old_dim or config.model.embedding_dim)
     accelerator = Accelerator(
@@ -40,11 +40,11 @@ def start_processes(config: RunConfig) -> Accelerator:
         # With k ≥ d_o the compatible part is made of o alone: P gets no gradient, which DDP has to be told.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
-    parts = accelerator.num_processes * config.accumulate
-    if config.batch_size % parts or config.batch_size // parts < 2:  # batch norm needs two
+    micro_batches = accelerator.num_processes * config.accumulate
+    if config.batch_size % micro_batches or config.batch_size // micro_batches < 2:  # batch norm needs two
         raise ConfigError(
             f"key 'batch_size': {config.batch_size} does not divide into {accelerator.num_processes} processes × "
-            f"{config.accumulate} parts (accumulate) of two images or more"
+            f"{config.accumulate} micro-batches (accumulate) of two samples or more"
         )
     return accelerator
 
@@ -67,12 +67,12 @@ def synchronise_batch_norm(config: RunConfig, network: nn.Module, accelerator: A
     nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # replaces them in place
 
 
-def encode_shared(encoder: Encoder, images: ImageSet, workers: int, accelerator: Accelerator) -> NDArray[np.float32]:
-    """Embeddings float32 [n, dim] of a data set: each process embeds its share, every one gets all rows, in order."""
+def encode_shared(encoder: Encoder, samples: Samples, workers: int, accelerator: Accelerator) -> NDArray[np.float32]:
+    """Embeddings float32 [n, dim] of a data set: each process embeds a part, every one gets all rows, in order."""
     if accelerator.num_processes == 1:
-        return encoder.encode_set(images, workers)
-    shares = np.array_split(np.arange(len(images)), accelerator.num_processes)
-    mine = encoder.encode_set(images.take(shares[accelerator.process_index]), workers)
+        return encoder.encode_set(samples, workers)
+    parts = np.array_split(np.arange(len(samples)), accelerator.num_processes)
+    mine = encoder.encode_set(samples.take(parts[accelerator.process_index]), workers)
     return np.concatenate(gather_object([mine]))
 
 

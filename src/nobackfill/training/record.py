@@ -22,7 +22,7 @@ class EpochRecord:
         rate: learning rate of the latest step.
         steps: optimiser steps done, of all processes together.
         seen: mean loss when last looked at; NaN before.
-        sums: name of a part → sum over parts of batches, float32 scalar on the device; of this process alone.
+        sums: name of a part of the loss → sum over micro-batches, float32 scalar on the device; of this process alone.
     """
 
     def __init__(self, epoch: int, accelerator: Accelerator, seen: float = math.nan) -> None:
@@ -31,12 +31,12 @@ class EpochRecord:
         self.sums: dict[str, Tensor] = {}
         self.first_bad = torch.full((), -1.0, device=accelerator.device)
 
-    def add(self, parts: dict[str, Tensor], share: float) -> None:
-        """One part of a batch; `share` is its share of the batch. Nothing waits for the device."""
+    def add(self, parts: dict[str, Tensor], fraction: float) -> None:
+        """The loss of a micro-batch that is this fraction of its batch. Nothing waits for the device."""
         total = torch.stack(list(parts.values())).detach().sum()
         for name, value in {**parts, "loss": total}.items():
             before = self.sums.get(name)
-            self.sums[name] = value.detach() * share + (0 if before is None else before)
+            self.sums[name] = value.detach() * fraction + (0 if before is None else before)
         self.first_bad = torch.where((self.first_bad < 0) & ~total.isfinite(), float(self.steps), self.first_bad)
 
     def step_done(self, images: int) -> None:

@@ -21,13 +21,13 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
 
     A data set without a test split is no fault: then the reason stands where the figures would.
     """
-    config = setup.config
+    config = setup.plan.config
     summary: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
-        "training_images": len(setup.images),
+        "training_images": len(setup.samples),
     }
-    if setup.images.skipped:
-        summary["skipped_training_images"] = list(setup.images.skipped)
+    if setup.samples.skipped:
+        summary["skipped_training_images"] = list(setup.samples.skipped)
     try:
         test = load_split(config.data, "test")
     except DataError as error:
@@ -38,13 +38,13 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
-    if config.data.name == "vectors" and config.data.labels is None:
+    if not config.data.labelled:
         return {**summary, "not_tested": "the items have no labels"}
-    new = encode_shared(encoder, test, config.data.workers, accelerator)
+    new = encode_shared(encoder, test, config.data.processes, accelerator)
     summary["self_test"] = searched(new, new)
-    if test.given is not None:
-        summary["cross_test"], summary["status_quo"] = searched(new, test.given), searched(test.given, test.given)
-    elif config.old:
-        old = encode_shared(load(config.old, accelerator.device), test, config.data.workers, accelerator)
+    old = test.vectors_of("old")
+    if old is None and config.old:
+        old = encode_shared(load(config.old, accelerator.device), test, config.data.processes, accelerator)
+    if old is not None:
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary

@@ -12,15 +12,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from nobackfill.config import RunConfig, dump_config, load_config
+from nobackfill.config import dump_config, load_config
 from nobackfill.errors import NobackfillError, RunError
 from nobackfill.files import publish_folder, write_text
 from nobackfill.models.runfolder import is_run
 from nobackfill.training.checkpoint import newest
-from nobackfill.training.setup import TEACHERS, resolve, teacher_fingerprints
+from nobackfill.training.plan import RunPlan
+from nobackfill.training.resolving import resolve
 from nobackfill.training.stopping import StoppedError
 
 LOCK, FAILURE, METRICS, DATA = "lock", "failure.txt", "metrics.json", "data.json"
+TEACHERS = "teachers.json"  # `RunPlan.digests`
 PATIENCE = 10  # seconds: workers of a process that was killed hold its lock until they notice
 
 
@@ -28,25 +30,25 @@ class DoneElsewhereError(Exception):
     """Another process has finished this run while this one waited for its lock."""
 
 
-def check_same_data(working: Path, marks: dict[str, Any]) -> None:
+def check_same_data(working: Path, digests: dict[str, Any]) -> None:
     """Note what a run works on, or raise `RunError` if it was begun on something else.
 
     Args:
         working: folder of the unfinished run.
-        marks: what was found now, by its name in words.
+        digests: of what is there now, by its name in words.
     """
     path = working / DATA
     if not path.is_file():
-        write_text(path, json.dumps(marks, indent=2) + "\n")
+        write_text(path, json.dumps(digests, indent=2) + "\n")
         return
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [
-        f"{name} ({before.get(name)}, now {value})" for name, value in marks.items() if before.get(name) != value
+        f"{name} ({before.get(name)}, now {value})" for name, value in digests.items() if before.get(name) != value
     ]
     if changed:
         raise RunError(
-            f"{working}: was begun on other data or another machine, {', '.join(changed)}; a run goes on only as it "
-            "was begun"
+            f"{working}: was started on other data or another machine, {', '.join(changed)}; a run can only be "
+            "resumed as it was started"
         )
 
 
@@ -55,22 +57,22 @@ def unfinished(out: Path) -> Path:
     return Path(f"{out}.unfinished")
 
 
-def check_same_run(run: Path, config: RunConfig) -> None:
+def check_same_run(run: Path, plan: RunPlan) -> None:
     """Raises `RunError` if a folder holds a run of another config (naming the keys) or against other teachers."""
     if (run / "config.yaml").is_file():
-        before, now = _flat(resolve(load_config(run / "config.yaml")).model_dump()), _flat(config.model_dump())
+        before, now = (_flat(each.model_dump()) for each in (resolve(load_config(run / "config.yaml")), plan.config))
         changed = sorted(key for key in before | now if before.get(key) != now.get(key))
         if changed:
             raise RunError(
                 f"{run}: its config differs in {', '.join(map(repr, changed))}; a run goes on, and is reused, only as "
                 "it was begun: choose another --out or remove it"
             )
-    if (run / TEACHERS).is_file() and json.loads((run / TEACHERS).read_text()) != teacher_fingerprints(config):
+    if (run / TEACHERS).is_file() and json.loads((run / TEACHERS).read_text()) != plan.digests:
         raise RunError(f"{run}: was trained against other teachers than those that are there now; remove it")
 
 
 @contextmanager
-def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Path]:
+def working_folder(out: Path, plan: RunPlan, *, resume: bool) -> Iterator[Path]:
     """The run's folder, locked, its config and teachers on record; what failed is noted in it.
 
     A run that failed before it had a checkpoint leaves nothing behind. The lock dies with the process.
@@ -81,8 +83,7 @@ def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Pa
     working = unfinished(out)
     if working.exists() and not resume:
         raise RunError(f"{working}: an unfinished run is there; go on with it by --resume, or remove it")
-    check_same_run(working, config)
-    teachers = teacher_fingerprints(config)  # before anything is made: one may be missing
+    check_same_run(working, plan)
     made = [folder for folder in working.parents if not folder.exists()]
     working.mkdir(parents=True, exist_ok=True)
     lock = _locked(working, out, PATIENCE if resume else 0)
@@ -93,8 +94,8 @@ def working_folder(out: Path, config: RunConfig, *, resume: bool) -> Iterator[Pa
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
-        write_text(working / "config.yaml", dump_config(config))
-        write_text(working / TEACHERS, json.dumps(teachers, indent=2) + "\n")
+        write_text(working / "config.yaml", dump_config(plan.config))
+        write_text(working / TEACHERS, json.dumps(dict(plan.digests), indent=2) + "\n")
         yield working
     except StoppedError:
         raise

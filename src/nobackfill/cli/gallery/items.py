@@ -51,10 +51,9 @@ def load_encoder(run: Path | None) -> Encoder | None:
 def open_items(data: str, split: str, workers: int | None, encoder: Encoder) -> DataItems:
     """The items that `--data` names, as samples for this encoder; see `cli.source.open_data`."""
     dataset, processes = open_data(data, split, "fail", workers)
-    files, names = dataset.images, dataset.class_names
-    ids = [str(row) if isinstance(files, np.ndarray) else str(files[row]) for row in range(len(dataset))]
+    names = dataset.class_names
     payloads = [{"label": int(label), "class": names[label]} for label in dataset.labels]
-    return DataItems(ids, dataset.samples(encoder.spec.modality), payloads, processes)
+    return DataItems(list(dataset.ids), dataset.inputs(encoder.spec.modality), payloads, processes)
 
 
 def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.gallery.stores.base import Floats
 from nobackfill.gallery.stores.faiss_state import Index, Segment
 
@@ -34,7 +34,7 @@ def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         # Vectors do not compress, and random ones read back fastest plain.
         pq.write_table(pa.table(dict(columns)), temporary, compression="none", use_dictionary=False)
 
@@ -80,7 +80,7 @@ def _write_index(path: Path, vectors: Floats, kind: Index) -> None:
         index.nprobe = max(1, lists // 8)
         index.train(vectors[np.random.default_rng(0).permutation(count)[: 256 * lists]])
     index.add(vectors)
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         faiss.write_index(index, str(temporary))
 
 

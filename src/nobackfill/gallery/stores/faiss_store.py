@@ -24,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError
-from nobackfill.files import whole_file
+from nobackfill.files import atomic_file
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_taken
 from nobackfill.gallery.stores.faiss_compaction import compacted
@@ -75,7 +75,7 @@ class FaissStore(Store):
         if data is None:
             path.unlink(missing_ok=True)
             return
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_bytes(data)
 
     def create(self) -> None:

@@ -16,12 +16,12 @@ from nobackfill.training.record import EpochRecord
 from nobackfill.training.stopping import Stop, StoppedError
 
 SECONDS = 15.0  # at least so long between two checkpoints
-SHARE = 0.02  # of the time may go into checkpoints
+FRACTION = 0.02  # of the time may go into checkpoints
 AGREE_EVERY = 10  # steps between two questions to the other processes: each one costs a wait
 
 
-class Keeper:
-    """Looks after each step whether it is time for a checkpoint, or to stop."""
+class Checkpointer:
+    """Decides after each step whether it is time for a checkpoint, or to stop."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Keeper:
 
     def _look(self, epoch: int, step: int, record: EpochRecord) -> None:
         waited = time.perf_counter() - self.saved
-        due = waited >= SECONDS and self.cost <= SHARE * waited
+        due = waited >= SECONDS and self.cost <= FRACTION * waited
         number, due_somewhere = agree(self.accelerator, self.stop.number, due)
         if number or due_somewhere:
             self._save(epoch, step, record)

@@ -1,0 +1,188 @@
+"""The section `data` of a config: one class for each kind of sample, told apart by `name`.
+
+To add a kind of sample: a subclass of `DataSection` here, and its name in `DataConfig`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import pydantic
+from pydantic import Field
+
+from nobackfill.config.section import Positive, Section
+
+Kind = Literal["image", "vector"]
+"""Of the samples a run trains on."""
+Modality = Literal["image", "text", "vector"]
+"""What an encoder takes."""
+ClassCount = Annotated[int, Field(gt=0, le=10_000_000)]
+ClassNumber = Annotated[int, Field(ge=0, lt=10_000_000)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Channels = Fraction | tuple[Fraction, Fraction, Fraction]
+
+
+class DataSection(Section):
+    """What every kind of training data has. `classes` restricts *training* only: evaluation always sees every class.
+
+    Attributes:
+        kind: of the samples.
+        modality: of the encoder that trains on them.
+        random_views: whether training sees them varied at random.
+        brings: the teachers whose vectors come with the data, so that no run folder has to compute them.
+    """
+
+    kind: ClassVar[Kind]
+    modality: ClassVar[Modality]
+    random_views: ClassVar[bool] = False
+    brings: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+    classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
+    """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
+    train_limit: Positive | None = None
+    """Train on at most this many samples (a fixed random choice)."""
+    holdout: Positive | None = None
+    """Choose settings without the test set: this many training samples (a fixed random choice) are kept out of training
+    and take the place of the test split."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the samples are known."""
+        return True
+
+    @property
+    def processes(self) -> int:
+        """Processes that read samples; 0: none but this one."""
+        return 0
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Files by key whose contents a run depends on as it does on its teachers' weights."""
+        return {}
+
+
+class AugmentConfig(Section):
+    """The random view of a training image; every draw depends on (seed, epoch, index) alone."""
+
+    flip: bool | Literal["alternating"] = False
+    """Mirror left-right with probability one half; `alternating`: the side seen first is random, the other one comes in
+    the next epoch."""
+    crop: Literal["none", "padded", "resized"] = "none"
+    """`padded`: a window of the image padded by `padding`; `resized`: 8–100 % of the area, stretched to full size."""
+    padding: Annotated[int, Field(gt=0, le=1024)] = 4
+    padding_mode: Literal["zeros", "reflect"] = "zeros"
+    """What surrounds a `padded` image: black, or its own mirror image."""
+    cutout: Annotated[int, Field(ge=0, le=4096)] = 0
+    """Side of a square at a random place whose pixels are set to the mean colour; 0: none."""
+
+
+class ImageData(DataSection):
+    """Labelled images, and how the network sees them."""
+
+    kind: ClassVar[Kind] = "image"
+    modality: ClassVar[Modality] = "image"
+    random_views: ClassVar[bool] = True
+
+    image_size: Annotated[int, Field(gt=0, le=4096)] = 32
+    """Side of the square the network sees, in pixels."""
+    resize: Annotated[int, Field(gt=0, le=8192)] | None = None
+    """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
+    augment: AugmentConfig = AugmentConfig()
+    mirror: bool = False
+    """A vector is the sum of those of the image and of its mirror image, brought back to the norm; part of the
+    encoder, and twice the work of encoding."""
+    mean: Channels | None = None
+    """Mean of the pixels, of each colour or of all (0–1); null: ImageNet's."""
+    std: Channels | None = None
+    """Standard deviation, likewise."""
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    """What to do with image files that do not decode; `skip` reads all files once before, and lists those left out."""
+    workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that decode image files; sets that fit in memory need none."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that decode image files."""
+        return self.workers
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ImageData:
+        augment, size = self.augment, self.image_size
+        if augment.crop == "padded" and augment.padding_mode == "reflect" and augment.padding >= size:
+            raise ValueError(
+                f"key 'data.augment.padding': {augment.padding} pixels cannot be reflected from images of {size}; "
+                f"expected at most {size - 1}"
+            )
+        if augment.cutout > size:
+            raise ValueError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")
+        if self.std is not None and 0 in each_channel(self.std):
+            raise ValueError("key 'data.std': expected values above 0, found 0")
+        return self
+
+
+class DigitsData(ImageData):
+    """The handwritten digits that come with scikit-learn."""
+
+    name: Literal["digits"] = "digits"
+
+
+class ImageFiles(ImageData):
+    """Images that lie in a folder or an archive."""
+
+    root: Path
+    captions: Path | None = None
+    """JSON {image file: caption}, for a teacher that reads text."""
+
+
+class Cifar100Data(ImageFiles):
+    """CIFAR-100, in any of its layouts."""
+
+    name: Literal["cifar100"] = "cifar100"
+
+
+class FolderData(ImageFiles):
+    """One folder a class, in `training`/`train` and `validation`/`val`/`test`."""
+
+    name: Literal["folder", "imagenet"] = "folder"
+
+
+class VectorData(DataSection):
+    """What two models made of the same items, as files."""
+
+    kind: ClassVar[Kind] = "vector"
+    modality: ClassVar[Modality] = "vector"
+    brings: ClassVar[frozenset[str]] = frozenset({"old"})
+
+    name: Literal["vectors"] = "vectors"
+    vectors: Path
+    """What the new model made of the items, a .npy array of floats [n, d]."""
+    old_vectors: Path
+    """What the old model made of the same items, row by row, [n, d_o]."""
+    labels: Path | None = None
+    """Class numbers of the items, if known, integers [n]."""
+    rows: Path | None = None
+    """A .npy array of the row numbers to train on; null: all."""
+    old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
+    """The old model's name; galleries know its vectors by it."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the classes of the items are known."""
+        return self.labels is not None
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """All arrays."""
+        named = {"vectors": self.vectors, "old_vectors": self.old_vectors, "labels": self.labels, "rows": self.rows}
+        return {key: path for key, path in named.items() if path is not None}
+
+
+DataConfig = Annotated[DigitsData | Cifar100Data | FolderData | VectorData, Field(discriminator="name")]
+
+
+def each_channel(value: Channels) -> tuple[float, float, float]:
+    """One value for all colours, or one for each, as three."""
+    return value if isinstance(value, tuple) else (value, value, value)

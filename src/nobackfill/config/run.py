@@ -1,0 +1,135 @@
+"""A training run, section by section: model, optimiser, schedule, and the run that holds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, TypedDict
+
+import pydantic
+from pydantic import Field
+
+from nobackfill.config.data import DataConfig
+from nobackfill.config.section import Positive, Section
+
+
+class ClassifierOptions(TypedDict):
+    """Keyword arguments of heads with a classifier."""
+
+    classifier_bias: bool
+    classifier_scale: float | None
+
+
+class ModelConfig(Section):
+    """Backbone and embedding. What a method does not use must be left out."""
+
+    backbone: str = "smallnet32"
+    """`smallnetW` (a small residual net of width W), `quicknetW` (plain convolutions, for images of about 32 pixels),
+    any timm model name, or `small-stem/` and a timm ResNet's name."""
+    embedding_dim: Annotated[int, Field(gt=0, le=65536)] = 128
+    """Size d of the self-trained embedding."""
+    old_dim: Positive | None = None
+    """Size of the old embedding; checked against the old run when given."""
+    extra_dim: Annotated[int, Field(ge=0, le=65536)] | None = None
+    """BT²: the k dimensions added beside the embedding."""
+    scale: Annotated[float, Field(gt=0)] | None = None
+    """BT²: the constant C."""
+    rectify: bool | None = None
+    """BT²: relu before the layer of the extra dimensions; the paper's ViT does without."""
+    classifier_bias: bool = False
+    """Whether the classifier W has a bias; the paper's ViT has one."""
+    classifier_scale: Annotated[float, Field(gt=0)] | None = None
+    """Cosine classifier: the rows of W count at unit norm and the logits are this many times the cosines."""
+
+    @property
+    def classifier(self) -> ClassifierOptions:
+        """The options of the classifier, as heads take them."""
+        return {"classifier_bias": self.classifier_bias, "classifier_scale": self.classifier_scale}
+
+    pretrained: bool = False
+    """Start the timm backbone from its published weights (needs them on this machine)."""
+    weights: Path | None = None
+    """`reference/vit_b16`: folder of a pre-trained ViT to start from (config.json and model.safetensors)."""
+
+
+class OptimizerConfig(Section):
+    """Adam, AdamW, SGD with momentum 0.9, or Muon for the backbone's matrices and AdamW for the rest."""
+
+    name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
+    lr: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    nesterov: bool = False
+    """Nesterov's momentum (`sgd` and `muon`)."""
+    decay_norms_and_biases: bool = True
+    """Whether weight decay acts on biases and normalisation layers too."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Each stage of the backbone learns at this fraction of the rate of the stage above it; 1: all alike."""
+
+
+PER_EPOCH = ("cosine", "constant", "multistep")
+
+
+class ScheduleConfig(Section):
+    """The learning rate, by epoch (`cosine`, `constant`, `multistep`) or by step (`linear`, `one_cycle`).
+
+    By epoch: linear warm-up lr·(epoch+1)/`warmup_epochs`, then cosine to zero, constant, or times `gamma` at each
+    milestone. By step: up to lr over the first `rise` of all steps, then down to zero, by straight lines or by cosines.
+    """
+
+    name: Literal["cosine", "constant", "multistep", "linear", "one_cycle"] = "cosine"
+    warmup_epochs: Annotated[int, Field(ge=0)] = 0
+    rise: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """`linear`, `one_cycle`: fraction of the steps over which the rate rises; null: one fifth."""
+    milestones: list[Positive] = Field(default_factory=list)
+    """`multistep`: numbers of finished epochs after which the rate falls."""
+    gamma: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """`multistep`: what the rate is multiplied by; null: 0.1."""
+
+    @pydantic.model_validator(mode="after")
+    def _check(self) -> ScheduleConfig:
+        if self.warmup_epochs and self.name not in PER_EPOCH:
+            raise ValueError(f"key 'schedule.warmup_epochs': {self.name!r} goes by steps; set schedule.rise instead")
+        if self.rise is not None and self.name in PER_EPOCH:
+            raise ValueError(f"key 'schedule.rise': {self.name!r} goes by epochs; set schedule.warmup_epochs instead")
+        if (self.name == "multistep") != bool(self.milestones):
+            raise ValueError("key 'schedule.milestones': 'multistep' needs some, the other schedules take none")
+        if self.milestones != sorted(set(self.milestones)):
+            raise ValueError(f"key 'schedule.milestones': expected ascending epochs, found {self.milestones}")
+        if self.gamma is not None and self.name != "multistep":
+            raise ValueError(f"key 'schedule.gamma': {self.name!r} has no use for it; leave it out")
+        return self
+
+
+class RunConfig(Section):
+    """One training run. `nobackfill.training.train` takes it, the run folder keeps it fully resolved."""
+
+    method: str
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    old: Path | None = None
+    """Run folder of the old model."""
+    independent: Path | None = None
+    """Run folder of the independently trained new model."""
+    teacher_view: Literal["eval", "same"] = "eval"
+    """What the teachers see of a training image: the evaluation view, computed once and kept, or the student's own
+    random view, computed at every step."""
+    init_from: Path | None = None
+    """Run folder whose weights to start from, wherever name and shape agree; not to be confused with resuming."""
+    freeze: Annotated[str, Field(pattern=r"^(backbone|stages<[1-9]\d{0,2})$")] | None = None
+    """What keeps its weights: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
+    loss: dict[str, float] = Field(default_factory=dict)
+    """Weights and constants of the method's loss; a key the method does not know is refused."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    average: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Keep an exponential moving average of the weights, with this decay by step; the run folder gets the average."""
+    epochs: Positive = 100
+    batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # batch norm needs two
+    """Samples of one optimiser step, over all processes and micro-batches."""
+    accumulate: Positive = 1
+    """Work through a batch in this many micro-batches, one after the other, to save memory."""
+    sync_batch_norm: bool = True
+    """With several processes, take batch norm's statistics over all of them (CUDA only)."""
+    compile: bool = False
+    """Compile the backbone by torch.compile; a minute at the start, faster steps on a GPU."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

@@ -1,0 +1,24 @@
+"""What is known of training data before they are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """Sizes and preprocessing that follow from the section `data` alone, or from the heads of the files it names.
+
+    Attributes:
+        preprocessing: how the encoder that trains on them sees samples.
+        count: samples of the training split; None: unknown without reading them.
+        classes: of the whole data set; None: unknown.
+        old_space: name and size of the old model's vectors, where they come with the data.
+    """
+
+    preprocessing: Preprocessing | VectorPreprocessing
+    count: int | None = None
+    classes: int | None = None
+    old_space: tuple[str, int] | None = None

@@ -1,0 +1,113 @@
+"""What a run is going to be, worked out once from its config: read by set-up, resuming and check."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from nobackfill.config import RunConfig
+from nobackfill.data import DataSummary, summarise
+from nobackfill.errors import ConfigError, DataError
+from nobackfill.methods import Method, method_class
+from nobackfill.models import EmbeddingSpec, OlderSpace
+from nobackfill.models.runfolder import load_spec
+from nobackfill.models.spec import named_prefix
+from nobackfill.training.resolving import resolve, teacher_keys
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """A resolved config, and what it says about everything outside it.
+
+    Attributes:
+        config: fully resolved.
+        method: with its weights.
+        data: what is known of the data before they are read.
+        teachers: the specs of the run folders by key, of `old`, `independent` and `init_from`.
+        digests: what a resumed run must find as it was: the fingerprints of these runs, and the digests of data files;
+            a path does not say which model was there.
+        old_dim: size of the old embedding; 0 where there is none.
+        prefixes: the older generations that the new one will be compatible with, newest first.
+    """
+
+    config: RunConfig
+    method: Method
+    data: DataSummary
+    teachers: Mapping[str, EmbeddingSpec]
+    digests: Mapping[str, str]
+    old_dim: int
+    prefixes: tuple[OlderSpace, ...]
+
+
+def make_plan(config: RunConfig) -> RunPlan:
+    """Resolve a config and look at the run folders and files that it names.
+
+    Raises:
+        ConfigError: for keys that do not go together, or with the teachers' sizes.
+        RunError, DataError: for a run folder or file that is missing or damaged.
+    """
+    config = resolve(config)
+    data = summarise(config.data)
+    needed = [key for key, needs in teacher_keys(config).items() if needs]
+    folders = {key: path for key in [*needed, "init_from"] if (path := getattr(config, key)) is not None}
+    teachers = {key: load_spec(path) for key, path in folders.items()}
+    digests = {
+        **{key: spec.fingerprint for key, spec in teachers.items()},
+        **{key: _file_digest(path) for key, path in config.data.files.items()},
+    }
+    return _plan(config, data, teachers, digests)
+
+
+def plan_without_teachers(config: RunConfig) -> RunPlan:
+    """The plan of a run whose teachers need not exist: `model.old_dim` stands for the old run. It has no digests.
+
+    Raises:
+        ConfigError: for keys that do not go together, and if nothing says how large the old embedding is.
+    """
+    config = resolve(config)
+    data = summarise(config.data)
+    teachers = {}
+    if teacher_keys(config)["old"] and data.old_space is None and config.model.old_dim is None:
+        if config.old is None or not config.old.is_dir():
+            raise ConfigError(f"key 'model.old_dim': needed to check without the old run {config.old}")
+        teachers = {"old": load_spec(config.old)}
+    return _plan(config, data, teachers, {})
+
+
+def _plan(
+    config: RunConfig, data: DataSummary, teachers: Mapping[str, EmbeddingSpec], digests: Mapping[str, str]
+) -> RunPlan:
+    method = method_class(config.method)(config.loss)
+    for key, wanted_key, wanted in (
+        ("old", "model.old_dim", config.model.old_dim),
+        ("independent", "model.embedding_dim", config.model.embedding_dim),
+    ):
+        if key in teachers and wanted is not None and teachers[key].dim != wanted:
+            raise ConfigError(
+                f"key {key!r}: {getattr(config, key)} has an embedding of {teachers[key].dim}, "
+                f"but {wanted_key} says {wanted}"
+            )
+    old = teachers.get("old")
+    old_dim = old.dim if old else config.model.old_dim or 0
+    prefixes = old.as_prefixes() if old else ()
+    if data.old_space is not None:
+        name, old_dim = data.old_space
+        if old and old.dim != old_dim:
+            raise ConfigError(f"key 'old': {config.old} has an embedding of {old.dim}, data.old_vectors {old_dim}")
+        prefixes = prefixes or (named_prefix(name, old_dim),)
+    method.check_input(config.model, data.preprocessing.input_shape)
+    return RunPlan(config, method, data, teachers, digests, old_dim, prefixes)
+
+
+def _file_digest(path: Path) -> str:
+    """SHA-256 of a file's contents."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while block := file.read(2**22):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    return digest.hexdigest()

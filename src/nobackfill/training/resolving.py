@@ -1,0 +1,85 @@
+"""A config checked against its method, and filled in with its defaults; nothing but the config is looked at."""
+
+from __future__ import annotations
+
+from nobackfill.config import RunConfig
+from nobackfill.errors import ConfigError
+from nobackfill.methods import METHODS, Method, method_class
+from nobackfill.models.backbones import backbone_modality
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """The config with the method's defaults filled in; refuses keys the method has no use for.
+
+    Raises:
+        ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
+    """
+    method = method_class(config.method)
+    _check_data(config, method(config.loss))
+    _check_teachers(config, method)
+    for key in ("extra_dim", "scale", "rectify"):
+        if getattr(config.model, key) is not None and key not in method.model_defaults:
+            raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
+    if config.schedule.warmup_epochs >= config.epochs:
+        raise ConfigError(
+            f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} leaves nothing of {config.epochs} epochs"
+        )
+    if config.average and config.freeze:
+        raise ConfigError("keys 'average', 'freeze': frozen weights have no average; leave one of them out")
+    if config.optimizer.nesterov and config.optimizer.name not in ("sgd", "muon"):
+        raise ConfigError(f"key 'optimizer.nesterov': {config.optimizer.name!r} has no use for it; leave it out")
+    model = {key: value for key, value in config.model.model_dump().items() if value is not None}
+    return config.model_copy(
+        update={
+            "model": config.model.model_copy(update={**method.model_defaults, **model}),
+            "loss": {**method.loss_defaults, **config.loss},
+        }
+    )
+
+
+def teacher_keys(config: RunConfig) -> dict[str, bool]:
+    """Which of the config's teacher keys its method needs; the prototypes come from the old model.
+
+    An independent model whose weight is 0 need not exist; the old one is what the new one is compatible with in any
+    case.
+    """
+    method = method_class(config.method)(config.loss)
+    return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
+
+
+def _check_data(config: RunConfig, method: Method) -> None:
+    """Raise `ConfigError` where method, backbone and data do not go together."""
+    data, backbone = config.data, config.model.backbone
+    if data.kind not in method.kinds:
+        fitting = sorted(name for name, each in METHODS.items() if data.kind in each.kinds)
+        raise ConfigError(
+            f"key 'method': {config.method!r} does not train on {data.kind}s, which data.name {data.name!r} gives; "
+            f"expected {', '.join(fitting[:-1])} or {fitting[-1]}"
+        )
+    if backbone_modality(backbone) != data.modality:
+        raise ConfigError(f"key 'model.backbone': {backbone!r} does not go with data {data.name!r}")
+    if "prototypes" in method.needed and not data.labelled:
+        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set it to 0")
+    if config.teacher_view == "same":
+        if not data.random_views:
+            raise ConfigError(f"key 'teacher_view': {data.kind}s have one view only; leave it out")
+        if not method.teachers & {"old", "independent"}:
+            raise ConfigError(
+                f"key 'teacher_view': method {config.method!r} looks at no teacher's vectors; leave it out"
+            )
+
+
+def _check_teachers(config: RunConfig, method: type[Method]) -> None:
+    """Raise `ConfigError` for a teacher that is missing or superfluous."""
+    needs = teacher_keys(config)
+    for key, needed in needs.items():
+        named = getattr(config, key) is not None
+        if key in config.data.brings and needed:
+            continue  # its vectors come with the data; the run folder only says which model it was
+        if needed and not named:
+            raise ConfigError(f"missing key {key!r}: method {config.method!r} needs the run folder of that model")
+        if named and not needed:
+            why = f" with loss.{key}: 0" if key in method.teachers else ""
+            raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it{why}; leave it out")
+    if config.model.old_dim is not None and not needs["old"]:
+        raise ConfigError(f"key 'model.old_dim': method {config.method!r} has no use for it; leave it out")
