@@ -224,7 +224,7 @@ def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
     gallery = make(f"faiss:{tmp_path / 'store'}")
     for name, content, message in (
         ("state.json", b"{", "state.json is damaged"),
-        ("documents/manifest", b'{"generations": 3}', "damaged manifest"),
+        ("documents/manifest", b'{"format": 1, "generations": 3}', "its manifest is damaged"),
         (next((tmp_path / "store" / "segments").iterdir()).relative_to(tmp_path / "store"), b"PAR1", "damaged"),
     ):
         copy = tmp_path / "copy"
