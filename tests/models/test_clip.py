@@ -169,12 +169,14 @@ def test_a_wrong_file_of_captions_is_named(captioned: Path, content: str | None,
 
 
 def test_captions_belong_to_files_alone(captioned: Path) -> None:
-    from nobackfill.config import parse_config
-    from nobackfill.data import load_split
+    from nobackfill.config import DigitsData
+    from nobackfill.data import ImageSamples, load_split
+    from nobackfill.data.captions import with_captions
 
-    config = parse_config({"method": "independent", "data": {"name": "digits", "captions": "captions.json"}})
+    digits = load_split(DigitsData(), "test")
+    assert isinstance(digits, ImageSamples)
     with pytest.raises(NobackfillError, match="has no image files that captions could belong to"):
-        load_split(config.data, "train")
+        with_captions(digits, Path("captions.json"), Path())
 
 
 class Evil:

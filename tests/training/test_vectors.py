@@ -16,7 +16,7 @@ from torch.nn.functional import cosine_similarity, normalize
 import nobackfill
 from nobackfill.config import RunConfig, parse_config
 from nobackfill.errors import ConfigError, NobackfillError, RunError
-from nobackfill.methods import Batch
+from nobackfill.methods import METHODS, Batch
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.vector_map import VectorMap
 from nobackfill.models.heads import FrozenBasisHead
@@ -172,3 +172,12 @@ def test_check_reads_the_sizes_from_the_files(folder: Path) -> None:
     assert (found.dim, found.steps) == (NEW + 3, 400 // 64)
     assert math.isfinite(sum(found.loss.values()))
     assert CLASSES == 12
+
+
+def test_mlp_and_infonce_differ_in_what_is_on_by_default() -> None:
+    torch.manual_seed(0)
+    output, batch = {"compatible": torch.randn(5, 4)}, Batch(torch.zeros(5, dtype=torch.int64), torch.randn(5, 4))
+    assert set(METHODS["mlp"]({}).loss(output, batch)) == {"old"}
+    assert set(METHODS["infonce"]({}).loss(output, batch)) == {"contrast"}
+    assert METHODS["infonce"]({}).needed == METHODS["mlp"]({}).needed == {"old"}
+    assert {name for name, method in METHODS.items() if "vector" in method.kinds} == {"mlp", "infonce", "bt2_vectors"}

@@ -28,7 +28,7 @@ def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
     if isinstance(images.images, np.ndarray):
         raise DataError(f"data.captions: {images.origin} has no image files that captions could belong to")
     captions = _read(path)
-    found: list[str] = []
+    chosen: list[str] = []
     missing: list[str] = []
     for item in images.images:
         file = Path(str(item))
@@ -37,10 +37,10 @@ def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
         if caption is None:
             missing.append(inside or str(file))
         else:
-            found.append(caption)
+            chosen.append(caption)
     if missing:
         raise DataError(f"{path}: no caption for {len(missing)} of {len(images)} images; the first is {missing[0]!r}")
-    return replace(images, captions=tuple(found))
+    return replace(images, captions=tuple(chosen))
 
 
 def _read(path: Path) -> dict[str, str]:

@@ -33,10 +33,10 @@ def prepare_cifar100(source: Path, out: Path, md5: str | None = None) -> dict[st
         with source.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)
-        found = digest.hexdigest()
+        md5_of_source = digest.hexdigest()
         expected = (md5.lower(),) if md5 else CIFAR100_MD5
-        if found not in expected:
-            raise DataError(f"{source}: MD5 {found}, expected {' or '.join(expected)}; fetch the archive again")
+        if md5_of_source not in expected:
+            raise DataError(f"{source}: MD5 {md5_of_source}, expected {' or '.join(expected)}; fetch the archive again")
     elif md5:
         raise DataError(f"{source}: --md5 needs an archive, found {'a folder' if source.is_dir() else 'nothing'}")
     sets = {"training": load_cifar100(source, "train"), "validation": load_cifar100(source, "test")}

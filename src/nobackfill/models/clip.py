@@ -39,8 +39,8 @@ class Tower(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """Attention looks only backwards, and the value is read at the first end mark: padding needs no mask."""
-        found = self.model(samples)
-        features: Tensor = found.text_embeds if self.text else found.image_embeds
+        output = self.model(samples)
+        features: Tensor = output.text_embeds if self.text else output.image_embeds
         return features
 
 
@@ -78,14 +78,14 @@ def read_image_preprocessing(folder: Path, image_size: int) -> Preprocessing:
     """Shorter side, square, mean and deviation of `preprocessor_config.json`; CLIP's own where it is silent."""
     path = folder / "preprocessor_config.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        side = found.get("size", image_size)
+        settings = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        side = settings.get("size", image_size)
         side = side.get("shortest_edge", image_size) if isinstance(side, dict) else side
         return Preprocessing(
             image_size=image_size,
             resize=max(side, image_size),
-            mean=found.get("image_mean", CLIP_MEAN),
-            std=found.get("image_std", CLIP_STD),
+            mean=settings.get("image_mean", CLIP_MEAN),
+            std=settings.get("image_std", CLIP_STD),
             interpolation="bicubic",
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -100,14 +100,14 @@ def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextP
         raise ConfigError(f"{folder}: no CLIP tokenizer there: expected tokenizer.json, or vocab.json and merges.txt")
     try:
         place = str(folder.resolve(strict=True))
-        found: Any = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
-        text: str = found.backend_tokenizer.to_str()
-        padding = int(found.eos_token_id)  # any token after the end mark will do: it is never looked at
+        tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        text: str = tokenizer.backend_tokenizer.to_str()
+        padding = int(tokenizer.eos_token_id)  # any token after the end mark will do: it is never looked at
     except Exception as error:  # a tokenizer fed with a stranger's files may raise anything
         raise ConfigError(f"{folder}: no CLIP tokenizer there: {one_line(error)}") from error
-    if len(found) > options["vocab_size"]:
+    if len(tokenizer) > options["vocab_size"]:
         raise ConfigError(
-            f"{folder}: its tokenizer has {len(found)} tokens, but the model knows only {options['vocab_size']}"
+            f"{folder}: its tokenizer has {len(tokenizer)} tokens, but the model knows only {options['vocab_size']}"
         )
     return text, TextPreprocessing(
         tokenizer=tokenizer_digest(text), max_tokens=options["max_position_embeddings"], padding=padding

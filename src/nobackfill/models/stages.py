@@ -50,8 +50,8 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
         }
     else:
         raise ConfigError(f"model.backbone: the stages of {name!r} are not known; leave out freeze and layer_decay")
-    found: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
-    return found
+    numbered: dict[str, int] = group_parameters(backbone, matcher, reverse=True)
+    return numbered
 
 
 def freeze(backbone: nn.Module, what: str, name: str) -> int:

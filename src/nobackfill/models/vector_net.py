@@ -36,8 +36,8 @@ class VectorNet(nn.Module):
         """[n, in_features] to [n, out_features]."""
         if self.linear is None:
             return vectors if self.net is None else torch.cat([vectors, self.net(vectors)], dim=1)
-        found: Tensor = self.linear(vectors)
-        return found if self.net is None else found + self.net(vectors)
+        mapped: Tensor = self.linear(vectors)
+        return mapped if self.net is None else mapped + self.net(vectors)
 
 
 def build_vector_net(name: str, out_features: int, options: Mapping[str, Any]) -> VectorNet:
