@@ -79,7 +79,7 @@ def test_a_gallery_of_vectors_is_upgraded_by_a_fitted_run(here: Path, capsys: py
     assert run(search) == 0
     after = json.loads(capsys.readouterr().out)
     assert [answer["hits"][0]["id"] for answer in after] == [str(number) for number in range(200)]  # each finds itself
-    assert run(["gallery", "upgrade", store, "--run", "fit", "--vectors", "test_old.npy"]) == 2
+    assert run(["gallery", "search", store, "--run", "fit", "--vectors", "test_old.npy"]) == 2
     assert "vectors: expected floats [n, 14], found float32 [200, 10]" in capsys.readouterr().err
 
 
