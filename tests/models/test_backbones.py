@@ -32,8 +32,8 @@ def test_a_small_stem_keeps_the_size_of_small_images() -> None:
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(ConfigError, match="unknown name 'resnet19'; did you mean 'resnet1"):
         build_backbone("resnet19", 4)
-    with pytest.raises(ConfigError, match="unknown name 'smallnet4'; did you mean 'smallnet32'"):
-        build_backbone("smallnet4", 4)
+    with pytest.raises(ConfigError, match="unknown name 'smalnet32'; did you mean 'smallnet32'"):
+        build_backbone("smalnet32", 4)
 
 
 @pytest.mark.parametrize("name", ["hf-hub:someone/model", "local-dir:folder", "../model", "hf_hub:a/b"])
