@@ -257,7 +257,7 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
         "split": ([*evaluate, "--data", "digits", "--split", "tests"], "--split 'tests': expected train or test"),
         "no classes": ([*evaluate, "--data", f"folder:{root / 'empty'}"], "no class folders in it"),
         "no image": ([*evaluate, *bad_data], f"nobackfill: {bad_image}: does not decode as an image"),
-        "ending": ([*embed, "v.csv"], "unknown ending '.csv', expected .npy"),
+        "ending": ([*embed, "v.csv"], "unknown extension '.csv', expected .npy"),
         "weights": ([*evaluate[:2], str(cut), *evaluate[3:], "--data", "digits"], "damaged, not readable as"),
         "labels": ([*evaluate, "--data", f"cifar100:{labels}"], "label 200 of image 0 is outside the range 0…99"),
         "diverged": (["train", good, "--set", "optimizer.lr=1e38", "--out", "x"], "learning rate 1e+38; lower"),

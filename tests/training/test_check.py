@@ -27,7 +27,7 @@ def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str
         code = run(["check", str(path)])
     printed = capsys.readouterr()
     assert (code, printed.err) == (0, "")
-    kinds = {"scenario": "scenario, fine", "eval": "evaluation, fine"}
+    kinds = {"scenario": "scenario, valid", "eval": "evaluation config, valid"}
     assert next((words for part, words in kinds.items() if part in path.stem), "M parameters") in printed.out
 
 
