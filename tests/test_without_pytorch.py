@@ -51,7 +51,7 @@ REFUSED = {
     "train": (["train", "run.yaml"], "this needs "),
     "evaluate runs": (
         ["evaluate", "--query", "images", "--gallery", "images", "--data", "digits"],
-        "a model of images",
+        "this model of images",
     ),
     "export": (["export", "fits/ridge", "--out", "m.onnx"], "this needs PyTorch"),
 }

@@ -37,13 +37,13 @@ HELD = ["--test-old", "test_old.npy", "--test-new", "test_new.npy", "--test-labe
 def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fit", *PAIRS, "--labels", "labels.npy", *HELD, *QUICK, "--out", "fits/one"]) == 0
     printed = capsys.readouterr()
-    for words in ("status quo", "full backfill", "new/mapped", "mAP against doing nothing", "fits/one: "):
+    for words in ("status quo", "full backfill", "new/mapped", "mAP against the status quo", "fits/one: "):
         assert words in printed.out
     report = json.loads(Path("fits/one/report.json").read_text())
     assert [line["name"] for line in report["fit"]["results"][:2]] == ["status quo", "full backfill"]
     assert report["fit"]["verdict"]["decision"] == "use it"
     page = build_report(read_report(Path("fits/one")), "fits/one")
-    assert "Every way of comparing" in page
+    assert "All methods, on held-out items" in page
     assert "All searches" not in page
 
     # The folder works like any other run's.
@@ -161,7 +161,7 @@ BAD = {
     "holdout": ([*PAIRS, "--holdout", "1"], "--holdout 1.0: expected a fraction between 0 and 1"),
     "scale": ([*PAIRS, "--scale", "0"], "--scale: expected values above 0"),
     "one test": ([*PAIRS, "--test-old", "test_old.npy"], "--test-old and --test-new: give both or neither"),
-    "no relevance": ([*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy"], "each goes with the others"),
+    "no relevance": ([*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy"], "give all three or none"),
     "swapped": ([*PAIRS, "--test-old", "test_new.npy", "--test-new", "test_old.npy"], "test_new.npy: 14 values a row"),
     "one name": ([*PAIRS, "--old-name", "new"], "two models need two names"),
     "odd name": ([*PAIRS, "--old-name", "a:b"], "--old-name 'a:b': expected a name without spaces or colons"),

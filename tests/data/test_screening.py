@@ -61,7 +61,7 @@ def test_skip_leaves_out_just_what_does_not_decode_and_lists_it(tmp_path: Path) 
 def test_nothing_that_decodes_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").touch()
-    with pytest.raises(DataError, match="none of its 1 images decodes"):
+    with pytest.raises(DataError, match="none of its 1 images decode"):
         load_split(config(tmp_path, "skip"), "train")
 
 

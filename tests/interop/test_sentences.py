@@ -126,7 +126,7 @@ def test_changed_weights_are_not_saved_as_the_generation(vector_runs: dict[str, 
 
 
 def test_what_does_not_fit_is_said_in_a_line(runs: dict[str, Path], vector_runs: dict[str, Path]) -> None:
-    with pytest.raises(RunError, match="a run of images; expected one of vectors or text"):
+    with pytest.raises(RunError, match="this run embeds images; expected a run that embeds vectors or texts"):
         SentenceModule(runs["old"])
     module = SentenceModule(vector_runs["map"])
     with pytest.raises(RunError, match="put it after the modules of the model that makes them"):

@@ -101,7 +101,7 @@ def test_a_damaged_file_is_named_with_the_key(tree: dict[str, Any], change: Any,
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "no such file; write one by `nobackfill evaluate"),
+        (None, "no such file; create one with `nobackfill evaluate"),
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         ("[]", "expected a report of"),

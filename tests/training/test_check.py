@@ -83,9 +83,9 @@ def test_check_counts() -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("bct", {"old": "gone"}, "key 'model.old_dim': needed to check without the old run gone"),
+        ("bct", {"old": "gone"}, "key 'model.old_dim': required, to check without the old run gone"),
         ("independent", {"data__name": "folder", "data__root": "x"}, "key 'data.classes': without reading 'folder'"),
-        ("independent", {"data__classes": 11}, r"data.classes: 11 asks for classes outside the range 0…9"),
+        ("independent", {"data__classes": 11}, r"data.classes: 11 has classes outside the range 0…9"),
     ],
 )
 def test_what_cannot_be_checked_is_said(method: str, changes: dict[str, Any], message: str) -> None:

@@ -18,7 +18,7 @@ def check(
 ) -> None:
     """Build each config's model, run one step on random data, and print what training would cost.
 
-    Reads neither data nor teachers: the size of a teacher comes from `model.old_dim`. The hours are a rough estimate for
+    Reads neither data nor teachers: a teacher's size comes from `model.old_dim`. Hours are a rough estimate for
     this machine's CPU in float32, from a single step. Of evaluation configs, only the keys are checked.
 
     Example: `nobackfill check configs/reference/*.yaml`

@@ -113,7 +113,7 @@ def fit(
     if draw_trade(section, out / "trade.png"):
         typer.echo(f"{out / 'trade.png'}: quality by number of dimensions")
     if fitted.dropped:
-        typer.echo(f"{fitted.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
+        typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {fitted.dropped}")
     if fitted.seen:
         typer.echo("The gallery searched here was used for fitting: results with a mapped gallery are optimistic.")
     if not section.labelled:

@@ -55,5 +55,5 @@ def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> 
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
     if images.skipped:
-        typer.echo(f"{len(images.skipped)} images skipped, {len(images)} left", err=True)
+        typer.echo(f"images skipped: {len(images.skipped)}; images left: {len(images)}", err=True)
     return images, settings.processes

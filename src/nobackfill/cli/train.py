@@ -26,8 +26,8 @@ def train(
 ) -> None:
     """Train one model and write its run folder.
 
-    Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits; --resume continues and gives the same weights as an
-    uninterrupted run. On several GPUs start it with `accelerate launch -m nobackfill train …` or `torchrun`.
+    Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits; --resume continues, to the same weights as a run
+    without interruption. On several GPUs start it with `accelerate launch -m nobackfill train …` or `torchrun`.
 
     Example: `nobackfill train configs/digits/bt2.yaml --set seed=1 --set old=runs/digits/old --out runs/digits/bt2`
     """
