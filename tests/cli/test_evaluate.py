@@ -124,7 +124,7 @@ def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest
     [
         ([*SEARCH, "--query-labels", "labels.npy"], "expected labels of query and gallery"),
         ([*SEARCH, *LABELS, "--relevant", "lists.json"], "found both"),
-        ([*SEARCH, *LABELS, "--new-gallery", "new.npy"], "give --old-query too"),
+        ([*SEARCH, *LABELS, "--new-gallery", "new.npy"], "needs --old-query too"),
         ([*SEARCH, *LABELS, "--data", "digits"], "--data: works only with run folders"),
         ([*SEARCH, *LABELS, "--gallery", "old.npy"], "expected one --gallery FILE.npy"),
         ([*SEARCH, "--relevant", "texts.txt"], "--relevant texts.txt: cannot be read as JSON"),

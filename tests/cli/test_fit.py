@@ -130,7 +130,7 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     Path("relevant.json").write_text(json.dumps([[ids[place] for place in line] for line in places]))
     asked_for = ["--query-old", "q_old.npy", "--query-new", "q_new.npy", "--relevant", "relevant.json"]
     assert run(["fit", "--pairs", "pairs.parquet", *asked_for, *QUICK, "--out", "known"]) == 0
-    assert "The gallery searched here is what was fitted on" in capsys.readouterr().out
+    assert "The gallery searched here was used for fitting" in capsys.readouterr().out
     line = json.loads(Path("known/report.json").read_text())["fit"]["results"][0]
     metrics = nobackfill.retrieval_metrics(queries_old, old, relevant=places, topk=(1, 10))
     assert tuple(line["scores"][score] for score in ("top1", "top10", "mean_ap")) == pytest.approx(
@@ -156,13 +156,16 @@ def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 BAD = {
     "nothing": ([], "expected --old and --new, or --pairs"),
-    "both": ([*PAIRS, "--pairs", "p.parquet"], "--pairs: holds old, new and labels"),
+    "both": ([*PAIRS, "--pairs", "p.parquet"], "--pairs: already holds old, new and labels"),
     "direction": ([*PAIRS, "--direction", "up"], "--direction 'up': expected to-old, to-new, both"),
     "holdout": ([*PAIRS, "--holdout", "1"], "--holdout 1.0: expected a fraction between 0 and 1"),
     "scale": ([*PAIRS, "--scale", "0"], "--scale: expected values above 0"),
     "one test": ([*PAIRS, "--test-old", "test_old.npy"], "--test-old and --test-new: give both or neither"),
     "no relevance": ([*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy"], "give all three or none"),
-    "swapped": ([*PAIRS, "--test-old", "test_new.npy", "--test-new", "test_old.npy"], "test_new.npy: 14 values a row"),
+    "swapped": (
+        [*PAIRS, "--test-old", "test_new.npy", "--test-new", "test_old.npy"],
+        "test_new.npy: 14 values per row",
+    ),
     "one name": ([*PAIRS, "--old-name", "new"], "two models need two names"),
     "odd name": ([*PAIRS, "--old-name", "a:b"], "--old-name 'a:b': expected a name without spaces or colons"),
     "no file": (["--old", "none.npy", "--new", "new.npy"], "none.npy: cannot be read as a .npy array: no such file"),

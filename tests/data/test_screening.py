@@ -74,7 +74,7 @@ def test_the_verbs_fail_or_skip(tmp_path: Path, runs: dict[str, Path], capsys: p
     assert not out.exists()
     assert run([*embed, "--on-bad-image", "skip"]) == 0
     printed = capsys.readouterr().err
-    assert "4 images skipped, 10 left" in printed
+    assert "images skipped: 4; images left: 10" in printed
     assert printed.count("\nskipped") + printed.startswith("skipped") == 4
     vectors = np.load(out)
     assert vectors.shape == (10, 6)

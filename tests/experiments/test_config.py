@@ -47,7 +47,7 @@ def test_numbers_of_seeds_that_cannot_be(tmp_path: Path) -> None:
     tree["generations"]["a"]["independent"] = {"config": "old.yaml", "seeds": 2}
     tree["generations"]["c"] = tree["generations"]["b"]
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    with pytest.raises(ConfigError, match="'independent': takes no 'seeds'"):
+    with pytest.raises(ConfigError, match="'independent': does not take 'seeds'"):
         load_scenario(path)
 
 

@@ -177,7 +177,7 @@ def test_an_embedder_that_returns_other_items_is_refused(store: Store) -> None:
     gallery = upgraded(store)
     for wrong in ([IDS[0], IDS[0]], ["another"]):
         made = Embedded(wrong, NEW_VECTORS[: len(wrong)], {})
-        with pytest.raises(GalleryError, match="twice, or one it was not asked for"):
+        with pytest.raises(GalleryError, match="duplicate item, or one that was not requested"):
             gallery.backfill(lambda _, made=made: made, fingerprint=SECOND.fingerprint, order="oldest")  # type: ignore[misc]
     assert store.counts() == {1: COUNT}
     assert gallery.backfill(embed, fingerprint=SECOND.fingerprint).replaced == COUNT

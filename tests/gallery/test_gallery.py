@@ -154,7 +154,7 @@ def test_strangers_are_refused(store: Store) -> None:
         GalleryError, match="stranger was not trained to be compatible with first, of which the gallery holds 60"
     ):
         gallery.add_generation(stranger, NEW_VECTORS)
-    with pytest.raises(GalleryError, match="sample of second: no vector in it"):
+    with pytest.raises(GalleryError, match="sample of second: it has no vectors"):
         unmeasured = Generation(name="second", dim=NEW, fingerprint="e" * 64, compatible_with=("a" * 64,))
         gallery.add_generation(unmeasured, NEW_VECTORS[:0])
     with pytest.raises(GalleryError, match="second is already a generation of this gallery"):

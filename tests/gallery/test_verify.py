@@ -27,7 +27,7 @@ def test_verify_beside_a_backfill_says_so(store: Store, monkeypatch: pytest.Monk
             store.replace(ItemBatch([IDS[5]], 2, NEW_VECTORS[5:6] / np.linalg.norm(NEW_VECTORS[5]), []), keep_old=False)
 
     monkeypatch.setattr(store, "scan", scan)
-    with pytest.raises(GalleryError, match="replaced while they were checked"):
+    with pytest.raises(GalleryError, match="replaced during the check"):
         gallery.verify()
 
 

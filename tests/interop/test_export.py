@@ -180,7 +180,7 @@ def test_the_verb(vector_runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert run_command(["export", run, "--format", "torch", "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert f"{out}: vectors float32 [batch, 12] to embedding [batch, 7], generation map-" in told
-    assert "checked: values within" in told
+    assert "checked: embeddings within" in told
     assert run_command(["export", run, "--format", "torch", "--no-check", "--out", str(out)]) == 0
     assert "; not checked" in capsys.readouterr().out
     wrong = {

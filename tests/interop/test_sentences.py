@@ -120,7 +120,7 @@ def test_gradients_pass_through_it_and_leave_it_alone(vector_runs: dict[str, Pat
 def test_changed_weights_are_not_saved_as_the_generation(vector_runs: dict[str, Path], tmp_path: Path) -> None:
     module = SentenceModule(vector_runs["map"])
     next(module.parameters()).data += 1
-    with pytest.raises(RunError, match="its weights were changed"):
+    with pytest.raises(RunError, match="its weights have changed"):
         module.save(str(tmp_path))
     assert not list(tmp_path.iterdir())
 

@@ -172,7 +172,7 @@ def test_held_out_queries_among_the_fitted_pairs_are_dropped() -> None:
     kept, dropped = without_twins(twin, new, np.arange(200))
     assert (dropped, len(kept.old_query), kept.relevant) == (1, 49, [[i] for i in range(50) if i != 3])
     assert len(kept.old_gallery) == 200
-    with pytest.raises(DataError, match="every held-out query is among the fitted pairs"):
+    with pytest.raises(DataError, match="all held-out queries are among the fitted pairs"):
         without_twins(Held.of(old, new, labels), new, np.arange(200))
 
 

@@ -128,7 +128,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "cut": (cut, "damaged, not readable as safetensors"),
     "one bit": (flip_a_bit, "damaged: its weights or embedding.json changed"),
     "missing tensor": (change_weights(lambda weights: weights.__delitem__(BIAS)), f"tensor '{BIAS}' is missing"),
-    "surplus tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "unexpected tensor 'x'"),
+    "unexpected tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "unexpected tensor 'x'"),
     "shape": (
         change_weights(lambda weights: weights.update({BIAS: torch.zeros(9)})),
         rf"tensor '{BIAS}' is torch.float32 \[9\], expected torch.float32 \[4\]",

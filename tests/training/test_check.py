@@ -84,7 +84,11 @@ def test_check_counts() -> None:
     ("method", "changes", "message"),
     [
         ("bct", {"old": "gone"}, "key 'model.old_dim': required, to check without the old run gone"),
-        ("independent", {"data__name": "folder", "data__root": "x"}, "key 'data.classes': without reading 'folder'"),
+        (
+            "independent",
+            {"data__name": "folder", "data__root": "x"},
+            "key 'data.classes': `check` does not read 'folder'",
+        ),
         ("independent", {"data__classes": 11}, r"data.classes: 11 has classes outside the range 0…9"),
     ],
 )
