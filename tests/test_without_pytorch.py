@@ -51,7 +51,7 @@ REFUSED = {
     "train": (["train", "run.yaml"], "this needs "),
     "evaluate runs": (
         ["evaluate", "--query", "images", "--gallery", "images", "--data", "digits"],
-        "a model of images",
+        "this model of images",
     ),
     "export": (["export", "fits/ridge", "--out", "m.onnx"], "this needs PyTorch"),
 }
@@ -77,7 +77,10 @@ def test_verbs(tmp_path: Path) -> None:
     answers = [json.loads(line) for line in found.stdout.splitlines()]
     for arguments, (code, out, err) in zip(DONE, answers, strict=False):
         assert code == 0, f"{arguments}: {err or out}"
-    assert f"Without PyTorch only procrustes and ridge are fitted; for mlp, infonce and bt2: {TRAIN}" in answers[1][2]
+    assert (
+        f"PyTorch is not installed: fitting only procrustes and ridge; for mlp, infonce and bt2: {TRAIN}"
+        in answers[1][2]
+    )
     report = json.loads((tmp_path / "fits" / "all" / "report.json").read_text())
     assert "mlp" not in json.dumps(report)
     assert np.load(tmp_path / "compatible.npy").shape == old.shape

@@ -59,7 +59,7 @@ def cached(kind: str, key: Key, build: Callable[[], Arrays]) -> Arrays:
                 write_text(working / "key.json", json.dumps(key, indent=2) + "\n")
             found = _open(folder)
     if found is None:
-        raise OSError(None, "cannot be read back; set NOBACKFILL_CACHE to a folder on a sound disk", str(folder))
+        raise OSError(None, "cannot be read back; set NOBACKFILL_CACHE to a folder on a disk that works", str(folder))
     return found
 
 

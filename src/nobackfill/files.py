@@ -44,7 +44,7 @@ def require_new(out: Path) -> None:
     if out.is_dir() and any(out.iterdir()):
         raise RunError(f"{out}: this output folder exists and is not empty; choose another --out or remove it")
     if out.is_symlink() or out.resolve() == Path.cwd():
-        raise RunError(f"{out}: cannot be replaced by a new folder (a link, or the working directory); name another")
+        raise RunError(f"{out}: cannot be replaced by a new folder (a link, or the working directory); choose another")
     if out.exists() and not out.is_dir():
         raise RunError(f"{out}: expected a folder to write to, found a file")
 

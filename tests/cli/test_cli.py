@@ -173,7 +173,7 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     shutil.rmtree("out/seed0/g0")
     write_config(Path("tiny"), "independent0", method="independent", model=GEN0, batch_size=32)
     assert run(["run", scenario, "--seeds", "1", "--out", "out"]) == 2
-    assert "was trained against other teachers" in capsys.readouterr().err
+    assert "was trained with other teachers" in capsys.readouterr().err
     Path("foreign").mkdir()
     Path("foreign/report.json").write_text("mine")
     assert run(["run", scenario, "--out", "foreign"]) == 2
@@ -247,7 +247,7 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
     no_data.write_text("method: bct\n")
     return {
         "unknown key": (["train", good, "--set", "model.backbon=x"], "unknown key 'model.backbon': did you mean"),
-        "no config": (["train", str(root / "none.yaml")], "none.yaml: cannot read this config: no such file"),
+        "no config": (["train", str(root / "none.yaml")], "none.yaml: cannot be read: no such file"),
         "no teacher": (["train", good, "--set", "method=bct", "--set", "old=gone"], "gone: no such run folder"),
         "no run": ([*evaluate[:2], "gone", *evaluate[3:], "--data", "digits"], "gone: no such run folder"),
         "data": ([*evaluate, "--data", "digit"], "expected NAME or NAME:ROOT; did you mean 'digits'?"),
@@ -257,7 +257,7 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
         "split": ([*evaluate, "--data", "digits", "--split", "tests"], "--split 'tests': expected train or test"),
         "no classes": ([*evaluate, "--data", f"folder:{root / 'empty'}"], "no class folders in it"),
         "no image": ([*evaluate, *bad_data], f"nobackfill: {bad_image}: does not decode as an image"),
-        "ending": ([*embed, "v.csv"], "unknown ending '.csv', expected .npy"),
+        "ending": ([*embed, "v.csv"], "unknown extension '.csv', expected .npy"),
         "weights": ([*evaluate[:2], str(cut), *evaluate[3:], "--data", "digits"], "damaged, not readable as"),
         "labels": ([*evaluate, "--data", f"cifar100:{labels}"], "label 200 of image 0 is outside the range 0…99"),
         "diverged": (["train", good, "--set", "optimizer.lr=1e38", "--out", "x"], "learning rate 1e+38; lower"),
@@ -268,7 +268,7 @@ def bad_commands(root: Path, runs: dict[str, Path]) -> dict[str, tuple[list[str]
         "argument": (["train"], "Missing argument"),
         "verb": (["trian"], "No such command 'trian'"),
         "number": (["demo", "--seeds", "0"], "--seeds"),
-        "scenario": (["run", str(scenario), "--out", "out"], "none.yaml: cannot read this config"),
+        "scenario": (["run", str(scenario), "--out", "out"], "none.yaml: cannot be read"),
         "no scenario": (["run", good, "--out", "out"], "missing key 'generations'"),
         "not writable": ([*embed, "/proc/none/v.npy"], "/proc/none"),
     }  # fmt: skip

@@ -49,7 +49,7 @@ def test_one_search_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
         printed = capsys.readouterr().out
         assert f"mAP@R: {100 * expected.mean_ap_at_r:.1f} %" in printed
         assert f"nDCG@5: {100 * expected.ndcg[5]:.1f} %" in printed
-        assert "Better than doing nothing?" in printed
+        assert "To compare with the status quo, give --old-query" in printed
         (search,) = json.loads(Path("figures.json").read_text())["searches"]
         assert search["scores"]["mean_ap"] == pytest.approx(expected.mean_ap)
         assert search["scores"]["top1"] == expected.cmc[1]
@@ -124,8 +124,8 @@ def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest
     [
         ([*SEARCH, "--query-labels", "labels.npy"], "expected labels of query and gallery"),
         ([*SEARCH, *LABELS, "--relevant", "lists.json"], "found both"),
-        ([*SEARCH, *LABELS, "--new-gallery", "new.npy"], "give --old-query too"),
-        ([*SEARCH, *LABELS, "--data", "digits"], "--data: goes with run folders"),
+        ([*SEARCH, *LABELS, "--new-gallery", "new.npy"], "needs --old-query too"),
+        ([*SEARCH, *LABELS, "--data", "digits"], "--data: works only with run folders"),
         ([*SEARCH, *LABELS, "--gallery", "old.npy"], "expected one --gallery FILE.npy"),
         ([*SEARCH, "--relevant", "texts.txt"], "--relevant texts.txt: cannot be read as JSON"),
         (
@@ -134,12 +134,12 @@ def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest
         ),
         ([*SEARCH, *LABELS, "--old-query", "pickle.npy"], "--old-query pickle.npy: cannot be read as a .npy array"),
         ([*SEARCH, "--query-labels", "short.npy", "--gallery-labels", "labels.npy"], r"expected integers [120]"),
-        ([*UPGRADE, "--query-texts", "short.txt"], "expected a line for each of the 120 items, found 1"),
+        ([*UPGRADE, "--query-texts", "short.txt"], "expected one line for each of the 120 items, found 1"),
         (["evaluate", "--query", "nan.npy", "--gallery", "old.npy", *LABELS], "query: row 7 holds a value"),
         (["evaluate", "--query", "zero.npy", "--gallery", "old.npy", *LABELS], "query: row 3 has norm zero"),
         (
             ["evaluate", "--query", "folder", "--old-query", "old.npy", "--data", "digits"],
-            "--old-query goes with arrays",
+            "--old-query works only with arrays",
         ),
         (["evaluate", "--query", "folder"], "with run folders, expected --data"),
     ],
@@ -170,7 +170,7 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
     assert run([*command, "--independent", new]) == 0
     printed = capsys.readouterr().out
     assert all(
-        words in printed for words in ("status quo", "independent, all backfilled", "Self-accuracy loss", "Verdict")
+        words in printed for words in ("status quo", "independent, full backfill", "Self-accuracy loss", "Verdict")
     )
     report = read_report(Path("one.json"))
     assert list(report.training) == [old, bt2]

@@ -37,13 +37,13 @@ HELD = ["--test-old", "test_old.npy", "--test-new", "test_new.npy", "--test-labe
 def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["fit", *PAIRS, "--labels", "labels.npy", *HELD, *QUICK, "--out", "fits/one"]) == 0
     printed = capsys.readouterr()
-    for words in ("status quo", "full backfill", "new/mapped", "mAP against doing nothing", "fits/one: "):
+    for words in ("status quo", "full backfill", "new/mapped", "mAP against the status quo", "fits/one: "):
         assert words in printed.out
     report = json.loads(Path("fits/one/report.json").read_text())
     assert [line["name"] for line in report["fit"]["results"][:2]] == ["status quo", "full backfill"]
     assert report["fit"]["verdict"]["decision"] == "use it"
     page = build_report(read_report(Path("fits/one")), "fits/one")
-    assert "Every way of comparing" in page
+    assert "All methods, on held-out items" in page
     assert "All searches" not in page
 
     # The folder works like any other run's.
@@ -100,7 +100,7 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
     table("new.parquet", {"id": [ids[place] for place in order], "vector": new[order]})
     assert run(["fit", "--old", "old.parquet", "--new", "new.parquet", *QUICK, "--out", "joined"]) == 0
     printed = capsys.readouterr()
-    assert "100 items are in one of old.parquet and new.parquet only; 500 pairs are left" in printed.err
+    assert "items in only one of old.parquet and new.parquet: 100; pairs left: 500" in printed.err
     write(here / "rows", old=old[:500], new=new[:500].astype(np.float32), labels=labels[:500])
     arrays = ["--old", "rows/old.npy", "--new", "rows/new.npy", "--labels", "rows/labels.npy"]
     assert run(["fit", *arrays, *QUICK, "--out", "rowwise"]) == 0
@@ -110,10 +110,10 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
     capsys.readouterr()
     for columns, message in (
         ({"id": ids, "vectors": old}, "no column 'vector'; it has id, vectors"),
-        ({"id": [*ids[:599], ids[0]], "vector": old}, "id 'item/0' comes twice"),
+        ({"id": [*ids[:599], ids[0]], "vector": old}, "duplicate id 'item/0'"),
         ({"vector": old}, "no column 'id' to join by"),
-        ({"id": [f"x{name}" for name in ids], "vector": old}, "has no id in common with old.parquet"),
-        ({"id": ids, "vector": [[1.0]] * 599 + [[1.0, 2.0]]}, "expected lists of floats, all of one size"),
+        ({"id": [f"x{name}" for name in ids], "vector": old}, "shares no id with old.parquet"),
+        ({"id": ids, "vector": [[1.0]] * 599 + [[1.0, 2.0]]}, "expected lists of floats, all of the same length"),
     ):
         table("new.parquet", columns)
         assert run(["fit", "--old", "old.parquet", "--new", "new.parquet", "--out", "no"]) == 2
@@ -130,7 +130,7 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     Path("relevant.json").write_text(json.dumps([[ids[place] for place in line] for line in places]))
     asked_for = ["--query-old", "q_old.npy", "--query-new", "q_new.npy", "--relevant", "relevant.json"]
     assert run(["fit", "--pairs", "pairs.parquet", *asked_for, *QUICK, "--out", "known"]) == 0
-    assert "The gallery searched here is what was fitted on" in capsys.readouterr().out
+    assert "The gallery searched here was used for fitting" in capsys.readouterr().out
     line = json.loads(Path("known/report.json").read_text())["fit"]["results"][0]
     metrics = nobackfill.retrieval_metrics(queries_old, old, relevant=places, topk=(1, 10))
     assert tuple(line["scores"][score] for score in ("top1", "top10", "mean_ap")) == pytest.approx(
@@ -156,15 +156,18 @@ def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 BAD = {
     "nothing": ([], "expected --old and --new, or --pairs"),
-    "both": ([*PAIRS, "--pairs", "p.parquet"], "--pairs: holds old, new and labels"),
+    "both": ([*PAIRS, "--pairs", "p.parquet"], "--pairs: already holds old, new and labels"),
     "direction": ([*PAIRS, "--direction", "up"], "--direction 'up': expected to-old, to-new, both"),
-    "holdout": ([*PAIRS, "--holdout", "1"], "--holdout 1.0: expected a share between 0 and 1"),
+    "holdout": ([*PAIRS, "--holdout", "1"], "--holdout 1.0: expected a fraction between 0 and 1"),
     "scale": ([*PAIRS, "--scale", "0"], "--scale: expected values above 0"),
-    "one test": ([*PAIRS, "--test-old", "test_old.npy"], "--test-old and --test-new: one goes with the other"),
-    "no relevance": ([*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy"], "each goes with the others"),
-    "swapped": ([*PAIRS, "--test-old", "test_new.npy", "--test-new", "test_old.npy"], "test_new.npy: 14 values a row"),
+    "one test": ([*PAIRS, "--test-old", "test_old.npy"], "--test-old and --test-new: give both or neither"),
+    "no relevance": ([*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy"], "give all three or none"),
+    "swapped": (
+        [*PAIRS, "--test-old", "test_new.npy", "--test-new", "test_old.npy"],
+        "test_new.npy: 14 values per row",
+    ),
     "one name": ([*PAIRS, "--old-name", "new"], "two models need two names"),
-    "odd name": ([*PAIRS, "--old-name", "a:b"], "--old-name 'a:b': expected a name without spaces and colons"),
+    "odd name": ([*PAIRS, "--old-name", "a:b"], "--old-name 'a:b': expected a name without spaces or colons"),
     "no file": (["--old", "none.npy", "--new", "new.npy"], "none.npy: cannot be read as a .npy array: no such file"),
     "labels": ([*PAIRS, "--labels", "test_labels.npy"], "test_labels.npy: expected integers [600], found int64 [200]"),
     "not parquet": (["--pairs", "old.npy"], "old.npy: cannot be read as parquet"),

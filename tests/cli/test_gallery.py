@@ -44,7 +44,7 @@ def test_from_creation_to_the_last_backfill(
     assert capsys.readouterr().out == f"faiss:g: 60 vectors of {names[0]}\n"
     assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0  # it remembers where the items came from
     printed = capsys.readouterr().out
-    assert f"queries of {names[1]} work from now on" in printed
+    assert f"queries of {names[1]} now work" in printed
     assert "expected top-1, measured on 60 items: 0% " in printed
     query = str(images[7])
     assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "3", "--json", "--remember"]) == 0
@@ -59,7 +59,7 @@ def test_from_creation_to_the_last_backfill(
     assert (printed.count(f"[{names[0]}]"), printed.count(f"[{names[1]}]")) == (45, 15)
     assert "[red].png" in printed
     assert run(["gallery", "status", "faiss:g"]) == 0
-    assert "now (25% embedded anew)" in capsys.readouterr().out
+    assert "now (25% backfilled)" in capsys.readouterr().out
     assert run(["gallery", "rollback", "faiss:g", "--to", names[0]]) == 0
     assert run(["gallery", "search", "faiss:g", query, "--run", new]) == 2
     assert "is not of this gallery's lineage" in capsys.readouterr().err
@@ -70,8 +70,8 @@ def test_from_creation_to_the_last_backfill(
     assert run(["gallery", "backfill", "faiss:g", "--run", new, "--batch-size", "7", "--order", "isolated"]) == 3
     printed_both = capsys.readouterr()
     assert "58 items replaced" in printed_both.out
-    assert f"left old: {images[3]}: not in the data" in printed_both.err
-    assert f"left old: {images[5]}: " in printed_both.err
+    assert f"old vector kept: {images[3]}: not in the data" in printed_both.err
+    assert f"old vector kept: {images[5]}: " in printed_both.err
     assert "does not decode as an image" in printed_both.err
     assert run(["gallery", "verify", "faiss:g"]) == 0
     assert capsys.readouterr().out == "faiss:g: no problems in 60 items\n"
@@ -127,8 +127,8 @@ def test_a_third_model_that_was_not_trained_for_it_is_refused(
 
 
 BAD = {
-    "no model": (["create", "faiss:g", "--data", "digits"], "give --run or --name, one of them"),
-    "both": (["search", "faiss:g", "--run", "x", "--name", "y"], "give --run or --name, one of them"),
+    "no model": (["create", "faiss:g", "--data", "digits"], "give either --run or --name"),
+    "both": (["search", "faiss:g", "--run", "x", "--name", "y"], "give either --run or --name"),
     "no data": (["create", "faiss:g", "--run", "RUN"], "give --run and --data, or --vectors"),
     "no gallery": (["status", "faiss:gone"], "faiss:gone: no gallery there"),
     "store": (["status", "redis://me:secret@host"], "store 'redis://host': expected faiss:DIR"),
@@ -197,7 +197,7 @@ def test_embedding_and_backfill_on_a_local_cluster_of_two(images: list[Path], ru
     images[5].write_bytes(b"no image")
     done = call("gallery", "backfill", "faiss:g", "--run", new, "--ray", "local", "--batch-size", "25")
     assert done.returncode == 3, done.stderr
-    assert f"left old: {images[5]}: " in done.stderr
+    assert f"old vector kept: {images[5]}: " in done.stderr
     gallery = nobackfill.Gallery.open("faiss:g")
     assert gallery.store.counts() == {1: 1, 2: 59}
     assert gallery.verify() == []

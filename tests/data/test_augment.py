@@ -157,7 +157,7 @@ def test_the_cut_out_is_a_square_of_the_mean_colour_and_nothing_else_changes() -
 
 
 def test_settings_that_exceed_the_image_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.augment.padding': 8 pixels cannot be reflected from images of 8"):
+    with pytest.raises(ConfigError, match=r"data.augment.padding': 8 pixels of reflection do not fit images of 8"):
         tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"})
     with pytest.raises(ConfigError, match=r"data.augment.cutout': 9 exceeds the image size of 8"):
         tiny_config("independent", data__augment={"cutout": 9})

@@ -161,7 +161,7 @@ def damaged_cases(root: Path) -> dict[str, tuple[Path, str]]:
         "parquet": (root / "parquet", "not a CIFAR-100 parquet file"),
         "size": (root / "size", "row 0: expected an image of 32×32, found 16×16"),
         "cut": (root / "cut", "row 0: not a readable image"),
-        "nothing": (root / "nothing", "no CIFAR-100 in it; expected train-"),
+        "nothing": (root / "nothing", "not CIFAR-100; expected train-"),
         "absent": (root / "absent", "no such folder or archive"),
     }
 

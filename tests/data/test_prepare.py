@@ -64,7 +64,7 @@ def test_what_cannot_be_prepared_is_said(tmp_path: Path, capsys: pytest.CaptureF
         (["cifar10", str(tmp_path)], "unknown data set 'cifar10'; known: cifar100"),
         (["cifar100", str(tmp_path / "gone")], "no such folder or archive"),
         (["cifar100", str(tmp_path), "--md5", "0"], "--md5 needs an archive, found a folder"),
-        (["cifar100", str(tmp_path)], "holds class folders already"),
+        (["cifar100", str(tmp_path)], "already contains class folders"),
     ):
         assert run(["data", "prepare", *arguments, "--out", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_a_holdout_takes_the_place_of_the_test_split() -> None:
 
     assert sorted(rows(train) + rows(test)) == sorted(rows(whole))
     assert rows(load_split(data, "test")) == rows(test)  # the same ones every time
-    with pytest.raises(DataError, match="data.holdout: 5000 leaves nothing of the 1198 training samples"):
+    with pytest.raises(DataError, match="data.holdout: 5000 must be less than the 1198 training samples"):
         load_split(DigitsData(holdout=5000), "train")
 
 
@@ -104,7 +104,7 @@ def test_every_kind_of_sample_does_what_training_needs(kind: Any) -> None:
     np.testing.assert_array_equal(inputs, whole[[2, 0]])
     assert samples.digest(kind) == of_each_kind()[kind].digest(kind) != some.digest(kind)
     for modality in {"image", "text", "vector"} - {kind, "text"}:
-        with pytest.raises(DataError, match=f"set: holds {kind}s, but the model takes {modality}s"):
+        with pytest.raises(DataError, match=f"set: holds {kind}s, but the model embeds {modality}s"):
             samples.inputs(modality)  # type: ignore[arg-type]
     assert (samples.vectors_of("old") is not None) == (kind == "vector")
     assert samples.vectors_of("independent") is None

@@ -61,7 +61,7 @@ def test_skip_leaves_out_just_what_does_not_decode_and_lists_it(tmp_path: Path) 
 def test_nothing_that_decodes_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.png").touch()
-    with pytest.raises(DataError, match="none of its 1 images decodes"):
+    with pytest.raises(DataError, match="none of its 1 images decode"):
         load_split(config(tmp_path, "skip"), "train")
 
 
@@ -74,7 +74,7 @@ def test_the_verbs_fail_or_skip(tmp_path: Path, runs: dict[str, Path], capsys: p
     assert not out.exists()
     assert run([*embed, "--on-bad-image", "skip"]) == 0
     printed = capsys.readouterr().err
-    assert "4 images skipped, 10 left" in printed
+    assert "images skipped: 4; images left: 10" in printed
     assert printed.count("\nskipped") + printed.startswith("skipped") == 4
     vectors = np.load(out)
     assert vectors.shape == (10, 6)

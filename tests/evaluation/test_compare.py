@@ -228,7 +228,7 @@ def test_several_seeds_are_averaged() -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     old, new, labels = models(n=50)
-    with pytest.raises(DataError, match="expected the same items twice, found 40 old and 50 new ones"):
+    with pytest.raises(DataError, match="expected old and new vectors of the same items, found 40 old and 50 new ones"):
         backfilling_curve(new, old[:40], new, labels, labels)
     with pytest.raises(DataError, match="query has 8 values, the new gallery 12"):
         backfilling_curve(old, old, new, labels, labels)

@@ -42,12 +42,12 @@ def test_numbers_of_seeds_that_cannot_be(tmp_path: Path) -> None:
     tree = yaml.safe_load(write(tmp_path, bt2="bt2.yaml").read_text())
     tree["generations"]["c"] = {"independent": "new.yaml", "bt2": {"config": "bt2.yaml", "seeds": 2}}
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    with pytest.raises(ConfigError, match="generation 'c': 'bt2': expected as many seeds as in the others"):
+    with pytest.raises(ConfigError, match="generation 'c': 'bt2': expected as many seeds as in the other generations"):
         load_scenario(path)
     tree["generations"]["a"]["independent"] = {"config": "old.yaml", "seeds": 2}
     tree["generations"]["c"] = tree["generations"]["b"]
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
-    with pytest.raises(ConfigError, match="'independent': takes no 'seeds'"):
+    with pytest.raises(ConfigError, match="'independent': does not take 'seeds'"):
         load_scenario(path)
 
 

@@ -49,7 +49,7 @@ def test_one_grammar_for_all_stores() -> None:
 def test_options_are_those_of_the_store() -> None:
     with pytest.raises(GalleryError, match="option index='tree': expected flat, hnsw or ivfpq"):
         open_store("faiss:dir", index="tree")
-    with pytest.raises(GalleryError, match="option 'halfvec': faiss:DIR does not have it; its options: index"):
+    with pytest.raises(GalleryError, match="option 'halfvec': not an option of faiss:DIR; its options: index"):
         open_store("faiss:dir", halfvec="true")
 
 

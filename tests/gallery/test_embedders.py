@@ -46,13 +46,13 @@ def test_the_curve_of_an_upgrade_is_that_of_its_sample(tmp_path: Path) -> None:
 
 def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
     gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
-    with pytest.raises(GalleryError, match="the embedder is of a model of fingerprint aaaaaaaaaaaa…, expected bbbb"):
+    with pytest.raises(GalleryError, match="the embedder's model has fingerprint aaaaaaaaaaaa…, expected bbbb"):
         gallery.upgrade(SECOND, ArrayEmbedder(IDS, OLD_VECTORS, FIRST.fingerprint))
     with pytest.raises(GalleryError, match=r"none of 60 sampled items could be embedded by second \(.*: not among the"):
         gallery.upgrade(SECOND, ArrayEmbedder(["other"], NEW_VECTORS[:1], SECOND.fingerprint))
-    with pytest.raises(GalleryError, match="expected 60 vectors for as many items, found 1"):
+    with pytest.raises(GalleryError, match="expected one vector for each of 60 items, found 1"):
         gallery.upgrade(SECOND, lambda ids: NEW_VECTORS[:1])
-    with pytest.raises(GalleryError, match="a function does not say which model it is of"):
+    with pytest.raises(GalleryError, match="the model of a function is unknown"):
         gallery.backfill(lambda ids: NEW_VECTORS)
     plain = Generation(name="plain", dim=9, fingerprint="p", compatible_with=(FIRST.fingerprint,))
     bare = Gallery.create(f"faiss:{tmp_path / 'bare'}", FIRST, [(IDS, OLD_VECTORS, [{} for _ in IDS])])

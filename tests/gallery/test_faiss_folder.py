@@ -42,7 +42,7 @@ def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "store" / "state.json"
     state = json.loads(path.read_text())
     path.write_text(json.dumps({**state, "format": 7}))
-    with pytest.raises(GalleryError, match="state.json is of format 7; this release reads format 1"):
+    with pytest.raises(GalleryError, match="state.json has format 7; this release reads format 1"):
         open_store(f"faiss:{tmp_path / 'store'}").counts()
     state["segments"][0]["name"] = "../../000001"
     path.write_text(json.dumps(state))
@@ -61,7 +61,7 @@ def test_a_folder_that_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_pa
         path.write_text("mine")
     (tmp_path / "store" / name).symlink_to(target)
     for action in (gallery.compact, Gallery.open(store).verify, lambda: gallery.backfill(embed, fingerprint="b" * 64)):
-        with pytest.raises(GalleryError, match=f"its folder '{name}' is a link; put the folder itself in its place"):
+        with pytest.raises(GalleryError, match=f"its folder '{name}' is a link; replace it with the folder itself"):
             open_store(store.url).counts()
         with pytest.raises(GalleryError):
             store.close()

@@ -154,16 +154,16 @@ def test_strangers_are_refused(store: Store) -> None:
         GalleryError, match="stranger was not trained to be compatible with first, of which the gallery holds 60"
     ):
         gallery.add_generation(stranger, NEW_VECTORS)
-    with pytest.raises(GalleryError, match="sample of second: no vector in it"):
+    with pytest.raises(GalleryError, match="sample of second: it has no vectors"):
         unmeasured = Generation(name="second", dim=NEW, fingerprint="e" * 64, compatible_with=("a" * 64,))
         gallery.add_generation(unmeasured, NEW_VECTORS[:0])
-    with pytest.raises(GalleryError, match="second is a generation of this gallery already"):
+    with pytest.raises(GalleryError, match="second is already a generation of this gallery"):
         gallery.add_generation(SECOND, NEW_VECTORS)
-    with pytest.raises(GalleryError, match="a backfill goes to the newest generation, second"):
+    with pytest.raises(GalleryError, match="a backfill needs the newest generation, second"):
         gallery.backfill(embed, fingerprint=FIRST.fingerprint)
     with pytest.raises(GalleryError, match="exists"):
         fresh(store)
-    with pytest.raises(GalleryError, match="is there already; ids are unique"):
+    with pytest.raises(GalleryError, match="already exists; ids are unique"):
         store.insert(ItemBatch([IDS[3]], 1, OLD_VECTORS[:1], [{}]))
     with pytest.raises(GalleryError, match="to replace"):
         store.replace(ItemBatch(["unknown"], 2, NEW_VECTORS[:1], []), keep_old=False)
@@ -172,7 +172,7 @@ def test_strangers_are_refused(store: Store) -> None:
 
 
 def test_ids_and_embedders_that_no_store_could_take(store: Store) -> None:
-    with pytest.raises(GalleryError, match=r"id 'caf\\udce9.png': is not UTF-8 text"):
+    with pytest.raises(GalleryError, match=r"id 'caf\\udce9.png': not valid UTF-8"):
         Gallery.create(store, FIRST, [(["caf\udce9.png"], OLD_VECTORS[:1], [{}])])
 
 

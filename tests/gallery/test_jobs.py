@@ -198,7 +198,7 @@ def test_a_damaged_index_is_named_and_one_compacted_away_is_not_missed(tmp_path:
     assert len(reader.search(jobs.vectors(OLD)[:1], 3, "a")[0]) == 3
     (path,) = (tmp_path / "store" / "segments").glob("*.faiss")
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(GalleryError, match="faiss: damaged; `gallery compact` builds it again"):
+    with pytest.raises(GalleryError, match="faiss: damaged; `gallery compact` rebuilds it"):
         Gallery.open(open_store(f"faiss:{tmp_path / 'store'}")).search(jobs.vectors(OLD)[:1], 3, "a")
 
 

@@ -27,7 +27,7 @@ def test_verify_beside_a_backfill_says_so(store: Store, monkeypatch: pytest.Monk
             store.replace(ItemBatch([IDS[5]], 2, NEW_VECTORS[5:6] / np.linalg.norm(NEW_VECTORS[5]), []), keep_old=False)
 
     monkeypatch.setattr(store, "scan", scan)
-    with pytest.raises(GalleryError, match="replaced while they were checked"):
+    with pytest.raises(GalleryError, match="replaced during the check"):
         gallery.verify()
 
 
@@ -56,5 +56,5 @@ def test_verify_holds_few_ids_and_misses_no_double(store: Store, monkeypatch: py
     assert max(held) < 10
     monkeypatch.setattr(store, "scan", scan)
     problems = gallery.verify()
-    assert sorted(problems[:2]) == sorted([f"item {IDS[2]!r} comes twice", "item 'odd\\nid' comes twice"])
+    assert sorted(problems[:2]) == sorted([f"duplicate item {IDS[2]!r}", "duplicate item 'odd\\nid'"])
     assert problems[2:] == [f"the store counts {{1: {COUNT}}} items by generation, a scan counts {{1: {COUNT + 3}}}"]

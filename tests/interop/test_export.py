@@ -151,7 +151,9 @@ def test_weights_too_large_for_the_format_are_said_before_the_work(
     vector_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nobackfill.interop.formats.LARGEST", 100)
-    with pytest.raises(RunError, match="its weights take 0.0 GiB, and an ONNX file holds 2; export it as torch"):
+    with pytest.raises(
+        RunError, match="its weights take 0.0 GiB, and an ONNX file holds at most 2; export it as torch"
+    ):
         export_encoder(vector_runs["map"], tmp_path / "model.onnx")
 
 
@@ -178,12 +180,12 @@ def test_the_verb(vector_runs: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert run_command(["export", run, "--format", "torch", "--out", str(out)]) == 0
     told = capsys.readouterr().out
     assert f"{out}: vectors float32 [batch, 12] to embedding [batch, 7], generation map-" in told
-    assert "checked: values within" in told
+    assert "checked: embeddings within" in told
     assert run_command(["export", run, "--format", "torch", "--no-check", "--out", str(out)]) == 0
     assert "; not checked" in capsys.readouterr().out
     wrong = {
         "did you mean 'onnx'?": ["--format", "onx", "--out", "x.onnx"],
-        "x.pt: expected a file that ends with .pt2": ["--format", "torch", "--out", "x.pt"],
+        "x.pt: expected a file name that ends with .pt2": ["--format", "torch", "--out", "x.pt"],
         "Missing option '--out'": [],
     }
     for message, arguments in wrong.items():

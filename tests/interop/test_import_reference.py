@@ -178,7 +178,7 @@ def evil_script(path: Path) -> None:
 
 
 P = "ortholinear_p__parametrizations__weight__"
-NOT_TENSORS = "not a checkpoint of tensors alone"
+NOT_TENSORS = "not a checkpoint of tensors only"
 MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (lambda _: None, "no such checkpoint file"),
     "text": (lambda path: path.write_text("hello"), NOT_TENSORS),
@@ -187,11 +187,11 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
         NOT_TENSORS,
     ),
     "code in a pickle": (lambda path: torch.save({"model_state_dict": Evil()}, path), NOT_TENSORS),
-    "code in a script": (evil_script, "not a checkpoint of tensors alone: it names"),
+    "code in a script": (evil_script, "not a checkpoint of tensors only: it names"),
     "a list": (lambda path: torch.save([1], path), "expected a dict with 'model_state_dict', found list"),
     "no tensors": (lambda path: torch.save({"model_state_dict": {"a": 1}}, path), "found int at 'a'"),
     "missing": (changed(fc3__bias=None), r"tensor for 'head.extra.bias' is missing"),
-    "surplus": (changed(surprise=torch.zeros(1)), r"surplus tensor 'backbone.surprise'"),
+    "surplus": (changed(surprise=torch.zeros(1)), r"unexpected tensor 'backbone.surprise'"),
     "shape": (changed(fc3__bias=torch.zeros(3)), r"tensor for 'head.extra.bias' has shape \[3\], expected \[12\]"),
     "classifier": (changed(fc_out__weight=None), r"no classifier in it \(fc_out.weight\)"),
     "not finite": (changed(fc3__bias=torch.full((OLD,), torch.nan)), "holds values that are not finite"),

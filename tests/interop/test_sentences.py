@@ -120,13 +120,13 @@ def test_gradients_pass_through_it_and_leave_it_alone(vector_runs: dict[str, Pat
 def test_changed_weights_are_not_saved_as_the_generation(vector_runs: dict[str, Path], tmp_path: Path) -> None:
     module = SentenceModule(vector_runs["map"])
     next(module.parameters()).data += 1
-    with pytest.raises(RunError, match="its weights were changed"):
+    with pytest.raises(RunError, match="its weights have changed"):
         module.save(str(tmp_path))
     assert not list(tmp_path.iterdir())
 
 
 def test_what_does_not_fit_is_said_in_a_line(runs: dict[str, Path], vector_runs: dict[str, Path]) -> None:
-    with pytest.raises(RunError, match="a run of images; expected one of vectors or text"):
+    with pytest.raises(RunError, match="this run embeds images; expected a run that embeds vectors or texts"):
         SentenceModule(runs["old"])
     module = SentenceModule(vector_runs["map"])
     with pytest.raises(RunError, match="put it after the modules of the model that makes them"):

@@ -54,7 +54,7 @@ def test_moments_are_those_of_unit_rows(dtype: type, tmp_path: Path, monkeypatch
 def test_a_row_without_a_direction_is_named_by_its_number_in_the_file() -> None:
     old, new, _ = items(50)
     new[31] = 0
-    with pytest.raises(DataError, match=r"new.npy: row 31 is zero; it has no direction"):
+    with pytest.raises(DataError, match=r"new.npy: row 31 is zero; cosine is not defined for it"):
         moments(new, old, np.arange(20, 50), ("new.npy", "old.npy"))
     old[44, 3] = np.nan
     with pytest.raises(DataError, match=r"old.npy: row 44 holds a value that is not finite"):

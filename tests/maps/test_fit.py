@@ -113,9 +113,9 @@ def test_doing_nothing_wins_loudly_where_it_does(tmp_path: Path) -> None:
 
 
 UNUSABLE = {
-    "noise": "unusable as pairs: a map fitted on them puts an item's own old vector at rank",
-    "permuted": "unusable as pairs: a map fitted on them puts an item's own old vector at rank",
-    "constant": "unusable: every row points the same way",
+    "noise": "unusable as pairs: a map fitted on them ranks an item's own old vector at",
+    "permuted": "unusable as pairs: a map fitted on them ranks an item's own old vector at",
+    "constant": "unusable: all rows have the same direction",
     "missing": "row 17 holds a value that is not finite",
     "shorter": "599 rows, but",
     "flat": r"expected floats \[n, dim\], found float32 \[600\]",
@@ -152,7 +152,7 @@ def test_too_few_pairs_and_unknown_methods_are_refused(tmp_path: Path, pairs: Pa
         fit(few, tmp_path / "run")
     with pytest.raises(ConfigError, match="--method 'rigde': unknown; did you mean 'ridge'"):
         fit(pairs, tmp_path / "run", methods=["rigde"])
-    with pytest.raises(ConfigError, match="--direction to-new: bt2 cannot go there"):
+    with pytest.raises(ConfigError, match="--direction to-new: bt2 cannot map in this direction"):
         fit(pairs, tmp_path / "run", methods=["bt2"], directions=["to-new"])
     with pytest.raises(ConfigError, match="--extra-dim 11: expected 0 to 10 for 14 → 10"):
         fit(pairs, tmp_path / "run", methods=["bt2"], settings=Settings(extra_dims=(11,)))
@@ -172,7 +172,7 @@ def test_held_out_queries_among_the_fitted_pairs_are_dropped() -> None:
     kept, dropped = without_twins(twin, new, np.arange(200))
     assert (dropped, len(kept.old_query), kept.relevant) == (1, 49, [[i] for i in range(50) if i != 3])
     assert len(kept.old_gallery) == 200
-    with pytest.raises(DataError, match="every held-out query is among the fitted pairs"):
+    with pytest.raises(DataError, match="all held-out queries are among the fitted pairs"):
         without_twins(Held.of(old, new, labels), new, np.arange(200))
 
 

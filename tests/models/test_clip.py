@@ -150,8 +150,8 @@ def test_old_text_queries_find_images_of_a_new_model(
     [
         ("{}", r"no caption for 64 of 64 images; the first is 'training/one/0.png'"),
         ("[]", "expected a mapping of image file to caption, found list"),
-        ('{"a": 3}', "the caption of 'a' is 3, expected a text"),
-        ('{"a": " "}', "the caption of 'a' is ' ', expected a text"),
+        ('{"a": 3}', "the caption of 'a' is 3, expected a string"),
+        ('{"a": " "}', "the caption of 'a' is ' ', expected a string"),
         ("{", "cannot be read as JSON"),
         ("[" * 100_000, "cannot be read as JSON"),
         (None, "cannot be read as JSON"),
@@ -176,7 +176,7 @@ def test_captions_belong_to_files_alone(captioned: Path) -> None:
 
     digits = load_split(DigitsData(), "test")
     assert isinstance(digits, ImageSamples)
-    with pytest.raises(NobackfillError, match="has no image files that captions could belong to"):
+    with pytest.raises(NobackfillError, match="captions need image files, and this data set has none"):
         with_captions(digits, Path("captions.json"), Path())
 
 
@@ -201,7 +201,7 @@ def evil_weights(folder: Path) -> None:
         (lambda folder: (folder / "config.json").unlink(), "no pre-trained CLIP model there"),
         (lambda folder: change_config(folder, model_type="bert"), "config.json says model_type 'bert'"),
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "no pre-trained CLIP model there"),
-        (lambda folder: change_config(folder, text_config={"hidden_size": 32}), "missing or misshapen|no pre-trained"),
+        (lambda folder: change_config(folder, text_config={"hidden_size": 32}), "wrong shape|no pre-trained"),
         (evil_weights, "no pre-trained CLIP model there"),
         (lambda folder: [path.unlink() for path in folder.glob("*token*")], "no CLIP tokenizer there"),
         (
@@ -245,7 +245,7 @@ def test_a_damaged_text_run_is_named(
         load("text").encode(["one", 2])  # type: ignore[list-item]
     whole = Path("text/tokenizer.json").read_text()
     Path("text/tokenizer.json").write_text(whole.replace('"a"', '"é"'))
-    with pytest.raises(NobackfillError, match="not the one that its vectors were made with"):
+    with pytest.raises(NobackfillError, match="not the one used to make its vectors"):
         load("text")
     Path("text/tokenizer.json").unlink()
     with pytest.raises(NobackfillError, match="tokenizer.json: damaged or missing"):

@@ -123,12 +123,12 @@ def flip_a_bit(run: Path) -> None:
 BIAS = "head.extra.bias"
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (shutil.rmtree, "no such run folder; train it first"),
-    "no weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing in it"),
-    "no spec": (lambda run: (run / "embedding.json").unlink(), "embedding.json is missing in it"),
+    "no weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
+    "no spec": (lambda run: (run / "embedding.json").unlink(), "embedding.json is missing"),
     "cut": (cut, "damaged, not readable as safetensors"),
     "one bit": (flip_a_bit, "damaged: its weights or embedding.json changed"),
     "missing tensor": (change_weights(lambda weights: weights.__delitem__(BIAS)), f"tensor '{BIAS}' is missing"),
-    "surplus tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "surplus tensor 'x'"),
+    "unexpected tensor": (change_weights(lambda weights: weights.update(x=torch.zeros(1))), "unexpected tensor 'x'"),
     "shape": (
         change_weights(lambda weights: weights.update({BIAS: torch.zeros(9)})),
         rf"tensor '{BIAS}' is torch.float32 \[9\], expected torch.float32 \[4\]",
@@ -140,7 +140,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "json": (lambda run: (run / "embedding.json").write_text("{"), "embedding.json: damaged"),
     "key": (change_spec(surprise=1), "damaged: unknown key 'surprise'"),
     "dim": (change_spec(dim=-1), "damaged: key 'dim'"),
-    "other dim": (change_spec(dim=9), "damaged: dim, norm or generation do not belong to its architecture"),
+    "other dim": (change_spec(dim=9), "damaged: dim, norm or generation do not match its architecture"),
     "norm": (change_spec(norm=99.0), "damaged: dim, norm or generation do not belong"),
     "generation": (change_spec(generation="bt2-000000000000"), "damaged: dim, norm or generation do not belong"),
     "huge": (
@@ -174,7 +174,7 @@ def test_damage_is_named(run: Path, name: str) -> None:
 
 def test_an_unfinished_run_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "run.unfinished").mkdir()
-    with pytest.raises(RunError, match="unfinished; `nobackfill train … --resume` goes on"):
+    with pytest.raises(RunError, match="unfinished; `nobackfill train … --resume` resumes it"):
         load(tmp_path / "run")
 
 

@@ -117,5 +117,5 @@ def test_a_folder_of_another_model_is_named(
     transformers.ViTModel(transformers.ViTConfig(**{**SMALL, "num_hidden_layers": 3})).save_pretrained("deep")
     with pytest.raises(NobackfillError, match=message):
         build_backbone("reference/vit_b16", D, weights=Path(folder))
-    with pytest.raises(NobackfillError, match="has no use for it"):
+    with pytest.raises(NobackfillError, match="does not use it"):
         build_backbone("reference/resnet18", D, weights=Path("deep"))

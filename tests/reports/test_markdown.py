@@ -117,7 +117,7 @@ def test_the_page_and_the_sentences_compare_the_methods(scenario: Report) -> Non
     assert "one seed" not in page
     sentences = {(each.query, each.gallery, each.score): ranking_sentence(each) for each in scenario.rankings}
     assert sentences["new", "old", "mean_ap"].startswith("new/old, mAP: good leads with ")
-    assert sentences["new", "old", "mean_ap"].endswith("; better than every other.")
+    assert sentences["new", "old", "mean_ap"].endswith("; better than all others.")
     assert scenario.rankings[0].ranking.level_with("independent") == []
 
 

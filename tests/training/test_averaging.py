@@ -76,5 +76,5 @@ def test_the_run_folder_gets_the_average(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_no_average_of_frozen_weights() -> None:
-    with pytest.raises(ConfigError, match="'average', 'freeze': frozen weights have no average"):
+    with pytest.raises(ConfigError, match="'average', 'freeze': frozen weights cannot be averaged"):
         resolve(tiny_config("independent", average=0.9, freeze="stages<2"))

@@ -27,7 +27,7 @@ def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str
         code = run(["check", str(path)])
     printed = capsys.readouterr()
     assert (code, printed.err) == (0, "")
-    kinds = {"scenario": "scenario, fine", "eval": "evaluation, fine"}
+    kinds = {"scenario": "scenario, valid", "eval": "evaluation config, valid"}
     assert next((words for part, words in kinds.items() if part in path.stem), "M parameters") in printed.out
 
 
@@ -83,9 +83,13 @@ def test_check_counts() -> None:
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("bct", {"old": "gone"}, "key 'model.old_dim': needed to check without the old run gone"),
-        ("independent", {"data__name": "folder", "data__root": "x"}, "key 'data.classes': without reading 'folder'"),
-        ("independent", {"data__classes": 11}, r"data.classes: 11 asks for classes outside the range 0…9"),
+        ("bct", {"old": "gone"}, "key 'model.old_dim': required, to check without the old run gone"),
+        (
+            "independent",
+            {"data__name": "folder", "data__root": "x"},
+            "key 'data.classes': `check` does not read 'folder'",
+        ),
+        ("independent", {"data__classes": 11}, r"data.classes: 11 has classes outside the range 0…9"),
     ],
 )
 def test_what_cannot_be_checked_is_said(method: str, changes: dict[str, Any], message: str) -> None:

@@ -150,7 +150,7 @@ def test_a_run_does_not_go_on_against_another_teacher(
     train_old = tiny_config("independent", data__classes="first-half", model__embedding_dim=4, seed=7)
     monkeypatch.undo()
     train(train_old, tmp_path / "old")
-    with pytest.raises(RunError, match="was trained against other teachers than those that are there now"):
+    with pytest.raises(RunError, match="was trained with other teachers than the present ones"):
         train(config, tmp_path / "run", resume=True)
 
 
@@ -158,11 +158,15 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
     "method": ("bt3", {}, "unknown method 'bt3'; did you mean 'bt2'"),
     "no old": ("bct", {}, "missing key 'old': method 'bct' needs"),
     "no independent": ("bt2", {"old": "OLD"}, "missing key 'independent'"),
-    "superfluous teacher": ("bct", {"old": "OLD", "independent": "NEW"}, "key 'independent': method 'bct' has no use"),
+    "superfluous teacher": (
+        "bct",
+        {"old": "OLD", "independent": "NEW"},
+        "key 'independent': method 'bct' does not use",
+    ),
     "superfluous key": (
         "bct",
         {"old": "OLD", "model__extra_dim": 2},
-        r"key 'model.extra_dim': method 'bct' has no use",
+        r"key 'model.extra_dim': method 'bct' does not use it",
     ),
     "loss key": ("bct", {"old": "OLD", "loss__old": 1}, r"unknown key 'loss.old'"),
     "missing run": ("bct", {"old": "NOWHERE"}, "NOWHERE: no such run folder; train it first"),
@@ -172,17 +176,17 @@ BAD: dict[str, tuple[str, dict[str, Any], str]] = {
         {"old": "OLD", "independent": "NEW", "model__embedding_dim": 8, "model__extra_dim": 2},
         r"has an embedding of 6, but model.embedding_dim says 8",
     ),
-    "old_dim unused": ("independent", {"model__old_dim": 4}, r"key 'model.old_dim': method 'independent' has no use"),
+    "old_dim unused": ("independent", {"model__old_dim": 4}, r"key 'model.old_dim': method 'independent' does not use"),
     "d + k < d_o": (
         "bt2",
         {"old": "NEW", "independent": "OLD", "model__embedding_dim": 4, "model__extra_dim": 1},
         r"4 \+ 1 is smaller than the old embedding of 6; set extra_dim to at least 2",
     ),
-    "classes": ("independent", {"data__classes": 11}, r"data.classes: 11 asks for classes outside the range"),
+    "classes": ("independent", {"data__classes": 11}, r"data.classes: 11 has classes outside the range"),
     "warm-up": (
         "independent",
         {"schedule__warmup_epochs": 1},
-        r"'schedule.warmup_epochs': 1 leaves nothing of 1 epochs",
+        r"'schedule.warmup_epochs': 1 must be less than epochs \(1\)",
     ),
     "root": ("independent", {"data__name": "folder"}, r"missing key 'data.root'"),
     "image size": (

@@ -59,5 +59,5 @@ def test_without_teachers_the_config_says_how_large_the_old_embedding_is(runs: d
     plan = plan_without_teachers(tiny_config("bct", old="gone", model__old_dim=4))
     assert (plan.old_dim, plan.teachers, plan.digests, plan.prefixes) == (4, {}, {}, ())
     assert plan_without_teachers(tiny_config("bct", old=str(runs["old"]))).old_dim == 4
-    with pytest.raises(NobackfillError, match="key 'model.old_dim': needed to check without the old run gone"):
+    with pytest.raises(NobackfillError, match="key 'model.old_dim': required, to check without the old run gone"):
         plan_without_teachers(tiny_config("bct", old="gone"))

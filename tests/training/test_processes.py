@@ -104,5 +104,5 @@ def test_a_run_goes_on_with_as_many_processes_as_it_was_begun_with(
     assert checkpoint
     state = json.loads((checkpoint / "state.json").read_text())
     (checkpoint / "state.json").write_text(json.dumps({**state, "processes": 2}))
-    with pytest.raises(RunError, match="was begun by 2 processes, go on with as many, not 1"):
+    with pytest.raises(RunError, match="was started with 2 processes; resume with as many, not 1"):
         train(tiny_config("independent"), tmp_path / "run", resume=True)

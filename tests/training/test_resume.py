@@ -136,7 +136,7 @@ def test_an_unfinished_run_asks_for_resume_and_goes_on_only_as_it_was_begun(
     working = tmp_path / "run.unfinished"
     assert not (tmp_path / "run").exists()
     assert [path.name for path in sorted((working / "checkpoint").iterdir())] == ["00001-00000000", "00001-00000001"]
-    with pytest.raises(RunError, match="an unfinished run is there; go on with it by --resume"):
+    with pytest.raises(RunError, match="contains an unfinished run; resume it with --resume"):
         train(config, tmp_path / "run")
     changed = tiny_config("independent", epochs=2, seed=9, optimizer__lr=0.5)
     with pytest.raises(RunError, match=r"its config differs in 'optimizer\.lr', 'seed'"):
@@ -332,7 +332,7 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path: Path, eager: None) -> 
     written = json.loads(digests.read_text())
     assert set(written) == {"samples", "labels and names", "precision"}
     digests.write_text(json.dumps({**written, "samples": 7}))
-    with pytest.raises(RunError, match=r"started on other data or another machine, samples \(7, now 200\)"):
+    with pytest.raises(RunError, match=r"started with other data or on another machine: samples \(7, now 200\)"):
         train(other, tmp_path / "run", resume=True)
     digests.write_text(json.dumps(written))
     train(other, tmp_path / "run", resume=True)

@@ -54,12 +54,12 @@ def test_multistep_falls_after_its_milestones() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ({"name": "linear", "warmup_epochs": 2}, "'schedule.warmup_epochs': 'linear' goes by steps"),
-        ({"name": "cosine", "rise": 0.3}, "'schedule.rise': 'cosine' goes by epochs"),
-        ({"name": "multistep"}, "'multistep' needs some"),
-        ({"name": "cosine", "milestones": [1]}, "the other schedules take none"),
-        ({"name": "multistep", "milestones": [4, 2]}, r"expected ascending epochs, found \[4, 2\]"),
-        ({"name": "linear", "gamma": 0.5}, "'schedule.gamma': 'linear' has no use for it"),
+        ({"name": "linear", "warmup_epochs": 2}, "'schedule.warmup_epochs': 'linear' works in steps"),
+        ({"name": "cosine", "rise": 0.3}, "'schedule.rise': 'cosine' works in epochs"),
+        ({"name": "multistep"}, "required for 'multistep'"),
+        ({"name": "cosine", "milestones": [1]}, "not allowed for other schedules"),
+        ({"name": "multistep", "milestones": [4, 2]}, r"expected increasing epochs, found \[4, 2\]"),
+        ({"name": "linear", "gamma": 0.5}, "'schedule.gamma': 'linear' does not use it"),
     ],
 )
 def test_settings_of_another_schedule_are_refused(schedule: dict[str, object], message: str) -> None:

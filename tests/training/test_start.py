@@ -172,5 +172,5 @@ def test_muon_takes_the_backbones_matrices_alone_and_its_updates_are_orthogonal(
 
 
 def test_nesterov_belongs_to_momentum() -> None:
-    with pytest.raises(ConfigError, match="'optimizer.nesterov': 'adam' has no use for it"):
+    with pytest.raises(ConfigError, match="'optimizer.nesterov': 'adam' does not use it"):
         resolve(tiny_config("independent", optimizer__nesterov=True))

@@ -177,5 +177,5 @@ def test_the_same_view__teachers_look_at_what_the_student_sees(runs: dict[str, P
         assert vectors is not None
         assert not vectors.requires_grad
         torch.testing.assert_close(vectors, torch.nn.functional.normalize(wanted))
-    with pytest.raises(ConfigError, match="'teacher_view': method 'bct' looks at no teacher's vectors"):
+    with pytest.raises(ConfigError, match="'teacher_view': method 'bct' does not use teachers' vectors"):
         prepare(tiny_config("bct", old=str(runs["old"]), teacher_view="same"))

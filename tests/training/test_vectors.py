@@ -136,12 +136,12 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
         "'bct' does not train on vectors, .* expected bt2_vectors, infonce or mlp",
     ),
     "a key of images": ({"data__image_size": 8}, "unknown key 'data.image_size'"),
-    "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not go with data 'vectors'"),
+    "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not work with data 'vectors'"),
     "a vector that is not kept": ({"model__backbone": "vectors/linear"}, "BT² keeps the new vector; use vectors/keep"),
     "an unknown backbone": ({"model__backbone": "vectors/keep*8"}, "expected vectors/linear or vectors/keep"),
-    "views": ({"teacher_view": "same"}, "vectors have one view only"),
+    "views": ({"teacher_view": "same"}, "vectors have only one view"),
     "prototypes without labels": ({"data__labels": None}, "prototypes need data.labels"),
-    "another size": ({"model__embedding_dim": 9}, "9, but the vectors that are kept have 14 values"),
+    "another size": ({"model__embedding_dim": 9}, "9, but the vectors to keep have 14 values"),
     "rows outside": ({"data__rows": "rows.npy"}, r"expected row numbers 0…499"),
     "a map to another size": (
         {"method": "mlp", "model": {"backbone": "vectors/linear", "embedding_dim": 9}},
@@ -163,7 +163,7 @@ def test_what_does_not_go_together_is_named(folder: Path, name: str, monkeypatch
 def test_vectors_that_changed_are_other_teachers(folder: Path) -> None:
     train(config(folder), folder / "run")
     np.save(folder / "old.npy", items(500, seed=8)[0])
-    with pytest.raises(RunError, match="was trained against other teachers"):
+    with pytest.raises(RunError, match="was trained with other teachers"):
         train(config(folder), folder / "run", resume=True)
 
 

@@ -16,10 +16,10 @@ def check(
         list[Path], typer.Argument(help="YAML files of runs, scenarios or evaluations.", show_default=False)
     ],
 ) -> None:
-    """Build each config's model, run one random step, and print what a run would cost.
+    """Build each config's model, run one step on random data, and print what training would cost.
 
-    Needs neither data nor teachers: a teacher's size comes from `model.old_dim`. The hours are those of this machine's
-    CPU in float32, from a single step: an order of magnitude. Evaluation configs are checked for their keys.
+    Reads neither data nor teachers: a teacher's size comes from `model.old_dim`. Hours are a rough estimate for
+    this machine's CPU in float32, from a single step. Of evaluation configs, only the keys are checked.
 
     Example: `nobackfill check configs/reference/*.yaml`
     """
@@ -31,12 +31,12 @@ def check(
         tree = read_tree(path)
         if "query" in tree:
             parse_as(EvaluationConfig, tree, str(path))
-            typer.echo(f"{path}: evaluation, fine")
+            typer.echo(f"{path}: evaluation config, valid")
             continue
         if "generations" in tree:
             for name, config in changed_configs(load_scenario(path)).items():
                 _check(f"{path}: {name}", config)
-            typer.echo(f"{path}: scenario, fine")
+            typer.echo(f"{path}: scenario, valid")
             continue
         _check(str(path), parse_config(tree, str(path)))
 
@@ -50,10 +50,10 @@ def _check(name: str, config: RunConfig) -> None:
     except NobackfillError as error:
         raise type(error)(f"{name}: {error}") from error
     steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
-    hours = "" if found.hours is None else f", about {_duration(found.hours)} here"
+    hours = "" if found.hours is None else f", about {_duration(found.hours)} on this machine"
     typer.echo(
-        f"{name}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC an image, "
-        f"{found.dim} values, {steps} of {found.batch_size}{hours}"
+        f"{name}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC per image, "
+        f"embedding of {found.dim} values, {steps}, batch size {found.batch_size}{hours}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-data = typer.Typer(help="Make data sets ready.", no_args_is_help=True, rich_markup_mode="markdown")
+data = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @data.callback()
@@ -18,11 +18,11 @@ def _root() -> None:
 @data.command()
 def prepare(
     name: Annotated[str, typer.Argument(help="cifar100", show_default=False)],
-    source: Annotated[Path, typer.Argument(help="The official archive, or a folder that holds the data set.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.", show_default=False)],
+    source: Annotated[Path, typer.Argument(help="Official archive, or folder that holds the data set.")],
+    out: Annotated[Path, typer.Option(help="Output folder.", show_default=False)],
     md5: Annotated[str | None, typer.Option(help="Expected MD5 of the archive instead of the published one.")] = None,
 ) -> None:
-    """Write a data set as folders of PNG files, one a class, in `training` and `validation`.
+    """Write a data set as folders of PNG files, one per class, in `training` and `validation`.
 
     Example: `nobackfill data prepare cifar100 cifar-100-python.tar.gz --out data_store/cifar-100-python`
     """

@@ -14,11 +14,11 @@ DIGITS = Path("configs", "digits", "scenario.yaml")
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the run folders.")] = Path("nobackfill-demo"),
-    seeds: Annotated[int, typer.Option(min=1, help="How often to repeat it, each time from other random numbers.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: training runs of each method.")] = 3,
 ) -> None:
-    """Upgrade a model of the digits 0–4 to one of 0–9 by each method, and compare what the upgrades gain.
+    """Upgrade a model of the digits 0–4 to one of 0–9 with each method, and compare the gains.
 
-    The digits come with scikit-learn; it takes about a minute on two CPU cores.
+    The digits come with scikit-learn; the demo takes about a minute on two CPU cores.
 
     Example: `nobackfill demo --seeds 1 --out demo`
     """

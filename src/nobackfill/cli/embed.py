@@ -12,21 +12,21 @@ from nobackfill.cli.source import DATA_HELP, BadImageOption, RayOption, SplitOpt
 
 def embed(
     run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write, .npy or .parquet.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output file, .npy or .parquet.", show_default=False)],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     vectors: Annotated[
-        Path | None, typer.Option(help="Instead of --data, for a fitted run: the vectors it takes (.npy).")
+        Path | None, typer.Option(help="Instead of --data, for a fitted run: input vectors (.npy).")
     ] = None,
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 256,
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Embed a data set, in its own order.
+    """Embed a data set, keeping its order.
 
-    A .npy file holds float32 [n, dim]. A .parquet file has a row an image: id (file or position), label, class name,
-    vector; the generation that made the vectors stands in its metadata.
+    A .npy file holds float32 [n, dim]. A .parquet file has one row per image: id (file or position), label, class name,
+    vector; its metadata names the generation that made the vectors.
 
     Example: `nobackfill embed runs/digits/bt2 --data digits --out vectors.parquet`
 
@@ -38,9 +38,9 @@ def embed(
     from nobackfill.models.vector_files import WRITERS, write_vectors
 
     if out.suffix not in WRITERS:
-        raise ConfigError(f"--out {out}: unknown ending {out.suffix!r}, expected {' or '.join(WRITERS)}")
+        raise ConfigError(f"--out {out}: unknown extension {out.suffix!r}, expected {' or '.join(WRITERS)}")
     if (data is None) == (vectors is None):
-        raise ConfigError("embed: expected --data, or --vectors for a fitted run; one of them")
+        raise ConfigError("embed: expected either --data, or --vectors for a fitted run")
     encoder = load(run)
     if vectors is not None:
         images = items_of(vectors, encoder)

@@ -12,7 +12,7 @@ from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, Worker
 
 def evaluate(
     config: Annotated[
-        Path | None, typer.Argument(help="YAML file with query, gallery and data, instead of the options.")
+        Path | None, typer.Argument(help="YAML file with query, gallery and data, instead of options.")
     ] = None,
     query: Annotated[
         Path | None, typer.Option(help="Run folder of the new model, or its query vectors (.npy).")
@@ -22,46 +22,57 @@ def evaluate(
         typer.Option(help="Run folder of the gallery's model (repeat it, oldest first), or gallery vectors (.npy)."),
     ] = None,
     independent: Annotated[
-        Path | None, typer.Option(help="Run folder of an independent new model: the upper bound.")
+        Path | None, typer.Option(help="Run folder of an independently trained new model: the upper bound.")
     ] = None,
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
-    query_labels: Annotated[Path | None, typer.Option(help="Arrays: class numbers of the queries (.npy).")] = None,
-    gallery_labels: Annotated[Path | None, typer.Option(help="Arrays: class numbers of the items (.npy).")] = None,
+    query_labels: Annotated[
+        Path | None, typer.Option(help="Arrays: class labels of the queries, integers (.npy).")
+    ] = None,
+    gallery_labels: Annotated[
+        Path | None, typer.Option(help="Arrays: class labels of the gallery items, integers (.npy).")
+    ] = None,
     relevant: Annotated[
-        Path | None, typer.Option(help="Arrays: instead of labels, a boolean table (.npy) or lists of items (.json).")
+        Path | None,
+        typer.Option(help="Arrays: relevant items, instead of labels: a boolean matrix (.npy) or lists (.json)."),
     ] = None,
     old_query: Annotated[
-        Path | None, typer.Option(help="Arrays: the same queries by the gallery's model: the status quo (.npy).")
+        Path | None, typer.Option(help="Arrays: the queries embedded by the gallery's model: the status quo (.npy).")
     ] = None,
     new_gallery: Annotated[
-        Path | None, typer.Option(help="Arrays: the same items by the query's model: a full backfill (.npy).")
+        Path | None, typer.Option(help="Arrays: the gallery embedded by the query model: a full backfill (.npy).")
     ] = None,
     query_run: Annotated[
-        Path | None, typer.Option(help="Arrays: a fitted run that embeds --query and --new-gallery first.")
+        Path | None, typer.Option(help="Arrays: a fitted run to apply to --query and --new-gallery first.")
     ] = None,
-    gallery_run: Annotated[Path | None, typer.Option(help="Arrays: a fitted run that embeds --gallery first.")] = None,
-    query_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text a query, to show.")] = None,
-    gallery_texts: Annotated[Path | None, typer.Option(help="Arrays: a line of text an item, to show.")] = None,
+    gallery_run: Annotated[Path | None, typer.Option(help="Arrays: a fitted run to apply to --gallery first.")] = None,
+    query_texts: Annotated[
+        Path | None, typer.Option(help="Arrays: text file, one line per query, shown in the report.")
+    ] = None,
+    gallery_texts: Annotated[
+        Path | None, typer.Option(help="Arrays: text file, one line per item, shown in the report.")
+    ] = None,
     exclude_self: Annotated[
-        bool, typer.Option("--exclude-self", help="Arrays: query i is item i and never finds itself.")
+        bool, typer.Option("--exclude-self", help="Arrays: query i is item i; leave it out of its own results.")
     ] = False,
     distance: Annotated[
         str | None,
-        typer.Option(help="cosine, or l2: Euclidean, of vectors as they are. Default: the config's, or cosine."),
+        typer.Option(
+            help="cosine, or l2: Euclidean distance, vectors not normalised. Default: the config's, or cosine."
+        ),
     ] = None,
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the report here as well, for `nobackfill report`.")
+        Path | None, typer.Option("--json", help="Also write the report to this file, for `nobackfill report`.")
     ] = None,
     workers: WorkersOption = None,
 ) -> None:
     """Search a gallery embedded by one model with queries embedded by another, and assess the upgrade.
 
-    With run folders every image of --data is a query and a gallery item, and never finds itself. Wherever two models
-    meet, it is compared with the status quo (gallery model on both sides) and with a full backfill (query model on both
-    sides), every change with a 95 % interval. Plain arrays: --old-query gives the status quo, --new-gallery the full
-    backfill.
+    With run folders, every image of --data is both a query and a gallery item, and is left out of its own results.
+    Where query and gallery model differ, the search is compared with the status quo (gallery model on both sides) and
+    with a full backfill (query model on both sides); every change has a 95 % interval. With arrays, --old-query gives
+    the status quo and --new-gallery the full backfill.
 
     Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --json report.json`
 
@@ -80,7 +91,9 @@ def evaluate(
         data, distance = data or str(config), distance or settings.distance
     measure = check_distance(distance or "cosine")
     if query is None:
-        raise ConfigError("evaluate: expected --query and --data, or a config file, or arrays; see evaluate --help")
+        raise ConfigError(
+            "evaluate: expected --query and --data, or a config file, or arrays; see nobackfill evaluate --help"
+        )
     arrays = Arrays(
         query_labels, gallery_labels, relevant, old_query, new_gallery, query_run, gallery_run,
         query_texts, gallery_texts, exclude_self,
@@ -88,7 +101,9 @@ def evaluate(
     if query.suffix == ".npy":
         for option, value in (("--data", data), ("--independent", independent)):
             if value is not None:
-                raise ConfigError(f"{option}: goes with run folders, but --query {query} is an array; leave it out")
+                raise ConfigError(
+                    f"{option}: works only with run folders, but --query {query} is an array; leave it out"
+                )
         if not gallery or len(gallery) > 1:
             raise ConfigError("evaluate: with arrays, expected one --gallery FILE.npy")
         report = evaluate_arrays(query, gallery[0], arrays, measure)
@@ -96,7 +111,9 @@ def evaluate(
         if data is None:
             raise ConfigError("evaluate: with run folders, expected --data; see nobackfill evaluate --help")
         if arrays != Arrays():
-            raise ConfigError(f"evaluate: {arrays.first_given()} goes with arrays, but --query {query} is none (.npy)")
+            raise ConfigError(
+                f"evaluate: {arrays.first_given()} works only with arrays, but --query {query} is not a .npy file"
+            )
         report = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers, measure)
     if json_file:
         write_text(json_file, report.to_json())

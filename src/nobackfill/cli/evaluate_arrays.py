@@ -98,7 +98,7 @@ def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Any]:
         if run is not None:
             vectors |= {option: _embedded(run, vectors[option]) for option in options if option in vectors}
     if files.new_gallery and not files.old_query:
-        raise ConfigError("--new-gallery: an upgrade is compared with the status quo; give --old-query too")
+        raise ConfigError("--new-gallery: needs --old-query too; an upgrade is compared with the status quo")
     return vectors
 
 
@@ -107,7 +107,7 @@ def _embedded(run: Path, rows: Any) -> Any:
 
     encoder = load(run)
     if encoder.spec.modality != "vector":
-        raise ConfigError(f"--query-run, --gallery-run: {run} takes {encoder.spec.modality}s, not vectors")
+        raise ConfigError(f"--query-run, --gallery-run: {run} embeds {encoder.spec.modality}s, not vectors")
     return encoder.encode(rows)
 
 
@@ -118,4 +118,4 @@ def _print_more(metrics: RetrievalMetrics) -> None:
         *((f"nDCG@{k}", v) for k, v in metrics.ndcg.items()),
     ):
         typer.echo(f"{name}: {100 * value:.1f} %")
-    typer.echo("Better than doing nothing? Give --old-query, the same queries by the gallery's model, to know.")
+    typer.echo("To compare with the status quo, give --old-query: the queries embedded by the gallery's model.")

@@ -60,7 +60,7 @@ def evaluate_runs(
         print_searches(searches, ["self-test"])
     elif any(spec.compatible_with(specs[-1]) for spec in specs[:-1]):
         print_searches(searches, _titles(cells))
-        typer.echo("The gallery's model is the newer one: no upgrade to assess.")
+        typer.echo("The gallery's model is newer than the query's: no upgrade to assess.")
     else:
         upper = None
         if bound is not None:
@@ -69,7 +69,9 @@ def evaluate_runs(
         for old in names[:-1]:
             upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, images))
             if not specs[-1].compatible_with(encoders[old].spec):
-                typer.echo(f"{names[-1]} was not trained against {old}: expect chance where they meet.")
+                typer.echo(
+                    f"{names[-1]} was not trained to be compatible with {old}: expect chance level in the cross-test."
+                )
         if len(names) > 2:
             print_searches(searches, _titles(cells))
             _print_lineage(names, cells)

@@ -10,14 +10,16 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="File to write: .onnx, or .pt2 for torch.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output file: .onnx, or .pt2 for torch.", show_default=False)],
     form: Annotated[str, typer.Option("--format", help="onnx (extra `onnx`), or torch for torch.export.")] = "onnx",
-    check: Annotated[bool, typer.Option(help="Run the file and compare it with the model.")] = True,
+    check: Annotated[
+        bool, typer.Option(help="Run the exported file and compare its embeddings with the model's.")
+    ] = True,
 ) -> None:
-    """Write the encoder of a run as one file, with a free batch size.
+    """Export the encoder of a run to one file, with a dynamic batch size.
 
-    Its input is the preprocessed sample, of a fitted run the vector as it is; its output is "embedding". What to do to
-    a sample first, and which generation it is, stands in the file as JSON under "nobackfill".
+    The input is the preprocessed sample (for a fitted run, the vector itself); the output is "embedding". The file
+    describes its preprocessing and generation as JSON under "nobackfill".
 
     Example: `nobackfill export runs/digits/bt2 --format onnx --out bt2.onnx`
     """
@@ -28,9 +30,9 @@ def export(
     facts = encoder_facts(made.spec)
     source, checked = facts["input"], "not checked"
     if made.difference is not None:
-        checked = f"checked: values within {made.difference:.1e} of the model's"
+        checked = f"checked: embeddings within {made.difference:.1e} of the model's"
     typer.echo(
         f"{out}: {source['name']} {source['dtype']} [{', '.join(map(str, source['shape']))}] to embedding "
         f"[batch, {made.spec.dim}], generation {made.spec.generation}; {checked}"
     )
-    typer.echo(f"Before it: {facts['before']}")
+    typer.echo(f"Preprocessing: {facts['before']}")

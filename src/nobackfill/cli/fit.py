@@ -10,49 +10,48 @@ import typer
 
 
 def fit(
-    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output run folder.", show_default=False)],
     old: Annotated[Path | None, typer.Option(help="Old vectors: .npy [n, d_o], or .parquet (id, vector).")] = None,
     new: Annotated[Path | None, typer.Option(help="The same items' new vectors: .npy [n, d], or .parquet.")] = None,
     pairs: Annotated[
-        Path | None, typer.Option(help="Instead: one .parquet file with columns old, new, and maybe id, label.")
+        Path | None,
+        typer.Option(help="Instead of --old and --new: a .parquet file with columns old, new; optional: id, label."),
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class numbers of the items, .npy [n].")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class labels of the items, integers, .npy [n].")] = None,
     method: Annotated[
         list[str] | None,
         typer.Option(help="procrustes, ridge, mlp, infonce, bt2, bt2_residual; repeatable. Default: the first five."),
     ] = None,
-    direction: Annotated[
-        str, typer.Option(help="to-old: map new queries; to-new: map the stored vectors; both.")
-    ] = "both",
+    direction: Annotated[str, typer.Option(help="to-old: map new queries; to-new: map stored vectors; both.")] = "both",
     test_old: Annotated[
-        Path | None, typer.Option(help="Held-out items, old vectors. Default: a share of the pairs.")
+        Path | None, typer.Option(help="Old vectors of held-out items. Default: a fraction of the pairs.")
     ] = None,
-    test_new: Annotated[Path | None, typer.Option(help="Held-out items, new vectors.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(help="Held-out items, class numbers.")] = None,
+    test_new: Annotated[Path | None, typer.Option(help="New vectors of the held-out items.")] = None,
+    test_labels: Annotated[Path | None, typer.Option(help="Class labels of the held-out items.")] = None,
     query_old: Annotated[
-        Path | None, typer.Option(help="Queries that are no items, old vectors. Default: the held-out items.")
+        Path | None, typer.Option(help="Old vectors of separate queries. Default: the held-out items.")
     ] = None,
-    query_new: Annotated[Path | None, typer.Option(help="The same queries, new vectors.")] = None,
+    query_new: Annotated[Path | None, typer.Option(help="New vectors of the separate queries.")] = None,
     relevant: Annotated[
-        Path | None, typer.Option(help="Items each query looks for: lists of ids (.json) or a boolean table (.npy).")
+        Path | None, typer.Option(help="Relevant items of each query: lists of ids (.json) or a boolean matrix (.npy).")
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Fraction of the pairs to assess by, at most 10,000.")] = 0.2,
+    holdout: Annotated[float, typer.Option(help="Fraction of the pairs to hold out, at most 10,000 pairs.")] = 0.2,
     extra_dim: Annotated[
-        list[int] | None, typer.Option(min=0, help="BT²: k; repeat it to try several.", show_default="32")
+        list[int] | None, typer.Option(min=0, help="BT²: extra dimensions k; repeat to try several.", show_default="32")
     ] = None,
     scale: Annotated[
-        list[float] | None, typer.Option(min=0, help="BT²: C; repeat it to try several.", show_default="2")
+        list[float] | None, typer.Option(min=0, help="BT²: constant C; repeat to try several.", show_default="2")
     ] = None,
-    hidden: Annotated[int, typer.Option(min=1, help="Units of the small net of mlp and bt2_residual.")] = 512,
-    old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: its file's.")] = None,
-    new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: its file's.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the split and of training.")] = 0,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of the network in mlp and bt2_residual.")] = 512,
+    old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: the file's name.")] = None,
+    new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: the file's name.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split and of training.")] = 0,
 ) -> None:
-    """Fit maps and BT² on pairs of vectors, and say whether any of them beats doing nothing.
+    """Fit maps and BT² on pairs of vectors, and assess whether any of them beats the status quo.
 
-    Every method is assessed on items that none was fitted on, and compared with the status quo (old model on both
-    sides) and a full backfill (new model on both sides). The run folder is that of the map into the old space that did
-    best on validation pairs; the others are in its folder `methods`, all metrics in `report.json`.
+    Every method is assessed on held-out items and compared with the status quo (old model on both sides) and a full
+    backfill (new model on both sides). The run folder holds the map into the old space that did best on validation
+    pairs; the other maps are in its subfolder `methods`, all metrics in `report.json`.
 
     Example: `nobackfill fit --old old.npy --new new.npy --labels y.npy --out fits/upgrade`
 
@@ -73,7 +72,7 @@ def fit(
     if direction not in directions:
         raise ConfigError(f"--direction {direction!r}: expected {', '.join(directions)}")
     if not 0 < holdout < 1:
-        raise ConfigError(f"--holdout {holdout}: expected a share between 0 and 1")
+        raise ConfigError(f"--holdout {holdout}: expected a fraction between 0 and 1")
     if any(value <= 0 for value in scale or []):
         raise ConfigError("--scale: expected values above 0")
     require_new(out)
@@ -84,7 +83,7 @@ def fit(
         except MissingPackageError:
             methods = CLOSED_FORMS
             typer.echo(
-                "Without PyTorch only procrustes and ridge are fitted; for mlp, infonce and bt2: "
+                "PyTorch is not installed: fitting only procrustes and ridge; for mlp, infonce and bt2: "
                 "pip install 'nobackfill[train]'",
                 err=True,
             )
@@ -112,13 +111,13 @@ def fit(
     write_text(out / "report.json", Report(fit=section, settings=files).to_json())
     print_table(fit_table(section))
     if draw_trade(section, out / "trade.png"):
-        typer.echo(f"{out / 'trade.png'}: what dimensions buy")
+        typer.echo(f"{out / 'trade.png'}: quality by number of dimensions")
     if fitted.dropped:
-        typer.echo(f"{fitted.dropped} held-out queries left out: their vectors stand among the fitted pairs.")
+        typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {fitted.dropped}")
     if fitted.seen:
-        typer.echo("The gallery searched here is what was fitted on: mapped galleries look better than others will.")
+        typer.echo("The gallery searched here was used for fitting: results with a mapped gallery are optimistic.")
     if not section.labelled:
-        typer.echo("No labels or relevance: all that shows is how far a search agrees with a full backfill's.")
+        typer.echo("Without labels or relevance, results show only the agreement with a full backfill.")
     for reason in fitted.verdict.reasons:
         typer.echo(reason)
     typer.echo(f"{out}: {fitted.best}; {fitted.verdict.decision}")

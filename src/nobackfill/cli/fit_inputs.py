@@ -41,7 +41,7 @@ def read_pairs(
     """
     if pairs is not None:
         if old is not None or new is not None or labels is not None:
-            raise ConfigError("--pairs: holds old, new and labels; leave --old, --new and --labels out")
+            raise ConfigError("--pairs: already holds old, new and labels; leave --old, --new and --labels out")
         names = {"old_name": old_name or "old", "new_name": new_name or "new"}
         table = _parquet(pairs)
         both = {side: _vectors(table, side, pairs) for side in ("old", "new")}
@@ -52,7 +52,7 @@ def read_pairs(
     names = {"old_name": old_name or old.stem, "new_name": new_name or new.stem}
     for option, name in (("--old-name", names["old_name"]), ("--new-name", names["new_name"])):
         if not name or ":" in name or any(mark.isspace() for mark in name):
-            raise ConfigError(f"{option} {name!r}: expected a name without spaces and colons")
+            raise ConfigError(f"{option} {name!r}: expected a name without spaces or colons")
     if names["old_name"] == names["new_name"]:
         raise ConfigError(f"--old-name, --new-name: both are {names['old_name']!r}; two models need two names")
     if (old.suffix == ".parquet") != (new.suffix == ".parquet"):
@@ -73,11 +73,11 @@ def read_held(
 ) -> tuple[Held | None, bool]:
     """What to judge by (None: a share of the pairs), and whether its gallery is the pairs themselves."""
     if (test_old is None) != (test_new is None):
-        raise ConfigError("--test-old and --test-new: one goes with the other")
+        raise ConfigError("--test-old and --test-new: give both or neither")
     if (query_old is None) != (query_new is None) or (query_old is None) != (relevant is None):
-        raise ConfigError("--query-old, --query-new and --relevant: each goes with the others")
+        raise ConfigError("--query-old, --query-new and --relevant: give all three or none")
     if test_labels is not None and (test_old is None or relevant is not None):
-        raise ConfigError("--test-labels: goes with --test-old and --test-new, and without --relevant")
+        raise ConfigError("--test-labels: needs --test-old and --test-new, and excludes --relevant")
     if test_old is None and query_old is None:
         return None, False
     gallery = (given.pairs.old, given.pairs.new) if test_old is None or test_new is None else (test_old, test_new)
@@ -102,20 +102,20 @@ def _check_sizes(pairs: Pairs, old: Any, new: Any, paths: tuple[Path, Path]) -> 
     for rows, path, fitted in ((old, paths[0], pairs.old), (new, paths[1], pairs.new)):
         wanted = read_rows(fitted).shape[1]
         if rows.shape[1] != wanted:
-            raise DataError(f"{path}: {rows.shape[1]} values a row, but {fitted} has {wanted}")
+            raise DataError(f"{path}: {rows.shape[1]} values per row, but {fitted} has {wanted}")
 
 
 def _joined(old: Path, new: Path, labels: Path | None, names: dict[str, str], arrays: Path) -> Given:
     if labels is not None:
-        raise ConfigError("--labels: with .parquet files labels come as a column 'label'; leave it out")
+        raise ConfigError("--labels: .parquet files hold labels in their column 'label'; leave it out")
     tables = {path: _parquet(path) for path in (old, new)}
     places = {path: {name: row for row, name in enumerate(_ids(table, path))} for path, table in tables.items()}
     common = [name for name in places[old] if name in places[new]]
     lost = sum(len(each) - len(common) for each in places.values())
     if not common:
-        raise DataError(f"{new}: has no id in common with {old}")
+        raise DataError(f"{new}: shares no id with {old}")
     if lost:
-        typer.echo(f"{lost} items are in one of {old} and {new} only; {len(common)} pairs are left", err=True)
+        typer.echo(f"items in only one of {old} and {new}: {lost}; pairs left: {len(common)}", err=True)
     rows = {path: np.array([places[path][name] for name in common]) for path in tables}
     vectors = {path: _vectors(table, "vector", path)[rows[path]] for path, table in tables.items()}
     found = next((_labels(table)[rows[path]] for path, table in tables.items() if "label" in table.column_names), None)
@@ -148,7 +148,7 @@ def _ids(table: Any, path: Path) -> list[str]:
     ids = [str(name) for name in table["id"].to_pylist()]
     if len(set(ids)) < len(ids):
         twice = next(name for name in ids if ids.count(name) > 1)
-        raise DataError(f"{path}: id {twice!r} comes twice")
+        raise DataError(f"{path}: duplicate id {twice!r}")
     return ids
 
 
@@ -159,10 +159,10 @@ def _vectors(table: Any, column: str, path: Path) -> Any:
     lists = hasattr(values, "flatten") and hasattr(values.type, "value_type")
     flat = values.flatten() if lists else None
     if flat is None or not len(values) or flat.null_count or len(flat) % len(values):
-        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of one size")
+        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of the same length")
     rows = flat.to_numpy(zero_copy_only=False)
     if rows.dtype.kind != "f" or len({len(one) for one in values[:1000].to_pylist()}) > 1:
-        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of one size")
+        raise DataError(f"{path}: column {column!r}: expected lists of floats, all of the same length")
     return rows.reshape(len(values), -1)
 
 

@@ -12,13 +12,13 @@ def import_clip(
     folder: Annotated[
         Path, typer.Argument(help="Folder of the model: config.json, weights, tokenizer.", show_default=False)
     ],
-    tower: Annotated[str, typer.Option(help="text or image.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
+    tower: Annotated[str, typer.Option(help="Tower: text or image.", show_default=False)],
+    out: Annotated[Path, typer.Option(help="Output run folder.", show_default=False)],
     other: Annotated[
         Path | None, typer.Option(help="Run folder of the other tower, to record that they share a space.")
     ] = None,
 ) -> None:
-    """Turn the text or the image tower of a CLIP model into a run folder. Reads a local folder; needs the extra `text`.
+    """Convert the text or image tower of a CLIP model to a run folder. Reads a local folder; needs the extra `text`.
 
     A text tower embeds the captions of a data set (`data.captions`), for instance as the old model of an image model.
 
@@ -41,4 +41,6 @@ def import_clip(
         write_text(
             working / "metrics.json", json.dumps({"imported_from": folder.name, "tower": tower}, indent=2) + "\n"
         )
-    typer.echo(f"{out}: CLIP's {tower} tower, {encoder.spec.dim} values, generation {encoder.spec.generation}")
+    typer.echo(
+        f"{out}: CLIP's {tower} tower, embedding of {encoder.spec.dim} values, generation {encoder.spec.generation}"
+    )

@@ -9,30 +9,39 @@ import typer
 
 
 def import_reference(
-    checkpoint: Annotated[Path, typer.Argument(help="Its .checkpoint or TorchScript .pt file.", show_default=False)],
-    arch: Annotated[str, typer.Option(help="resnet50, alexnet, vgg13_bn, vit_b16, …", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Run folder to write.", show_default=False)],
-    embedding_dim: Annotated[int, typer.Option(min=1, help="Size d of the embedding.")] = 128,
+    checkpoint: Annotated[
+        Path, typer.Argument(help="Checkpoint: .checkpoint or TorchScript .pt file.", show_default=False)
+    ],
+    arch: Annotated[
+        str, typer.Option(help="Architecture: resnet50, alexnet, vgg13_bn, vit_b16, …", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="Output run folder.", show_default=False)],
+    embedding_dim: Annotated[int, typer.Option(min=1, help="Embedding size d.")] = 128,
     method: Annotated[str, typer.Option(help="How it was trained: independent, bct or bt2.")] = "independent",
-    old_dim: Annotated[int, typer.Option(min=1, help="BT²: size of the old embedding.")] = 128,
-    extra_dim: Annotated[int, typer.Option(min=0, help="BT²: the added dimensions k.")] = 32,
-    scale: Annotated[float, typer.Option(min=0, help="BT²: the constant C.")] = 2.0,
-    old: Annotated[Path | None, typer.Option(help="Run folder of the old model it answers, to record it.")] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the network's square in pixels.")] = 224,
+    old_dim: Annotated[int, typer.Option(min=1, help="BT²: old embedding size.")] = 128,
+    extra_dim: Annotated[int, typer.Option(min=0, help="BT²: number of added dimensions k.")] = 32,
+    scale: Annotated[float, typer.Option(min=0, help="BT²: constant C.")] = 2.0,
+    old: Annotated[
+        Path | None, typer.Option(help="Run folder of the old model it is compatible with, to record that.")
+    ] = None,
+    image_size: Annotated[int, typer.Option(min=1, help="Side of the square network input, in pixels.")] = 224,
     resize: Annotated[
-        int | None, typer.Option(min=1, help="Shorter side before the centre crop (ImageNet: 256). Default: stretch.")
+        int | None,
+        typer.Option(
+            min=1, help="Resize the shorter side to this, then crop the centre (ImageNet: 256). Default: stretch."
+        ),
     ] = None,
     mean: Annotated[
-        str | None, typer.Option(help="Mean the pixels (0 to 1) were normalized with: one number, or R,G,B.")
+        str | None, typer.Option(help="Pixel mean (0 to 1) used in training: one number, or R,G,B.")
     ] = None,
     std: Annotated[
-        str | None, typer.Option(help="Their standard deviation, likewise. Default of both: ImageNet's.")
+        str | None, typer.Option(help="Pixel standard deviation, likewise. Default of both: ImageNet's.")
     ] = None,
 ) -> None:
-    """Turn a checkpoint of the BT² research code into a run folder with the same embeddings.
+    """Convert a checkpoint of the BT² research code to a run folder with the same embeddings.
 
-    Only tensors are read, also of TorchScript files: no code in the file is compiled or run. A model gives its own
-    embeddings only for images normalized as in its training: Google's ViTs took --mean 0.5 --std 0.5.
+    Only tensors are read, even from TorchScript files: no code in the file is compiled or run. The embeddings are right
+    only if images are normalised as in training: Google's ViTs need --mean 0.5 --std 0.5.
 
     Example: `nobackfill import-reference new.pt.checkpoint --arch resnet50 --method bt2 --out runs/published-bt2`
     """
@@ -56,7 +65,9 @@ def import_reference(
     )
     prefixes = runfolder.load_spec(old).as_prefixes() if old else ()
     if prefixes and method == "independent":
-        raise ConfigError("--old: an independent model answers no old one; leave it out, or say --method bct or bt2")
+        raise ConfigError(
+            "--old: an independent model is compatible with no old model; leave it out, or give --method bct or bt2"
+        )
     if prefixes and prefixes[0].dim != (old_dim if method == "bt2" else min(embedding_dim, prefixes[0].dim)):
         wanted = f"--old-dim says {old_dim}" if method == "bt2" else f"--embedding-dim says {embedding_dim}"
         raise ConfigError(f"--old: {old} has an embedding of {prefixes[0].dim}, but {wanted}")
@@ -66,7 +77,7 @@ def import_reference(
         runfolder.save(encoder, working)
         source = {"imported_from": checkpoint.name, "arch": arch, "method": method}
         write_text(working / "metrics.json", json.dumps(source, indent=2) + "\n")
-    typer.echo(f"{out}: {arch}, {encoder.spec.dim} values, generation {encoder.spec.generation}")
+    typer.echo(f"{out}: {arch}, embedding of {encoder.spec.dim} values, generation {encoder.spec.generation}")
 
 
 def _channels(option: str, text: str | None) -> tuple[float, float, float] | None:

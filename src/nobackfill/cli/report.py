@@ -11,14 +11,14 @@ import typer
 def report(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder that `run` or `fit` filled, or a file of `evaluate --json`.", show_default=False),
+        typer.Argument(
+            help="Output folder of `run` or `fit`, or report file of `evaluate --json`.", show_default=False
+        ),
     ],
-    out: Annotated[Path, typer.Option(help="File to write: HTML, or by the ending .md Markdown.")] = Path(
-        "report.html"
-    ),
+    out: Annotated[Path, typer.Option(help="Output file: HTML, or Markdown if it ends in .md.")] = Path("report.html"),
     against: Annotated[str | None, typer.Option(help="Markdown: compare the other methods with this one.")] = None,
 ) -> None:
-    """Write one HTML file with verdict, matrix, curves, changed answers and classes, which needs no network; or tables.
+    """Write a self-contained HTML page with verdict, matrix, curves, changed answers and classes; or Markdown tables.
 
     Example: `nobackfill report runs/cifar100 --out report.html`
     """
@@ -34,6 +34,6 @@ def report(
         typer.echo(f"{out}: Markdown tables")
         return
     if against is not None:
-        raise DataError(f"--against is for Markdown; expected an --out that ends in .md, got {out}")
+        raise DataError(f"--against works only with Markdown: expected an --out that ends in .md, found {out}")
     write_text(out, build_report(document, str(source)))
-    typer.echo(f"{out}: open it in a browser")
+    typer.echo(f"{out}: written; open it in a browser")

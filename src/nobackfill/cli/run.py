@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 def run(
     scenario: Annotated[Path, typer.Argument(help="YAML file with the generations and their configs.")],
     out: Annotated[Path, typer.Option(help="Folder for the report and the run folders.", show_default=False)],
-    seeds: Annotated[int | None, typer.Option(min=1, help="Instead of the scenario's number of seeds.")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds, instead of the scenario's.")] = None,
     methods: Annotated[
-        str | None, typer.Option(help="Only these methods, such as bct,bt2; independent is always there.")
+        str | None, typer.Option(help="Run only these methods, such as bct,bt2; independent always runs.")
     ] = None,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key of every run config, such as epochs=2.")
     ] = None,
 ) -> None:
-    """Train a lineage of generations by each method, and report every generation's search in every older gallery.
+    """Train a lineage of generations with each method, and report how every generation searches every older gallery.
 
-    Finished runs in --out are reused if their config is the same, and stopped ones are resumed: a larger --seeds adds
-    seeds. A run of the scenario may have a `seeds` of its own. A run config's own `old`, `independent` and `seed` are
-    set by the scenario.
+    Finished runs in --out are reused if their config is the same, and stopped runs are resumed; a larger --seeds adds
+    seeds. A run of the scenario may set its own `seeds`. The scenario sets `old`, `independent` and `seed` of all run
+    configs.
 
     Example: `nobackfill run configs/cifar100/scenario.yaml --seeds 1 --out runs/cifar100`
 
@@ -56,7 +56,7 @@ def report(scenario: ScenarioConfig, out: Path) -> None:
     seeds = seeds_in_words(done)
     typer.echo(
         f"Scores: {seeds if scenario.seeds == 1 else f'mean ± standard deviation over {seeds}'}. "
-        "Update gain: 0 is doing nothing, 1 a full backfill;\n"
+        "Update gain: 0 is the status quo, 1 a full backfill;\n"
         f"self-accuracy loss: points below the independent model. Both on {title(MAIN)}."
     )
     for upgrade in done.upgrades:

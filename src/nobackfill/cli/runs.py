@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Folder that holds run folders, at any depth.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(help="Folder to search for run folders, at any depth.")] = Path("runs"),
     json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List runs: done, training, unfinished, failed or damaged, with their figures and their age.
+    """List runs with their state (done, training, unfinished, failed or damaged), metrics and age.
 
     Example: `nobackfill runs runs/cifar100`
     """
@@ -29,7 +29,7 @@ def runs(
     from nobackfill.training.runs import find_runs
 
     if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder; name one that holds run folders")
+        raise RunError(f"{folder}: no such folder; give one that holds run folders")
     found = list(find_runs(folder))
     if json_:
         typer.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in found], indent=2))

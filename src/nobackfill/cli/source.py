@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from nobackfill.data import Samples
 
-DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file whose data section is taken."
+DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file, for its data section."
 WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode image files. Default: the config's, or 2.")
 ]
@@ -17,7 +17,7 @@ RayOption = Annotated[
     str | None, typer.Option("--ray", help="Embed on a Ray cluster: local, auto or host:port (extra `ray`).")
 ]
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
-SplitOption = Annotated[str, typer.Option("--split", help="test (every class) or train.")]
+SplitOption = Annotated[str, typer.Option("--split", help="Split: test (all classes) or train.")]
 
 
 BadImageOption = Annotated[
@@ -55,5 +55,5 @@ def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> 
     for line in images.skipped:
         typer.echo(f"skipped {line}", err=True)
     if images.skipped:
-        typer.echo(f"{len(images.skipped)} images skipped, {len(images)} left", err=True)
+        typer.echo(f"images skipped: {len(images.skipped)}; images left: {len(images)}", err=True)
     return images, settings.processes

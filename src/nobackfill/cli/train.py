@@ -13,20 +13,21 @@ import typer
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one key, dotted; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override one config key, dotted; repeatable."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Run folder to write. Default: runs/<config's folder>/<config's name>.")
+        Path | None, typer.Option(help="Output run folder. Default: runs/<config's folder>/<config's name>.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the unfinished run of this folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the unfinished run of this folder.")] = False,
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard's event files (needs the extra `tensorboard`).")
     ] = None,
 ) -> None:
     """Train one model and write its run folder.
 
-    Ctrl-C or SIGTERM finishes the step, keeps it, and leaves; --resume goes on to the weights of a run that was never
-    stopped. On several GPUs start it by `accelerate launch -m nobackfill train …` or `torchrun`.
+    Ctrl-C or SIGTERM finishes the step, saves a checkpoint and exits; --resume continues, to the same weights as a run
+    without interruption. On several GPUs start it with `accelerate launch -m nobackfill train …` or `torchrun`.
 
     Example: `nobackfill train configs/digits/bt2.yaml --set seed=1 --set old=runs/digits/old --out runs/digits/bt2`
     """

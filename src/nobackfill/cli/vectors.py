@@ -33,7 +33,7 @@ def read_relevant(path: Path, option: str) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as JSON: {one_line(error, 120)}") from error
     if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
-        raise ConfigError(f"{option} {path}: expected a list of lists of gallery positions, one a query")
+        raise ConfigError(f"{option} {path}: expected a list of lists of gallery positions, one per query")
     return lists
 
 
@@ -46,7 +46,7 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as text: {error}") from error
     if len(lines) != count:
-        raise ConfigError(f"{option} {path}: expected a line for each of the {count} items, found {len(lines)}")
+        raise ConfigError(f"{option} {path}: expected one line for each of the {count} items, found {len(lines)}")
     return lines
 
 
@@ -59,7 +59,7 @@ def items_of(path: Path, encoder: Encoder) -> Samples:
     from nobackfill.errors import ConfigError
 
     if encoder.spec.modality != "vector":
-        raise ConfigError(f"--vectors {path}: this run takes {encoder.spec.modality}s; give --data")
+        raise ConfigError(f"--vectors {path}: this run embeds {encoder.spec.modality}s; give --data")
     rows = read_rows(path)
     return VectorSamples(rows, np.zeros(len(rows), np.int64), ("",), str(path))
 

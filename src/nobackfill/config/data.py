@@ -41,12 +41,12 @@ class DataSection(Section):
 
     name: str
     classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
-    """Train on the first n classes, on the first half, on these class numbers, or (null) on all."""
+    """Train on the first n classes, the first half, these class numbers, or (null) all classes."""
     train_limit: Positive | None = None
     """Train on at most this many samples (a fixed random choice)."""
     holdout: Positive | None = None
-    """Choose settings without the test set: this many training samples (a fixed random choice) are kept out of training
-    and take the place of the test split."""
+    """To tune without the test set: hold out this many training samples (a fixed random choice) and use them instead of
+    the test split."""
 
     @property
     def labelled(self) -> bool:
@@ -68,15 +68,14 @@ class AugmentConfig(Section):
     """The random view of a training image; every draw depends on (seed, epoch, index) alone."""
 
     flip: bool | Literal["alternating"] = False
-    """Mirror left-right with probability one half; `alternating`: the side seen first is random, the other one comes in
-    the next epoch."""
+    """Mirror left-right with probability one half; `alternating`: in every other epoch, at random in the first."""
     crop: Literal["none", "padded", "resized"] = "none"
-    """`padded`: a window of the image padded by `padding`; `resized`: 8–100 % of the area, stretched to full size."""
+    """`padded`: a random window of the image padded by `padding`; `resized`: 8–100 % of the area, scaled up."""
     padding: Annotated[int, Field(gt=0, le=1024)] = 4
     padding_mode: Literal["zeros", "reflect"] = "zeros"
-    """What surrounds a `padded` image: black, or its own mirror image."""
+    """Fill around a `padded` image: black, or its own reflection."""
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
-    """Side of a square at a random place whose pixels are set to the mean colour; 0: none."""
+    """Side of a randomly placed square set to the mean colour; 0: none."""
 
 
 class ImageData(DataSection):
@@ -87,21 +86,21 @@ class ImageData(DataSection):
     random_views: ClassVar[bool] = True
 
     image_size: Annotated[int, Field(gt=0, le=4096)] = 32
-    """Side of the square the network sees, in pixels."""
+    """Side of the square network input, in pixels."""
     resize: Annotated[int, Field(gt=0, le=8192)] | None = None
-    """Resize the shorter side to this and cut the centre square; null: stretch the whole image to the square."""
+    """Resize the shorter side to this, then crop the centre square; null: stretch the whole image to the square."""
     augment: AugmentConfig = AugmentConfig()
     mirror: bool = False
-    """A vector is the sum of those of the image and of its mirror image, brought back to the norm; part of the
-    encoder, and twice the work of encoding."""
+    """Embed each image and its mirror image and normalise the sum; part of the encoder, and doubles the cost of
+    encoding."""
     mean: Channels | None = None
-    """Mean of the pixels, of each colour or of all (0–1); null: ImageNet's."""
+    """Pixel mean (0–1), one per colour or one for all; null: ImageNet's."""
     std: Channels | None = None
-    """Standard deviation, likewise."""
+    """Pixel standard deviation, likewise."""
     on_bad_image: Literal["fail", "skip"] = "fail"
-    """What to do with image files that do not decode; `skip` reads all files once before, and lists those left out."""
+    """What to do with image files that do not decode; `skip` reads all files first and lists the skipped ones."""
     workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that decode image files; sets that fit in memory need none."""
+    """Processes that decode image files; data sets in memory need none."""
 
     @property
     def processes(self) -> int:
@@ -113,7 +112,7 @@ class ImageData(DataSection):
         augment, size = self.augment, self.image_size
         if augment.crop == "padded" and augment.padding_mode == "reflect" and augment.padding >= size:
             raise ValueError(
-                f"key 'data.augment.padding': {augment.padding} pixels cannot be reflected from images of {size}; "
+                f"key 'data.augment.padding': {augment.padding} pixels of reflection do not fit images of {size}; "
                 f"expected at most {size - 1}"
             )
         if augment.cutout > size:
@@ -144,7 +143,7 @@ class Cifar100Data(ImageFiles):
 
 
 class FolderData(ImageFiles):
-    """One folder a class, in `training`/`train` and `validation`/`val`/`test`."""
+    """One folder per class, in `training`/`train` and `validation`/`val`/`test`."""
 
     name: Literal["folder", "imagenet"] = "folder"
 
@@ -158,15 +157,15 @@ class VectorData(DataSection):
 
     name: Literal["vectors"] = "vectors"
     vectors: Path
-    """What the new model made of the items, a .npy array of floats [n, d]."""
+    """The new model's embeddings of the items, a .npy array of floats [n, d]."""
     old_vectors: Path
-    """What the old model made of the same items, row by row, [n, d_o]."""
+    """The old model's embeddings of the same items, row by row, [n, d_o]."""
     labels: Path | None = None
-    """Class numbers of the items, if known, integers [n]."""
+    """Class labels of the items, if known, integers [n]."""
     rows: Path | None = None
-    """A .npy array of the row numbers to train on; null: all."""
+    """A .npy array of row numbers to train on; null: all."""
     old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
-    """The old model's name; galleries know its vectors by it."""
+    """The old model's name, by which galleries identify its vectors."""
 
     @property
     def labelled(self) -> bool:

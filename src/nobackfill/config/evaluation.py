@@ -21,4 +21,4 @@ class EvaluationConfig(Section):
     gallery: Path | None = None
     data: DataConfig
     distance: Literal["cosine", "l2"] = "cosine"
-    """`l2`: rank by the Euclidean distance of vectors as they are, not normalised."""
+    """`l2`: rank by Euclidean distance; vectors are not normalised."""

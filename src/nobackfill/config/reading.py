@@ -38,7 +38,7 @@ def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str,
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot read this config: {_first_line(error)}") from error
+        raise ConfigError(f"{path}: cannot be read: {_first_line(error)}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from error
     if not isinstance(tree, dict):

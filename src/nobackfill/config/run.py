@@ -30,15 +30,15 @@ class ModelConfig(Section):
     old_dim: Positive | None = None
     """Size of the old embedding; checked against the old run when given."""
     extra_dim: Annotated[int, Field(ge=0, le=65536)] | None = None
-    """BT²: the k dimensions added beside the embedding."""
+    """BT²: number k of added dimensions."""
     scale: Annotated[float, Field(gt=0)] | None = None
-    """BT²: the constant C."""
+    """BT²: constant C."""
     rectify: bool | None = None
-    """BT²: relu before the layer of the extra dimensions; the paper's ViT does without."""
+    """BT²: ReLU before the layer of the added dimensions; the paper's ViT has none."""
     classifier_bias: bool = False
     """Whether the classifier W has a bias; the paper's ViT has one."""
     classifier_scale: Annotated[float, Field(gt=0)] | None = None
-    """Cosine classifier: the rows of W count at unit norm and the logits are this many times the cosines."""
+    """Cosine classifier: the rows of W have unit norm and the logits are the cosines times this factor."""
 
     @property
     def classifier(self) -> ClassifierOptions:
@@ -46,7 +46,7 @@ class ModelConfig(Section):
         return {"classifier_bias": self.classifier_bias, "classifier_scale": self.classifier_scale}
 
     pretrained: bool = False
-    """Start the timm backbone from its published weights (needs them on this machine)."""
+    """Start the timm backbone from its published weights (must be on this machine)."""
     weights: Path | None = None
     """`reference/vit_b16`: folder of a pre-trained ViT to start from (config.json and model.safetensors)."""
 
@@ -60,9 +60,9 @@ class OptimizerConfig(Section):
     nesterov: bool = False
     """Nesterov's momentum (`sgd` and `muon`)."""
     decay_norms_and_biases: bool = True
-    """Whether weight decay acts on biases and normalisation layers too."""
+    """Whether weight decay also applies to biases and normalisation layers."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each stage of the backbone learns at this fraction of the rate of the stage above it; 1: all alike."""
+    """Each backbone stage has this fraction of the learning rate of the stage above it; 1: the same rate for all."""
 
 
 PER_EPOCH = ("cosine", "constant", "multistep")
@@ -80,22 +80,26 @@ class ScheduleConfig(Section):
     rise: Annotated[float, Field(ge=0, lt=1)] | None = None
     """`linear`, `one_cycle`: fraction of the steps over which the rate rises; null: one fifth."""
     milestones: list[Positive] = Field(default_factory=list)
-    """`multistep`: numbers of finished epochs after which the rate falls."""
+    """`multistep`: epochs after which the rate falls."""
     gamma: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """`multistep`: what the rate is multiplied by; null: 0.1."""
+    """`multistep`: factor for the rate; null: 0.1."""
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> ScheduleConfig:
         if self.warmup_epochs and self.name not in PER_EPOCH:
-            raise ValueError(f"key 'schedule.warmup_epochs': {self.name!r} goes by steps; set schedule.rise instead")
+            raise ValueError(
+                f"key 'schedule.warmup_epochs': {self.name!r} works in steps, not epochs; set schedule.rise instead"
+            )
         if self.rise is not None and self.name in PER_EPOCH:
-            raise ValueError(f"key 'schedule.rise': {self.name!r} goes by epochs; set schedule.warmup_epochs instead")
+            raise ValueError(
+                f"key 'schedule.rise': {self.name!r} works in epochs, not steps; set schedule.warmup_epochs instead"
+            )
         if (self.name == "multistep") != bool(self.milestones):
-            raise ValueError("key 'schedule.milestones': 'multistep' needs some, the other schedules take none")
+            raise ValueError("key 'schedule.milestones': required for 'multistep', not allowed for other schedules")
         if self.milestones != sorted(set(self.milestones)):
-            raise ValueError(f"key 'schedule.milestones': expected ascending epochs, found {self.milestones}")
+            raise ValueError(f"key 'schedule.milestones': expected increasing epochs, found {self.milestones}")
         if self.gamma is not None and self.name != "multistep":
-            raise ValueError(f"key 'schedule.gamma': {self.name!r} has no use for it; leave it out")
+            raise ValueError(f"key 'schedule.gamma': {self.name!r} does not use it; leave it out")
         return self
 
 
@@ -110,26 +114,26 @@ class RunConfig(Section):
     independent: Path | None = None
     """Run folder of the independently trained new model."""
     teacher_view: Literal["eval", "same"] = "eval"
-    """What the teachers see of a training image: the evaluation view, computed once and kept, or the student's own
-    random view, computed at every step."""
+    """The teachers' view of a training image: the evaluation view, computed once and cached, or the student's random
+    view, computed at every step."""
     init_from: Path | None = None
-    """Run folder whose weights to start from, wherever name and shape agree; not to be confused with resuming."""
+    """Run folder to take initial weights from, where name and shape match; this is not resuming."""
     freeze: Annotated[str, Field(pattern=r"^(backbone|stages<[1-9]\d{0,2})$")] | None = None
-    """What keeps its weights: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
+    """Layers to freeze: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
     loss: dict[str, float] = Field(default_factory=dict)
-    """Weights and constants of the method's loss; a key the method does not know is refused."""
+    """Weights and constants of the method's loss; unknown keys are refused."""
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     average: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Keep an exponential moving average of the weights, with this decay by step; the run folder gets the average."""
+    """Keep an exponential moving average of the weights, with this decay per step; the run folder gets the average."""
     epochs: Positive = 100
     batch_size: Annotated[int, Field(ge=2, le=1_000_000)] = 128  # batch norm needs two
-    """Samples of one optimiser step, over all processes and micro-batches."""
+    """Samples per optimiser step, over all processes and micro-batches."""
     accumulate: Positive = 1
-    """Work through a batch in this many micro-batches, one after the other, to save memory."""
+    """Split each batch into this many micro-batches, to save memory."""
     sync_batch_norm: bool = True
-    """With several processes, take batch norm's statistics over all of them (CUDA only)."""
+    """With several processes, compute batch norm statistics over all of them (CUDA only)."""
     compile: bool = False
-    """Compile the backbone by torch.compile; a minute at the start, faster steps on a GPU."""
+    """Compile the backbone with torch.compile: a minute at the start, then faster steps on a GPU."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

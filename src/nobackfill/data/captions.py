@@ -26,7 +26,7 @@ def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
         DataError: if the file is not such a mapping, or an image has no caption (the first is named).
     """
     if isinstance(images.images, np.ndarray):
-        raise DataError(f"data.captions: {images.origin} has no image files that captions could belong to")
+        raise DataError(f"data.captions: {images.origin} captions need image files, and this data set has none")
     captions = _read(path)
     chosen: list[str] = []
     missing: list[str] = []
@@ -54,5 +54,5 @@ def _read(path: Path) -> dict[str, str]:
         raise DataError(f"{path}: expected a mapping of image file to caption, found {type(content).__name__}")
     for key, caption in content.items():
         if not isinstance(caption, str) or not caption.strip():
-            raise DataError(f"{path}: the caption of {key!r} is {caption!r}, expected a text")
+            raise DataError(f"{path}: the caption of {key!r} is {caption!r}, expected a string")
     return content

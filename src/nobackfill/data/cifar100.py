@@ -53,7 +53,7 @@ def load_cifar100(root: Path, split: Literal["train", "test"]) -> ImageSamples:
     if any((root / name).is_dir() for names in SPLIT_FOLDERS.values() for name in names):
         return load_folder(root, split)
     raise DataError(
-        f"{root}: no CIFAR-100 in it; expected {split}-*.parquet, cifar-100-python, cifar-100-binary (each also as "
+        f"{root}: not CIFAR-100; expected {split}-*.parquet, cifar-100-python, cifar-100-binary (each also as "
         f".tar.gz), or class folders in {' or '.join(SPLIT_FOLDERS[split])}"
     )
 
@@ -173,7 +173,7 @@ def _tar_reader(tar: tarfile.TarFile, folder: str, archive: Path) -> Read:
 def _encode_latin1(text: str, encoding: str) -> bytes:
     # How Python 2 byte strings travel in newer pickles; any other codec could be made to do work for an attacker.
     if encoding not in ("latin1", "latin-1"):
-        raise pickle.UnpicklingError(f"codec {encoding!r} is not admitted")
+        raise pickle.UnpicklingError(f"codec {encoding!r} is not allowed")
     return text.encode("latin1")
 
 
@@ -183,7 +183,7 @@ class _Dtype:
     def __init__(self, name: str | bytes, align: bool = False, copy: bool = False) -> None:  # noqa: ARG002
         self.name = name.decode() if isinstance(name, bytes) else name
         if self.name not in ("u1", "i4", "i8"):
-            raise pickle.UnpicklingError(f"array type {self.name!r} is not admitted")
+            raise pickle.UnpicklingError(f"array type {self.name!r} is not allowed")
 
     def __setstate__(self, state: object) -> None:
         pass
@@ -214,6 +214,4 @@ class _Restricted(pickle.Unpickler):
         try:
             return self.ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(
-                f"it names {module}.{name}; only arrays and basic types are admitted"
-            ) from None
+            raise pickle.UnpicklingError(f"it names {module}.{name}; only arrays and basic types are allowed") from None

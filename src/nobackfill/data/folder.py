@@ -46,7 +46,9 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSamples:
         paths += files
         labels += [number] * len(files)
     if not paths:
-        raise DataError(f"{folder}: no image files in its class folders; known endings: {' '.join(sorted(SUFFIXES))}")
+        raise DataError(
+            f"{folder}: no image files in its class folders; known extensions: {' '.join(sorted(SUFFIXES))}"
+        )
     return ImageSamples(paths, np.asarray(labels, dtype=np.int64), tuple(classes), str(folder))
 
 

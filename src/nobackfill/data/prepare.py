@@ -36,14 +36,16 @@ def prepare_cifar100(source: Path, out: Path, md5: str | None = None) -> dict[st
         md5_of_source = digest.hexdigest()
         expected = (md5.lower(),) if md5 else CIFAR100_MD5
         if md5_of_source not in expected:
-            raise DataError(f"{source}: MD5 {md5_of_source}, expected {' or '.join(expected)}; fetch the archive again")
+            raise DataError(
+                f"{source}: MD5 {md5_of_source}, expected {' or '.join(expected)}; download the archive again"
+            )
     elif md5:
         raise DataError(f"{source}: --md5 needs an archive, found {'a folder' if source.is_dir() else 'nothing'}")
     sets = {"training": load_cifar100(source, "train"), "validation": load_cifar100(source, "test")}
     with atomic_folder(out) as working:
         for split, images in sets.items():
             if not isinstance(images.images, np.ndarray):
-                raise DataError(f"{source}: holds class folders already")
+                raise DataError(f"{source}: already contains class folders")
             names = [_folder_name(name) for name in images.class_names]
             for name in names:
                 (working / split / name).mkdir(parents=True)

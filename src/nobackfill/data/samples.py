@@ -120,7 +120,7 @@ class ImageSamples:
     def _texts(self) -> TextSamples:
         if self.captions is None:
             raise DataError(
-                f"{self.origin}: a text model needs a caption for each image; name their file in data.captions"
+                f"{self.origin}: a text model needs a caption for each image; set data.captions to their file"
             )
         return TextSamples(self.captions, self.labels, self.class_names, self.origin)
 
@@ -227,7 +227,7 @@ def _check(kind: str, count: int, samples: Samples) -> None:
 
 def _require(kind: Modality, modality: Modality, origin: str) -> None:
     if kind != modality:
-        raise DataError(f"{origin}: holds {kind}s, but the model takes {modality}s")
+        raise DataError(f"{origin}: holds {kind}s, but the model embeds {modality}s")
 
 
 def _array_digest(array: NDArray[Any]) -> str:

@@ -26,7 +26,7 @@ def leave_out_unreadable(images: ImageSamples, workers: int) -> ImageSamples:
         faults = list(track(pool.map(lambda i: _fault(images.images, i), positions), "checking images", len(images)))
     bad = tuple(fault for fault in faults if fault)
     if len(bad) == len(images):
-        raise DataError(f"{images.origin}: none of its {len(bad)} images decodes; the first: {bad[0]}")
+        raise DataError(f"{images.origin}: none of its {len(bad)} images decode; the first: {bad[0]}")
     return replace(images.take(np.flatnonzero([fault is None for fault in faults])), skipped=bad)
 
 

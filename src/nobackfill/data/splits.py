@@ -29,7 +29,7 @@ def kept_or_held_out(training: AnySamples, count: int | None, split: Split) -> A
         return training
     if count >= len(training):
         raise DataError(
-            f"data.holdout: {count} leaves nothing of the {len(training)} training samples of {training.origin}"
+            f"data.holdout: {count} must be less than the {len(training)} training samples of {training.origin}"
         )
     order = np.random.default_rng(1).permutation(len(training))
     return training.take(np.sort(order[:count] if split == "test" else order[count:]))
@@ -48,7 +48,7 @@ def choose_classes(data: DataSection, count: int) -> NDArray[np.int64]:
         return np.arange(count // 2)
     chosen = np.arange(wanted) if isinstance(wanted, int) else np.unique(np.asarray(wanted, dtype=np.int64))
     if not len(chosen) or chosen[-1] >= count:
-        raise DataError(f"data.classes: {wanted!r} asks for classes outside the range 0…{count - 1} of {data.name!r}")
+        raise DataError(f"data.classes: {wanted!r} has classes outside the range 0…{count - 1} of {data.name!r}")
     return chosen
 
 

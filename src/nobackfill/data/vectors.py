@@ -31,7 +31,7 @@ def load_vectors(data: VectorData, split: Split) -> VectorSamples:
         DataError: for files that are no arrays, or do not belong together; for a test split without `data.holdout`.
     """
     if split == "test" and not data.holdout:
-        raise DataError("vectors have no test split; hold some out by data.holdout")
+        raise DataError("vectors have no test split; hold some out with data.holdout")
     samples, rows = _mapped(data)
     return kept_or_held_out(samples if rows is None else samples.take(rows), data.holdout, split)
 

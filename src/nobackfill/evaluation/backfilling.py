@@ -90,7 +90,9 @@ def backfilling_curve(
     queries = new if query is new_gallery else rows_for(distance, as_table(query, "query"), "query")
     table = as_table(old_gallery, "old gallery")
     if len(table) != len(new):
-        raise DataError(f"backfilling: expected the same items twice, found {len(table)} old and {len(new)} new ones")
+        raise DataError(
+            f"backfilling: expected old and new vectors of the same items, found {len(table)} old, {len(new)} new"
+        )
     if queries.shape[1] != new.shape[1]:
         raise DataError(f"backfilling: query has {queries.shape[1]} values, the new gallery {new.shape[1]}")
     check_selves(exclude_self, len(queries), len(new))

@@ -17,7 +17,6 @@ from nobackfill.evaluation.verdict import Decision, Verdict
 
 STATUS_QUO, FULL = "status quo", "full backfill"
 NEAREST = 10  # answers that are compared with a full backfill's
-DOING_NOTHING = "doing nothing"
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,9 @@ def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
         reasons.insert(0, "DOING NOTHING IS BETTER: keep searching with the old model until the gallery is backfilled.")
     else:
         decision = "cannot tell"
-        reasons.insert(0, "No way of comparing old and new vectors can be told from doing nothing; it is not worth it.")
+        reasons.insert(
+            0, "No way of comparing old and new vectors differs measurably from the status quo; none is worth it."
+        )
     return Verdict(decision, tuple(reasons))
 
 
@@ -139,4 +140,4 @@ def _best(results: Sequence[CandidateResult], searched: str) -> CandidateResult 
 
 
 def _sentence(result: CandidateResult) -> str:
-    return sentence(result.change or {}, DOING_NOTHING)
+    return sentence(result.change or {}, f"the {STATUS_QUO}")

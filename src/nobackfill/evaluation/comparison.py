@@ -67,6 +67,6 @@ def sentence(change: Change, base: str) -> str:
         "better": f"better than {base}",
         "worse": f"worse than {base}",
         "mixed": "better in one and worse in the other",
-        "cannot tell": f"cannot be told from {base}",
+        "cannot tell": f"cannot be told apart from {base}",
     }
     return f"{points}: {words[overall(change)]}."

@@ -36,10 +36,10 @@ def upgrade_verdict(change: Mapping[str, Change]) -> Verdict:
     if at_once == "better":
         return Verdict("ship", tuple(reasons))
     if at_once == "cannot tell" and backfilled == "better":
-        gain = "The gain comes with the backfill; until then searches are about as good as today."
+        gain = "The gain comes with the backfill; until then, searches are about as good as today."
         return Verdict("ship and backfill", (*reasons, gain))
     if backfilled == "better":
-        reasons.append("Only after the whole gallery is embedded again would the new model be better.")
+        reasons.append("The new model is better only after a full backfill.")
     if backfilled == "unknown":
-        reasons.append("What a backfill would bring is not known: the gallery by the new model was not given.")
+        reasons.append("The gain of a backfill is unknown: the gallery embedded by the new model was not given.")
     return Verdict("do not ship", tuple(reasons))

@@ -48,9 +48,11 @@ class ScenarioConfig(Section):
                 raise ValueError(f"generation {name!r}: expected {INDEPENDENT!r} and the methods of the others")
             for method, run in methods.items():
                 if run.seeds != later[0][method].seeds:
-                    raise ValueError(f"generation {name!r}: {method!r}: expected as many seeds as in the others")
+                    raise ValueError(
+                        f"generation {name!r}: {method!r}: expected as many seeds as in the other generations"
+                    )
         if any(methods[INDEPENDENT].seeds is not None for methods in self.generations.values()):
-            raise ValueError(f"{INDEPENDENT!r}: takes no 'seeds': it has as many as the scenario")
+            raise ValueError(f"{INDEPENDENT!r}: does not take 'seeds': it has as many as the scenario")
         return self
 
     def seeds_of(self, method: str) -> int:

@@ -26,7 +26,7 @@ def scenario_report(scenario: ScenarioConfig, out: Path) -> Report:
         ConfigError: for anything wrong with any run of the scenario.
     """
     if out.is_dir() and any(out.iterdir()) and not any(out.glob("seed*")):
-        raise RunError(f"{out}: is not empty and holds no runs of a scenario; choose another --out")
+        raise RunError(f"{out}: not empty, and contains no runs of a scenario; choose another --out")
     started = time.perf_counter()
     names = list(scenario.generations)
     test = scenario_test_set(scenario)

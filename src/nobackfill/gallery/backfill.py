@@ -36,7 +36,7 @@ def run_backfill(
         manifest = load_manifest(store)
         newest = manifest.generations[-1]
         if manifest.number(embedder.fingerprint) != manifest.newest:
-            raise GalleryError(f"{store.url}: a backfill goes to the newest generation, {newest.name}; give its run")
+            raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
         job = read_job(store)
         if job is None or job.finished or job.generation != manifest.newest:
             job = plan_job(
@@ -53,7 +53,7 @@ def run_backfill(
                 job = _replace_all(store, job, embedder, newest.dim, still_ours, advance)
         except UnreachableError as error:
             raise GalleryError(
-                f"{store.url}: does not answer ({error}); the position is kept, the same command goes on from there"
+                f"{store.url}: does not answer ({error}); progress is saved, and the same command resumes"
             ) from error
         remove_plan(store, job)
         if not job.keep_old:

@@ -28,8 +28,8 @@ def parse_document(kind: type[Document], data: bytes, what: str) -> Document:
     number = tree.get("format")
     if number != FORMAT:
         raise GalleryError(
-            f"{what} is of format {number if isinstance(number, int) else 'unknown'}; this release reads format "
-            f"{FORMAT}: use the release that wrote it, or make the gallery again"
+            f"{what} has format {number if isinstance(number, int) else 'unknown'}; this release reads format "
+            f"{FORMAT}: use the release that wrote it, or create the gallery again"
         )
     try:
         return kind.model_validate_json(data)

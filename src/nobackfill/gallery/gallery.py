@@ -112,11 +112,13 @@ class Gallery:
             reason = "".join(f" ({name}: {error})" for name, error in list(embedded.errors.items())[:1])
             raise GalleryError(
                 f"{self.store.url}: none of {len(ids)} sampled items could be embedded by {generation.name}{reason}; "
-                "the scale between old and new scores is measured on them"
+                "they are needed to measure the scale between old and new scores"
             )
         samples = labelled_samples(self.store, manifest, generation, embedded, rows)
         if calibrate and not samples:
-            raise GalleryError("calibrate: needs items with labels, whose old vectors the new model is compatible with")
+            raise GalleryError(
+                "calibrate: needs items with labels and old vectors that the new model is compatible with"
+            )
         calibration = helpful_calibration(samples) if calibrate else {}
         return self.add_generation(generation, rows, expected_curve(samples), calibration)
 
@@ -140,7 +142,7 @@ class Gallery:
         """
         rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
         if not len(rows):
-            raise GalleryError(f"sample of {generation.name}: no vector in it; its scale cannot be measured")
+            raise GalleryError(f"sample of {generation.name}: it has no vectors, so the scale cannot be measured")
         with self.store.lock():
             manifest = load_manifest(self.store)
             extended = manifest.extended(
@@ -229,8 +231,8 @@ class Gallery:
             missing = self.store.restore(number)
             if missing:
                 raise GalleryError(
-                    f"{self.store.url}: {missing} items have no kept vector of {name} or older; only a backfill with "
-                    "--keep-old can be rolled back"
+                    f"{self.store.url}: items without a kept vector of {name} or older: {missing}; "
+                    "rollback needs a backfill with --keep-old"
                 )
             self.store.write(JOB, None)
             update = {"generations": manifest.generations[:number], "calibration": {}}  # it was for newer queries
@@ -254,4 +256,4 @@ def _check_id(name: str) -> None:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise GalleryError(f"id {name!r}: is not UTF-8 text, which stores ask for; rename the file") from None
+        raise GalleryError(f"id {name!r}: not valid UTF-8, which stores require; rename the file") from None

@@ -118,7 +118,7 @@ class Manifest(BaseModel):
         known = ", ".join(generation.name for generation in self.generations)
         raise GalleryError(
             f"a model of fingerprint {fingerprint[:12]}… is not of this gallery's lineage ({known}); "
-            "add it by `gallery upgrade`, or search with one of these"
+            "add it with `gallery upgrade`, or search with one of these"
         )
 
     def comparable(self, one: int, other: int) -> bool:
@@ -155,7 +155,7 @@ class Manifest(BaseModel):
             GalleryError: if it is in the lineage already, or not compatible with a generation in use.
         """
         if any(known.fingerprint == generation.fingerprint for known in self.generations):
-            raise GalleryError(f"{url}: {generation.name} is a generation of this gallery already")
+            raise GalleryError(f"{url}: {generation.name} is already a generation of this gallery")
         numbered = enumerate(self.generations, start=1)
         return tuple(older for number, older in numbered if _compatible(generation, older, counts.get(number, 0)))
 
@@ -175,7 +175,9 @@ def load_manifest(store: Store) -> Manifest:
     """The manifest of a store; raises `GalleryError` if there is none, or it is damaged or of another format."""
     data = store.read(MANIFEST)
     if data is None:
-        raise GalleryError(f"{store.url}: no gallery there, or its creation was cut short; make it by `gallery create`")
+        raise GalleryError(
+            f"{store.url}: no gallery there, or its creation was interrupted; create it with `gallery create`"
+        )
     return parse_document(Manifest, data, f"{store.url}: its manifest")
 
 

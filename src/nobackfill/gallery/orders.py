@@ -33,7 +33,9 @@ def popular(store: Store, newest: int, seed: int) -> list[str]:
     """Items that searches returned most often first, the others at random."""
     hits = dict(store.hits())
     if not hits:
-        raise GalleryError(f"{store.url}: no searches are on record; search with --remember, or use another --order")
+        raise GalleryError(
+            f"{store.url}: no search results are recorded; search with --remember, or use another --order"
+        )
     return sorted(at_random(store, newest, seed), key=lambda name: -hits.get(name, 0))
 
 

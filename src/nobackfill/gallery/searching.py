@@ -90,7 +90,7 @@ def _searchable(store: Store, manifest: Manifest, query_generation: int) -> list
             if number not in comparable and counts.get(number):
                 names = [manifest.generations[each - 1].name for each in (query_generation, number)]
                 raise GalleryError(
-                    f"{store.url}: queries of {names[0]} do not compare with vectors of {names[1]}, of which the "
+                    f"{store.url}: queries of {names[0]} cannot be compared with vectors of {names[1]}, of which the "
                     f"gallery holds {counts[number]}: backfill, or search with another model"
                 )
     return comparable

@@ -34,9 +34,9 @@ def verify_store(store: Store) -> list[str]:
             scanned[items.generation] = scanned.get(items.generation, 0) + len(items.ids)
             ids.add(items.ids)
             problems += _faults(items, manifest)
-        problems += [f"item {name!r} comes twice" for name in ids.repeated()]
+        problems += [f"duplicate item {name!r}" for name in ids.repeated()]
     if store.counts() != before:
-        raise GalleryError(f"{store.url}: items were replaced while they were checked; verify after the backfill")
+        raise GalleryError(f"{store.url}: items were replaced during the check; verify after the backfill")
     if scanned != before:
         problems.append(f"the store counts {before} items by generation, a scan counts {scanned}")
     return problems
@@ -48,10 +48,10 @@ def _faults(items: ItemBatch, manifest: Manifest) -> list[str]:
         return [f"{len(items.ids)} items of generation {items.generation}, which the manifest lacks"]
     dim = manifest.generations[items.generation - 1].dim
     if items.vectors.shape[1] != dim:
-        return [f"generation {items.generation}: vectors of {items.vectors.shape[1]} values, not {dim}"]
+        return [f"generation {items.generation}: vectors have {items.vectors.shape[1]} values, expected {dim}"]
     norms = np.linalg.norm(items.vectors, axis=1)
     return [
-        f"item {items.ids[row]!r}: its vector has norm {norms[row]:.4f}, not 1"
+        f"item {items.ids[row]!r}: its vector has norm {norms[row]:.4f}, expected 1"
         for row in np.flatnonzero(~(np.abs(norms - 1) <= NORM_TOLERANCE)).tolist()
     ]
 

@@ -104,7 +104,7 @@ def _joined(address: str) -> Any:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False, **place)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"--ray {address}: no cluster there: {one_line(error)}; use local to start one here"
+            f"--ray {address}: no cluster there: {one_line(error)}; use local to start one on this machine"
         ) from error
     return ray
 

@@ -60,7 +60,7 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
         raise ConfigError(f"format {form!r}: {nearest(form, FORMATS)}")
     layout = FORMATS[form]
     if out.suffix != layout.ending or out.is_dir():
-        raise ConfigError(f"{out}: expected a file that ends with {layout.ending}")
+        raise ConfigError(f"{out}: expected a file name that ends with {layout.ending}")
     require(*layout.packages, *(layout.packages_to_run if check else ()), what=f"export to {form}")
     encoder = load(run, "cpu")
     spec = encoder.spec

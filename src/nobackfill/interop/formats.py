@@ -72,7 +72,7 @@ def _write_onnx(one: Traceable, path: Path) -> None:
 
     size = sum(tensor.nbytes for tensor in one.graph.state_dict().values())
     if size > LARGEST:
-        raise RunError(f"its weights take {size / 2**30:.1f} GiB, and an ONNX file holds 2; export it as torch")
+        raise RunError(f"its weights take {size / 2**30:.1f} GiB, and an ONNX file holds at most 2; export it as torch")
     program: Any = torch.onnx.export(
         one.graph,
         (one.example,),

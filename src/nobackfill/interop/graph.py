@@ -76,7 +76,7 @@ def _input(spec: EmbeddingSpec) -> tuple[list[str | int], str]:
     """Shape of the input, and what comes before it."""
     settings = spec.preprocessing
     if isinstance(settings, VectorPreprocessing):
-        return ["batch", settings.input_dim], "nothing: the graph scales vectors to unit norm itself"
+        return ["batch", settings.input_dim], "none; the graph scales vectors to unit norm"
     if isinstance(settings, TextPreprocessing):
         return ["batch", "tokens"], (
             f"the run folder's tokenizer.json, cut to {settings.max_tokens} tokens, padded with {settings.padding}"

@@ -80,7 +80,7 @@ def import_reference(
         if name not in renamed:
             raise RunError(f"{path}: tensor for {name!r} is missing; are --arch and --method right?")
         if name not in expected:
-            raise RunError(f"{path}: surplus tensor {name!r}; are --arch and --method right?")
+            raise RunError(f"{path}: unexpected tensor {name!r}; are --arch and --method right?")
         if renamed[name].shape != expected[name].shape:
             found, wanted = list(renamed[name].shape), list(expected[name].shape)
             raise RunError(f"{path}: tensor for {name!r} has shape {found}, expected {wanted}; are the dims right?")
@@ -103,8 +103,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a reader fed with a stranger's bytes may raise anything
         # torch's own words would advise to load the file with its code: not to be passed on.
         advice = "weights_only" in str(error)
-        reason = "it holds other things" if advice else one_line(error)
-        raise RunError(f"{path}: not a checkpoint of tensors alone: {reason}") from error
+        reason = "it holds something else" if advice else one_line(error)
+        raise RunError(f"{path}: not a checkpoint of tensors only: {reason}") from error
     state = content.get("model_state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(state, Mapping) or not state:
         raise RunError(f"{path}: expected a dict with 'model_state_dict', found {type(content).__name__}")
@@ -228,7 +228,7 @@ class _ScriptTensors(pickle.Unpickler):
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         tree = archive.getinfo(f"{root}/data.pkl")
         if tree.file_size > MAX_TREE:
-            raise pickle.UnpicklingError(f"a tree of {tree.file_size} bytes is larger than is admitted")
+            raise pickle.UnpicklingError(f"a tree of {tree.file_size} bytes is too large")
         super().__init__(io.BytesIO(archive.read(tree)))
         self.archive, self.root = archive, root
 
@@ -243,13 +243,13 @@ class _ScriptTensors(pickle.Unpickler):
             return _STORAGES[name]
         if module == "torch.jit._pickle":
             return lambda *_: None  # lists of plain numbers, of no use here
-        raise pickle.UnpicklingError(f"it names {module}.{name}; only tensors are admitted")
+        raise pickle.UnpicklingError(f"it names {module}.{name}; only tensors are allowed")
 
     def persistent_load(self, key: Any) -> Tensor:
         _, dtype, number, _, _ = key
         info = self.archive.getinfo(f"{self.root}/data/{int(number)}")
         if info.file_size > MAX_STORAGE:
-            raise pickle.UnpicklingError(f"a tensor of {info.file_size} bytes is larger than is admitted")
+            raise pickle.UnpicklingError(f"a tensor of {info.file_size} bytes is too large")
         return torch.frombuffer(bytearray(self.archive.read(info)), dtype=dtype)
 
 

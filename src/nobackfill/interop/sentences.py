@@ -42,7 +42,7 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         super().__init__()
         encoder = runfolder.load(run, "cpu")
         if encoder.spec.modality == "image":
-            raise RunError(f"{run}: a run of images; expected one of vectors or text")
+            raise RunError(f"{run}: this run embeds images; expected a run that embeds vectors or texts")
         self.encoder = encoder.requires_grad_(False)
 
     def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 (the others' options)
@@ -108,7 +108,9 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         """
         spec, network = self.encoder.spec, self.encoder.network
         if fingerprint(spec.architecture, spec.preprocessing, network.state_dict()) != spec.fingerprint:
-            raise RunError(f"SentenceModule of {spec.generation}: its weights were changed; it is another model now")
+            raise RunError(
+                f"SentenceModule of {spec.generation}: its weights have changed, so it is a different model now"
+            )
         runfolder.save(self.encoder, Path(output_path))
 
     @classmethod

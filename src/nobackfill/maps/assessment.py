@@ -53,8 +53,8 @@ def unrelated(mapped: Floats, counterparts: Floats) -> str | None:
     if expected - ranks.mean() > SURE * deviation:
         return None
     return (
-        f"a map fitted on them puts an item's own old vector at rank {ranks.mean():.0f} of {count} on the average, "
-        f"where chance would put it at {expected:.0f}: not the same items in the same order, or noise"
+        f"a map fitted on them ranks an item's own old vector at {ranks.mean():.0f} of {count} on average, "
+        f"where chance gives {expected:.0f}: not the same items in the same order, or noise"
     )
 
 

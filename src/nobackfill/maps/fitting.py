@@ -86,7 +86,7 @@ def fit(
             raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
     require_for(methods)
     if not any(direction in FITS[name][1] for name in methods for direction in directions):
-        raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot go there")
+        raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot map in this direction")
     require_new(out)
     old, new, labels = pairs.read()
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
@@ -164,7 +164,7 @@ def _refuse_unusable(task: Task, pairs: Pairs) -> None:
     files = f"{pairs.old} and {pairs.new}"
     for path, variance in ((task.x_file, _variance_x(task.moments)), (task.y_file, _variance_y(task.y))):
         if variance < ALIKE:
-            raise DataError(f"{path}: unusable: every row points the same way")
+            raise DataError(f"{path}: unusable: all rows have the same direction")
     trial = ridge(task.moments, [0.1])[0]
     reason = unrelated((task.x @ trial.weight.T + trial.bias).astype(np.float32), task.y)
     if reason:
@@ -199,7 +199,7 @@ def _take(
     if working.is_dir() and any(file.name != ARRAYS for file in working.iterdir()):
         before = working / "fit.json"
         if not before.is_file() or before.read_text(encoding="utf-8") != text:
-            raise RunError(f"{working}: an unfinished fit with other settings, or something else; remove it")
+            raise RunError(f"{working}: contains an unfinished fit with other settings, or other files; remove it")
     working.mkdir(parents=True, exist_ok=True)
     write_text(working / "fit.json", text)
 

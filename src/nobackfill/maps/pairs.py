@@ -41,7 +41,9 @@ class Pairs:
         """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""
         old, new = read_rows(self.old), read_rows(self.new)
         if len(old) != len(new):
-            raise DataError(f"{self.new}: {len(new)} rows, but {self.old} has {len(old)}; a pair is the same row")
+            raise DataError(
+                f"{self.new}: {len(new)} rows, but {self.old} has {len(old)}; expected one row per pair in each"
+            )
         labels = None if self.labels is None else class_numbers(read_npy(self.labels), len(old), str(self.labels))
         return old, new, labels
 
@@ -56,7 +58,7 @@ def unit_rows_of(array: NDArray[Any], rows: NDArray[np.int64] | slice, name: str
         place = int(np.flatnonzero(~(finite & (some != 0).any(axis=1)))[0])
         number = int(np.arange(len(array))[rows][place])
         fault = "is zero" if finite[place] else "holds a value that is not finite"
-        raise DataError(f"{name}: row {number} {fault}; it has no direction") from None
+        raise DataError(f"{name}: row {number} {fault}; cosine is not defined for it") from None
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def split_rows(count: int, share: float, seed: int, *, assessed_apart: bool) -> 
     validation = min(VALIDATION, (count - held) // 10)
     fit = count - held - validation
     if fit < FEWEST or validation < FEWEST // 10 or (not assessed_apart and held < FEWEST):
-        raise DataError(f"{count} pairs are too few to fit on some and judge by others; give at least {4 * FEWEST}")
+        raise DataError(f"{count} pairs are too few to fit on some and assess on others; give at least {4 * FEWEST}")
     bounds = np.split(order, [held, held + validation])
     return Split(fit=np.sort(bounds[2]), validation=np.sort(bounds[1]), held=np.sort(bounds[0]))
 
@@ -123,7 +125,7 @@ def without_twins(held: Held, new: NDArray[Any], rows: Integers) -> tuple[Held, 
     if not dropped:
         return held, 0
     if not keep.any():
-        raise DataError("every held-out query is among the fitted pairs; hold out other items")
+        raise DataError("all held-out queries are among the fitted pairs; hold out other items")
     old_gallery, new_gallery, relevant = held.old_gallery, held.new_gallery, held.relevant
     if held.exclude_self:
         old_gallery, new_gallery = old_gallery[keep], new_gallery[keep]

@@ -86,7 +86,7 @@ class Method:
 def required(value: Value | None) -> Value:
     """A teacher's values, or a model setting, that the method has named in `teachers` or `model_defaults`."""
     if value is None:
-        raise ConfigError("this method needs a teacher or setting that it does not name in teachers or model_defaults")
+        raise ConfigError("this method needs a teacher or setting that its teachers or model_defaults do not list")
     return value
 
 

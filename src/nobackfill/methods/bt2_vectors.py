@@ -25,7 +25,7 @@ class BT2Vectors(VectorMap):
         """The vectors are kept, so the embedding's own part has their size."""
         if shape != (model.embedding_dim,):
             raise ConfigError(
-                f"key 'model.embedding_dim': {model.embedding_dim}, but the vectors that are kept have "
+                f"key 'model.embedding_dim': {model.embedding_dim}, but the vectors to keep have "
                 f"{math.prod(shape)} values"
             )
 

@@ -90,7 +90,7 @@ class ArrayEncoder:
             sound = np.isfinite(norms) & (norms > 0)
             if not sound.all():
                 bad = start + int(np.flatnonzero(~sound)[0])
-                raise DataError(f"vectors: row {bad} is zero or not finite; it has no direction")
+                raise DataError(f"vectors: row {bad} is zero or not finite, so it cannot be normalised")
             embeddings[start : start + rows] = self._embed(block / norms)
         return embeddings
 
@@ -150,13 +150,13 @@ def shapes_of(spec: EmbeddingSpec) -> dict[str, Shape]:
     options = architecture.head_options
     known = FORM.fullmatch(architecture.backbone) and set(options) == OPTIONS.get(architecture.head)
     if not known or not isinstance(preprocessing, VectorPreprocessing):
-        raise RunError(f"generation {spec.generation}: such a model needs PyTorch: pip install 'nobackfill[train]'")
+        raise RunError(f"generation {spec.generation}: this model needs PyTorch: pip install 'nobackfill[train]'")
     size = preprocessing.input_dim
     form, hidden = _form(architecture)
     features = int(options["dim"] + options.get("beside", 0))
     fits = form == "linear" or (features > size if hidden else features == size)
     if architecture.backbone_options != {"in_features": size} or not fits:
-        raise RunError(f"generation {spec.generation}: damaged: its sizes do not fit together")
+        raise RunError(f"generation {spec.generation}: damaged: its sizes are inconsistent")
     shapes: dict[str, Shape] = {}
     if form == "linear":
         shapes |= _layer("backbone.linear", features, size)

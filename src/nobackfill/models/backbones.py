@@ -57,7 +57,7 @@ def build_backbone(
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):
-        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
+        raise ConfigError(f"model.weights: {name!r} does not use it; leave it out")
     small = re.fullmatch(r"(smallnet|quicknet)(\d{1,3})", name)
     if small:
         width = int(small[2])
@@ -81,7 +81,7 @@ def _small_stem(name: str, out_features: int) -> nn.Module:
     """A timm ResNet for images of 32 pixels or so: its 7×7/2 stem and max-pool would leave an eighth of them."""
     model: Any = _timm(name.removeprefix(SMALL_STEM), out_features, pretrained=False)
     if not isinstance(getattr(model, "conv1", None), nn.Conv2d) or not hasattr(model, "maxpool"):
-        raise ConfigError(f"model.backbone: {name!r}: only ResNets with one stem convolution take a small stem")
+        raise ConfigError(f"model.backbone: {name!r}: only ResNets with one stem convolution can have a small stem")
     model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()

@@ -89,7 +89,7 @@ def read_image_preprocessing(folder: Path, image_size: int) -> Preprocessing:
             interpolation="bicubic",
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path}: not a preprocessor of images: {one_line(error)}") from error
+        raise ConfigError(f"{path}: not an image preprocessor: {one_line(error)}") from error
 
 
 def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextPreprocessing]:
@@ -107,7 +107,7 @@ def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextP
         raise ConfigError(f"{folder}: no CLIP tokenizer there: {one_line(error)}") from error
     if len(tokenizer) > options["vocab_size"]:
         raise ConfigError(
-            f"{folder}: its tokenizer has {len(tokenizer)} tokens, but the model knows only {options['vocab_size']}"
+            f"{folder}: its tokenizer has {len(tokenizer)} tokens, but the model has only {options['vocab_size']}"
         )
     return text, TextPreprocessing(
         tokenizer=tokenizer_digest(text), max_tokens=options["max_position_embeddings"], padding=padding

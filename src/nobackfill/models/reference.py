@@ -38,7 +38,7 @@ def build_reference(name: str, out_features: int, weights: Path | None = None) -
     if weights is None:
         return build(out_features)
     if build is not _vit_b16:
-        raise ConfigError(f"model.weights: {name!r} has no use for it; leave it out")
+        raise ConfigError(f"model.weights: {name!r} does not use it; leave it out")
     return _vit_b16(out_features, weights)
 
 

@@ -52,11 +52,11 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
     run = Path(run)
     if not run.is_dir():
         unfinished = Path(f"{run}.unfinished").is_dir()
-        hint = "it is unfinished; `nobackfill train … --resume` goes on with it" if unfinished else "train it first"
+        hint = "it is unfinished; `nobackfill train … --resume` resumes it" if unfinished else "train it first"
         raise RunError(f"{run}: no such run folder; {hint}")
     for name in (SPEC, WEIGHTS):
         if not (run / name).is_file():
-            raise RunError(f"{run}: not a run folder, {name} is missing in it")
+            raise RunError(f"{run}: not a run folder: {name} is missing")
     content = (run / SPEC).read_bytes()
     refuse_other_formats(run / SPEC, content)
     try:
@@ -85,7 +85,7 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     except ModuleNotFoundError:
         if spec.modality == "vector":
             return cast("Encoder", load_arrays(run))
-        require("torch", what=f"{run}: a model of {spec.modality}s")
+        require("torch", what=f"{run}: this model of {spec.modality}s")
         raise
     from safetensors.torch import load_file
 
@@ -143,12 +143,12 @@ def _check(
     """
     named = spec.generation.split("-")[-1] == spec.fingerprint[:12]
     if spec.dim != dim or abs(spec.norm - norm) > 1e-6 or not named:
-        raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not belong to its architecture")
+        raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not match its architecture")
     for name in sorted({*expected, *weights}):
         if name not in weights:
             raise RunError(f"{path}: tensor {name!r} is missing")
         if name not in expected:
-            raise RunError(f"{path}: surplus tensor {name!r}")
+            raise RunError(f"{path}: unexpected tensor {name!r}")
         if (found := _kind(weights[name])) != expected[name]:
             raise RunError(f"{path}: tensor {name!r} is {found}, expected {expected[name]}")
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:

@@ -28,7 +28,7 @@ class TextEncoder(Encoder):
         self.tokenizer = tokenizer
         settings = spec.preprocessing
         if not isinstance(settings, TextPreprocessing) or tokenizer_digest(tokenizer) != settings.tokenizer:
-            raise RunError(f"tokenizer of generation {spec.generation}: not the one that its vectors were made with")
+            raise RunError(f"tokenizer of generation {spec.generation}: not the one used to make its vectors")
         require("transformers", what="a text model")
         from tokenizers import Tokenizer  # noqa: PLC0415
 

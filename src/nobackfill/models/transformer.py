@@ -57,5 +57,7 @@ def from_folder(kind: Any, folder: Path, what: str, model_type: str) -> Any:
         raise ConfigError(f"{folder}: no pre-trained {what} there: {one_line(error)}") from error
     absent = sorted(str(name) for name in (*report["missing_keys"], *report["mismatched_keys"]))
     if absent:
-        raise ConfigError(f"{folder}: not a whole {what}, {len(absent)} tensors are missing or misshapen: {absent[0]}")
+        raise ConfigError(
+            f"{folder}: incomplete {what}: {len(absent)} tensors missing or of the wrong shape, first {absent[0]}"
+        )
     return model.eval()

@@ -23,7 +23,7 @@ class VectorNet(nn.Module):
         super().__init__()
         beside = out_features - in_features
         if form == "keep" and (beside < 0 or bool(beside) != bool(hidden)):
-            raise ConfigError(f"model.backbone: it keeps {in_features} values and has {out_features} to give")
+            raise ConfigError(f"model.backbone: it keeps all {in_features} values, but {out_features} are required")
         self.linear = nn.Linear(in_features, out_features) if form == "linear" else None
         self.net = None
         if hidden:

@@ -66,5 +66,5 @@ class VectorEncoder(Encoder):
             sound = lengths.isfinite() & (lengths > 0)
             if not sound.all():
                 bad = start + int((~sound).nonzero()[0, 0])
-                raise DataError(f"vectors: row {bad} is zero or not finite; it has no direction")
+                raise DataError(f"vectors: row {bad} is zero or not finite, so it cannot be normalised")
             yield torch.arange(start, start + len(rows)), rows / lengths

@@ -230,11 +230,11 @@ def read_report(source: Path) -> Report:
     path = source / "report.json" if source.is_dir() else source
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES} bytes, not a report of this program")
+            raise DataError(f"{path}: larger than {MAX_BYTES} bytes, not a nobackfill report")
         tree = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; write one by `nobackfill evaluate … --json {path.name}` or `nobackfill run`"
+            f"{path}: no such file; create one with `nobackfill evaluate … --json {path.name}` or `nobackfill run`"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())[:120]}") from error
@@ -246,10 +246,10 @@ def parse_report(tree: Any, origin: str) -> Report:
     if not isinstance(tree, dict) or not {"format", "rows", "searches"} & set(tree):
         raise DataError(f"{origin}: expected a report of `nobackfill evaluate --json`, `nobackfill run` or `fit`")
     if "format" not in tree:
-        raise DataError(f"{origin}: a report from before format 1; write it anew by the command that made it")
+        raise DataError(f"{origin}: a report from before format 1; create it again with the command that made it")
     if tree["format"] != FORMAT:
         raise DataError(
-            f"{origin}: a report of format {str(tree['format'])[:20]}, this version reads {FORMAT}: "
+            f"{origin}: a report of format {str(tree['format'])[:20]}, but this version reads {FORMAT}: "
             "use the nobackfill that wrote it, or a newer one"
         )
     try:

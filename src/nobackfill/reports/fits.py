@@ -14,7 +14,7 @@ from nobackfill.evaluation.scores import FIT_SCORES, RANKING, title
 from nobackfill.files import atomic_file
 from nobackfill.reports.document import FitSection
 
-OVERLAP = "of a full backfill's ten %"
+OVERLAP = "overlap with full backfill, top 10 (%)"
 
 
 def fit_table(fit: FitSection) -> Table:
@@ -24,7 +24,7 @@ def fit_table(fit: FitSection) -> Table:
         table.add_column(heading, no_wrap=True)
     scores = list(FIT_SCORES) if fit.labelled else []
     titles = ["values", *(f"{title(score)} %" for score in scores), OVERLAP]
-    for heading in [*titles, f"{title(RANKING)} against doing nothing" if fit.labelled else "against doing nothing"]:
+    for heading in [*titles, f"{title(RANKING)} against the status quo" if fit.labelled else "against the status quo"]:
         table.add_column(heading, justify="right")
     for heading in ("", "chosen"):
         table.add_column(heading)
@@ -59,7 +59,7 @@ def draw_trade(fit: FitSection, path: Path) -> bool:
             axes.plot(x, y, style, color=f"C{number}", label=f"{searched}, C = {scale}", markersize=4)
     for each, style in ((fit.results[0], ":"), (fit.results[1], "-.")):
         axes.axhline(score(each), color="0.4", linestyle=style, label=f"{each.name} ({each.searched})")
-    axes.set_xlabel("values of a new vector, d + k")
+    axes.set_xlabel("dimensions of a new vector, d + k")
     axes.set_ylabel(f"{title(RANKING)} %" if fit.labelled else OVERLAP)
     axes.legend(fontsize=8)
     with atomic_file(path) as temporary:

@@ -107,7 +107,7 @@ def _curve_chart(upgrade: UpgradeSection) -> Chart | None:
         for score in DECISIVE
     }
     level = 100 * upgrade.result.scores["old/old"][MAIN].mean
-    return chart("Backfilling curve", "gallery embedded anew, %", "score, %", series, level)
+    return chart("Backfilling curve", "gallery backfilled, %", "score, %", series, level)
 
 
 def _training_chart(training: Mapping[str, Sequence[Mapping[str, float]]], newest: str) -> Chart | None:

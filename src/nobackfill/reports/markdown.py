@@ -25,7 +25,7 @@ def build_markdown(report: Report, origin: str, against: str | None = None) -> s
     """
     methods = methods_of(report.searches) if report.rankings else []
     if against is not None and against not in methods:
-        known = f"one of {', '.join(methods)}" if methods else "none: it holds no scenario's methods"
+        known = f"one of {', '.join(methods)}" if methods else "none: it does not compare methods of a scenario"
         raise DataError(f"--against {against}: {origin}: expected {known}")
     if methods:
         rankings = [each for each in report.rankings if each.score in DECISIVE]
@@ -53,7 +53,7 @@ def _scenario(report: Report) -> str:
         gain, loss = values[MAIN].update_gain, values[MAIN].self_accuracy_loss
         texts = [gain.text(digits=2, sign="+") if gain else "", loss.text(100, sign="+") if loss else ""]
         lines.append([method, f"{query}/{gallery}", *means, *points, *texts, *seeds])
-    titles = ["method", "query/gallery", *map(title, scores), *(f"{title(score)} against before" for score in DECISIVE)]
+    titles = ["method", "query/gallery", *map(title, scores), *(f"{title(score)} change" for score in DECISIVE)]
     return _table([*titles, "update gain", "self-accuracy loss", *(["seeds"] if counted else [])], lines)
 
 
@@ -89,8 +89,16 @@ def _fit(fit: FitSection) -> str:
         change = each.change[decisive(each.change)[-1]].points() if each.change else ""
         cells = [f"{100 * value:.1f}" for value in shown]
         lines.append([each.name, each.searched, str(each.dim), *cells, change, each.decision or ""])
-    compared = title(DECISIVE[-1]) if fit.labelled else "of the ten"
-    titles = ["", "query/gallery", "values", *map(title, scores), "of the ten", f"{compared} against doing nothing", ""]
+    compared = title(DECISIVE[-1]) if fit.labelled else "overlap"
+    titles = [
+        "",
+        "query/gallery",
+        "values",
+        *map(title, scores),
+        "overlap at 10",
+        f"{compared} against the status quo",
+        "",
+    ]
     return _table(titles, lines)
 
 

@@ -12,8 +12,8 @@ def ranking_sentence(section: RankingSection) -> str:
     best = ranking.methods[0]
     level = ranking.level_with(best.method)
     names = ", ".join(f"{each.method} {100 * each.score:.1f}" for each in ranking.methods if each.method in level)
-    told = f"cannot be told from it: {names}" if level else "better than every other"
-    told += " (one seed: another may say otherwise)" if one_seed(section) else ""
+    told = f"cannot be told apart from it: {names}" if level else "better than all others"
+    told += " (one seed; others may differ)" if one_seed(section) else ""
     heading = f"{section.query}/{section.gallery}, {title(section.score)}"
     return f"{heading}: {best.method} leads with {100 * best.score:.1f}; {told}."
 

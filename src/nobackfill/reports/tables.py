@@ -26,7 +26,7 @@ def print_searches(searches: Sequence[Search], titles: Sequence[str]) -> None:
     print_table(table)
     left_out = max(search.without_match for search in searches)
     if left_out:
-        Console().print(f"{left_out} queries have no match in the gallery; they are left out of the means.")
+        Console().print(f"{left_out} queries without a match in the gallery are left out of the means.")
 
 
 def print_table(table: Table) -> None:

@@ -14,7 +14,7 @@ TITLES = {
     "old/old": "status quo",
     "new/old": "nothing backfilled",
     "new/new": "all backfilled",
-    BOUND: "independent, all backfilled",
+    BOUND: "independent, full backfill",
 }
 WORST_CLASSES = 3
 
@@ -43,13 +43,13 @@ def upgrade_sentences(upgrade: Upgrade) -> list[str]:
         lines.append(f"Self-accuracy loss on {title(MAIN)}: {loss.points()} points below the independent model.")
     for cell, flips in upgrade.flips.items():
         lines.append(
-            f"First answers that changed, {cell}: {_percent(flips.positive)} of the queries from wrong to right, "
+            f"Changed top-1 results, {cell}: {_percent(flips.positive)} of the queries from wrong to right, "
             f"{_percent(flips.negative)} from right to wrong."
         )
     if curve := upgrade.curve:
         middle = len(curve.fractions) // 2
         lines.append(
-            f"Backfilling at random, {title(MAIN)}: {100 * curve.scores[MAIN][0]:.1f} with nothing, "
+            f"Backfilling in random order, {title(MAIN)}: {100 * curve.scores[MAIN][0]:.1f} at 0 %, "
             f"{100 * curve.scores[MAIN][middle]:.1f} with {100 * curve.fractions[middle]:.0f} %, "
             f"{100 * curve.scores[MAIN][-1]:.1f} with all of it; area {100 * curve.area[MAIN]:.1f}."
         )
@@ -59,7 +59,7 @@ def upgrade_sentences(upgrade: Upgrade) -> list[str]:
         classes = f"{len(fallen)} of {len(upgrade.classes)} classes"
         lines.append(f"{classes} lose {title(RANKING)} in the old gallery, most of all: {worst}.")
     if upgrade.without_match:
-        lines.append(f"{upgrade.without_match} queries have no match in the gallery; they are left out.")
+        lines.append(f"{upgrade.without_match} queries without a match in the gallery are left out.")
     seeds = f" and {upgrade.seeds} seeds" if upgrade.seeds > 1 else ""
     lines.append(f"Brackets: 95 % intervals, paired bootstrap over {upgrade.queries} queries{seeds}.")
     lines.append(f"Verdict: {upgrade.verdict.decision}.")

@@ -81,7 +81,7 @@ def check_config(config: RunConfig) -> Check:
             total.backward()  # type: ignore[no-untyped-call]
             seconds = (time.perf_counter() - started) / count
     if not total.isfinite():
-        raise TrainingError(f"the loss of a random step is {float(total)}: {parts}")
+        raise TrainingError(f"the loss of a step on random data is {float(total)}: {parts}")
     return Check(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=macs,
@@ -100,7 +100,7 @@ def _sizes(plan: RunPlan) -> tuple[int | None, int]:
     if count is None or total is None:
         if isinstance(data.classes, int):
             return data.train_limit, data.classes
-        raise ConfigError(f"key 'data.classes': without reading {data.name!r}, a number of classes is needed")
+        raise ConfigError(f"key 'data.classes': `check` does not read {data.name!r}; give a number of classes")
     classes = len(choose_classes(data, total))
     count -= data.holdout or 0
     return min(count, data.train_limit or count) * classes // total, classes

@@ -128,7 +128,7 @@ def random_states() -> dict[str, Tensor]:
 
 def _damaged(checkpoint: Path, error: Exception) -> RunError:
     reason = one_line(error, 200)
-    return RunError(f"{checkpoint}: damaged checkpoint: {reason}; remove it to go on from the one before")
+    return RunError(f"{checkpoint}: damaged checkpoint: {reason}; remove it to resume from the previous one")
 
 
 def _whole(folder: Path) -> list[Path]:

@@ -57,7 +57,7 @@ class Checkpointer:
         if number:
             where = f"after step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
             raise StoppedError(
-                f"{self.working}: stopped {where}, with a checkpoint; the same command goes on from there "
+                f"{self.working}: stopped {where}, with a checkpoint; the same command resumes "
                 "(`nobackfill train` with --resume)",
                 number,
             )

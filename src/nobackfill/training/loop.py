@@ -89,7 +89,7 @@ def train(
             working = stack.enter_context(working_folder(out, plan, resume=resume)) if main else unfinished(out)
         except DoneElsewhereError:
             if accelerator.num_processes > 1:  # the others are past this point
-                raise RunError(f"{out}: another launch has just finished this run; nothing is left to do") from None
+                raise RunError(f"{out}: another process has just finished this run; nothing left to do") from None
             check_same_run(out, plan)
             return out
         accelerator.wait_for_everyone()
@@ -240,7 +240,7 @@ def _start(
         position = read_position(checkpoint)
         if position.processes != processes:
             raise RunError(
-                f"{working}: was begun by {position.processes} processes, go on with as many, not {processes}"
+                f"{working}: was started with {position.processes} processes; resume with as many, not {processes}"
             )
         sums = restore_checkpoint(checkpoint, network, optimizer, accelerator.process_index, average)
     if accelerator.is_main_process:

@@ -71,7 +71,7 @@ def plan_without_teachers(config: RunConfig) -> RunPlan:
     teachers = {}
     if teacher_keys(config)["old"] and data.old_space is None and config.model.old_dim is None:
         if config.old is None or not config.old.is_dir():
-            raise ConfigError(f"key 'model.old_dim': needed to check without the old run {config.old}")
+            raise ConfigError(f"key 'model.old_dim': required, to check without the old run {config.old}")
         teachers = {"old": load_spec(config.old)}
     return _plan(config, data, teachers, {})
 

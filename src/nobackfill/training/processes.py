@@ -44,7 +44,7 @@ def start_processes(config: RunConfig) -> Accelerator:
     if config.batch_size % micro_batches or config.batch_size // micro_batches < 2:  # batch norm needs two
         raise ConfigError(
             f"key 'batch_size': {config.batch_size} does not divide into {accelerator.num_processes} processes × "
-            f"{config.accumulate} micro-batches (accumulate) of two samples or more"
+            f"{config.accumulate} micro-batches (accumulate) of at least two samples"
         )
     return accelerator
 
@@ -62,7 +62,7 @@ def synchronise_batch_norm(config: RunConfig, network: nn.Module, accelerator: A
     if accelerator.device.type != "cuda":
         raise ConfigError(
             f"key 'sync_batch_norm': the batch norm of {config.model.backbone!r} cannot be synchronised on "
-            f"{accelerator.device.type!r}; set it to false, and each process normalises by its own part of the batch"
+            f"{accelerator.device.type!r}; set it to false, and each process normalises its own part of the batch"
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # replaces them in place
 

@@ -75,7 +75,7 @@ class EpochRecord:
         if math.isnan(self.seen):
             return ""
         speed = self.images / (time.perf_counter() - self.started)
-        return f"loss {self.seen:.3f}  {speed:,.0f} images/s"
+        return f"loss {self.seen:.3f}  {speed:,.0f} samples/s"
 
     def shared_sums(self) -> dict[str, Tensor]:
         """The sums as if every process had seen what all of them have; every process has to ask."""

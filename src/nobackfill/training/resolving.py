@@ -19,15 +19,15 @@ def resolve(config: RunConfig) -> RunConfig:
     _check_teachers(config, method)
     for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
-            raise ConfigError(f"key 'model.{key}': method {config.method!r} has no use for it; leave it out")
+            raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
-            f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} leaves nothing of {config.epochs} epochs"
+            f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} must be less than epochs ({config.epochs})"
         )
     if config.average and config.freeze:
-        raise ConfigError("keys 'average', 'freeze': frozen weights have no average; leave one of them out")
+        raise ConfigError("keys 'average', 'freeze': frozen weights cannot be averaged; leave one of the two out")
     if config.optimizer.nesterov and config.optimizer.name not in ("sgd", "muon"):
-        raise ConfigError(f"key 'optimizer.nesterov': {config.optimizer.name!r} has no use for it; leave it out")
+        raise ConfigError(f"key 'optimizer.nesterov': {config.optimizer.name!r} does not use it; leave it out")
     model = {key: value for key, value in config.model.model_dump().items() if value is not None}
     return config.model_copy(
         update={
@@ -53,19 +53,19 @@ def _check_data(config: RunConfig, method: Method) -> None:
     if data.kind not in method.kinds:
         fitting = sorted(name for name, each in METHODS.items() if data.kind in each.kinds)
         raise ConfigError(
-            f"key 'method': {config.method!r} does not train on {data.kind}s, which data.name {data.name!r} gives; "
+            f"key 'method': {config.method!r} does not train on {data.kind}s, the samples of data.name {data.name!r}; "
             f"expected {', '.join(fitting[:-1])} or {fitting[-1]}"
         )
     if backbone_modality(backbone) != data.modality:
-        raise ConfigError(f"key 'model.backbone': {backbone!r} does not go with data {data.name!r}")
+        raise ConfigError(f"key 'model.backbone': {backbone!r} does not work with data {data.name!r}")
     if "prototypes" in method.needed and not data.labelled:
-        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set it to 0")
+        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set data.labels, or this to 0")
     if config.teacher_view == "same":
         if not data.random_views:
-            raise ConfigError(f"key 'teacher_view': {data.kind}s have one view only; leave it out")
+            raise ConfigError(f"key 'teacher_view': {data.kind}s have only one view; leave it out")
         if not method.teachers & {"old", "independent"}:
             raise ConfigError(
-                f"key 'teacher_view': method {config.method!r} looks at no teacher's vectors; leave it out"
+                f"key 'teacher_view': method {config.method!r} does not use teachers' vectors; leave it out"
             )
 
 
@@ -80,6 +80,6 @@ def _check_teachers(config: RunConfig, method: type[Method]) -> None:
             raise ConfigError(f"missing key {key!r}: method {config.method!r} needs the run folder of that model")
         if named and not needed:
             why = f" with loss.{key}: 0" if key in method.teachers else ""
-            raise ConfigError(f"key {key!r}: method {config.method!r} has no use for it{why}; leave it out")
+            raise ConfigError(f"key {key!r}: method {config.method!r} does not use it{why}; leave it out")
     if config.model.old_dim is not None and not needs["old"]:
-        raise ConfigError(f"key 'model.old_dim': method {config.method!r} has no use for it; leave it out")
+        raise ConfigError(f"key 'model.old_dim': method {config.method!r} does not use it; leave it out")

@@ -74,7 +74,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     batch_size = min(config.batch_size, len(samples) // micro_batches * micro_batches)
     if batch_size < 2 * micro_batches:
         raise DataError(
-            f"{samples.origin}: {len(samples)} samples to train on are too few for {micro_batches} micro-batches of two"
+            f"{samples.origin}: {len(samples)} training samples are too few for {micro_batches} micro-batches of two"
         )
     return Setup(plan, network, samples, teachers, start, batch_size)
 
@@ -138,4 +138,4 @@ def _try_network(plan: RunPlan) -> None:
                 f"key 'model.backbone': {model.backbone!r} does not take {preprocessing.description}: {reason}"
             ) from error
     if shape != [2, head.in_features]:
-        raise ConfigError(f"key 'model.backbone': {model.backbone!r} gives {shape}, not one vector a sample")
+        raise ConfigError(f"key 'model.backbone': {model.backbone!r} gives {shape}, expected one vector per sample")

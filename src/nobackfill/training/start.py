@@ -33,7 +33,7 @@ def _warm_start(network: Network, run: Path) -> dict[str, Any]:
     if names[0] != names[1] and not all(name.startswith(VECTORS) for name in names):
         raise ConfigError(
             f"key 'init_from': {run} has the backbone {source.architecture.backbone!r}, this run "
-            f"{network.architecture.backbone!r}; only equal ones share weights"
+            f"{network.architecture.backbone!r}; they must be equal to share weights"
         )
     modules = dict(network.named_modules())
     current = network.state_dict()

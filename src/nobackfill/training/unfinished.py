@@ -47,7 +47,7 @@ def check_same_data(working: Path, digests: dict[str, Any]) -> None:
     ]
     if changed:
         raise RunError(
-            f"{working}: was started on other data or another machine, {', '.join(changed)}; a run can only be "
+            f"{working}: was started with other data or on another machine: {', '.join(changed)}; a run can only be "
             "resumed as it was started"
         )
 
@@ -64,11 +64,11 @@ def check_same_run(run: Path, plan: RunPlan) -> None:
         changed = sorted(key for key in before | now if before.get(key) != now.get(key))
         if changed:
             raise RunError(
-                f"{run}: its config differs in {', '.join(map(repr, changed))}; a run goes on, and is reused, only as "
-                "it was begun: choose another --out or remove it"
+                f"{run}: its config differs in {', '.join(map(repr, changed))}; a run can be resumed or reused only "
+                "with the same config; choose another --out or remove it"
             )
     if (run / TEACHERS).is_file() and json.loads((run / TEACHERS).read_text()) != plan.digests:
-        raise RunError(f"{run}: was trained against other teachers than those that are there now; remove it")
+        raise RunError(f"{run}: was trained with other teachers than the present ones; remove it")
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def working_folder(out: Path, plan: RunPlan, *, resume: bool) -> Iterator[Path]:
     """
     working = unfinished(out)
     if working.exists() and not resume:
-        raise RunError(f"{working}: an unfinished run is there; go on with it by --resume, or remove it")
+        raise RunError(f"{working}: contains an unfinished run; resume it with --resume, or remove it")
     check_same_run(working, plan)
     made = [folder for folder in working.parents if not folder.exists()]
     working.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from nobackfill.cli.gallery.verify import verify
 gallery = typer.Typer(
     name="gallery",
     no_args_is_help=True,
-    help="Galleries that outlive their model: old and new vectors side by side.",
+    help="Galleries that hold vectors of an old and a new model side by side.",
     rich_markup_mode="markdown",
 )
 for verb in (create, upgrade, backfill, search, status, verify, rollback, compact):

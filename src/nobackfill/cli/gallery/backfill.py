@@ -30,16 +30,20 @@ def backfill(
     budget: Annotated[
         str | None, typer.Option(help="A fraction of the gallery (0.25) or a number of items (10000).")
     ] = None,
-    order: Annotated[str, typer.Option(help="random, oldest, isolated, dense or popular.")] = "random",
+    order: Annotated[
+        str, typer.Option(help="Which items first: random, oldest, isolated, dense or popular.")
+    ] = "random",
     batch_size: Annotated[int, typer.Option(min=1, help="Items per transaction.")] = 256,
-    keep_old: Annotated[bool, typer.Option("--keep-old", help="Keep old vectors, for a rollback.")] = False,
+    keep_old: Annotated[
+        bool, typer.Option("--keep-old", help="Keep the old vectors, so that a rollback is possible.")
+    ] = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Embed items anew by the newest model and replace their vectors, batch by batch.
+    """Re-embed items with the newest model and replace their vectors, batch by batch.
 
-    You can stop or kill it at any moment; the same command continues. Items that are missing or do not decode keep
-    their old vectors, are listed, and make the exit code 3.
+    You can stop or kill it at any time; the same command resumes it. Items that are missing or do not decode keep
+    their old vectors and are listed; the exit code is then 3.
 
     Example: `nobackfill gallery backfill faiss:photos --run runs/digits/bt2 --budget 0.25`
     """
@@ -59,9 +63,9 @@ def backfill(
     noun = "item" if job.replaced == 1 else "items"
     typer.echo(
         f"{gallery.store.url}: {job.replaced} {noun} replaced in {job.seconds:.1f} s; "
-        f"{status.items[-1]} of {status.total} are of {status.newest.name} now"
+        f"{status.items[-1]} of {status.total} now embedded by {status.newest.name}"
     )
     for item, reason in job.errors.items():
-        typer.echo(f"left old: {item}: {reason}", err=True)
+        typer.echo(f"old vector kept: {item}: {reason}", err=True)
     if job.errors:
         raise typer.Exit(3)

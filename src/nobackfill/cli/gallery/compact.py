@@ -8,7 +8,7 @@ from nobackfill.cli.gallery.options import StoreArgument
 
 
 def compact(store: StoreArgument) -> None:
-    """Give back the space of replaced vectors, kept ones too, and rebuild indexes; rollback is impossible afterwards.
+    """Free the space of replaced and kept vectors and rebuild indexes; rollback is impossible afterwards.
 
     Example: `nobackfill gallery compact faiss:photos`
     """

@@ -18,7 +18,7 @@ from nobackfill.cli.gallery.options import (
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
 
-OPTION_HELP = "Of the store: index=flat, hnsw or ivfpq (FAISS); halfvec=true (PostgreSQL, half precision)."
+OPTION_HELP = "Store option: index=flat, hnsw or ivfpq (FAISS); halfvec=true (PostgreSQL, half precision)."
 
 
 def create(
@@ -34,7 +34,7 @@ def create(
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help=OPTION_HELP, show_default=False)
     ] = None,
 ) -> None:
-    """Embed a data set, or take vectors from a file, into a new gallery.
+    """Create a gallery from a data set or from a file of vectors.
 
     Example: `nobackfill gallery create faiss:photos --run runs/digits/old --data digits`
     """

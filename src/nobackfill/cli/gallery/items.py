@@ -106,9 +106,9 @@ def new_embedder(
     if data is None and gallery.manifest.source is not None:
         split, _, data = gallery.manifest.source.partition(" ")
     if encoder is None or run is None:
-        raise ConfigError("--vectors is missing: a model known by its --name cannot embed anything")
+        raise ConfigError("--vectors is missing: a model given by --name cannot embed anything")
     if data is None:
-        raise ConfigError("give --data or --vectors: this gallery does not say where its items came from")
+        raise ConfigError("give --data or --vectors: this gallery has no data source on record")
     items = open_items(data, split, workers, encoder)
     embedder = RunFolderEmbedder(run, items.samples, items.ids, workers=items.workers, cluster=cluster, encoder=encoder)
     return embedder.generation, embedder

@@ -20,7 +20,7 @@ DataOption = Annotated[
 ]
 VectorsOption = Annotated[
     Path | None,
-    typer.Option("--vectors", help="Instead of --data: a .npy array [n, dim] (of a fitted run: what it takes)."),
+    typer.Option("--vectors", help="Instead of --data: a .npy array [n, dim] (for a fitted run: its input vectors)."),
 ]
 IdsOption = Annotated[Path | None, typer.Option("--ids", help="With --vectors: text file, one id per line.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -29,7 +29,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def require_model(run: Path | None, name: str | None) -> None:
     """Raises `ConfigError` unless the model is given in exactly one way."""
     if (run is None) == (name is None):
-        raise ConfigError("give --run or --name, one of them")
+        raise ConfigError("give either --run or --name")
 
 
 def budget_of(text: str | None) -> float | None:
@@ -39,7 +39,9 @@ def budget_of(text: str | None) -> float | None:
     try:
         return float(text) if "." in text else int(text)
     except ValueError:
-        raise ConfigError(f"--budget {text!r}: expected a fraction such as 0.25 or a number such as 10000") from None
+        raise ConfigError(
+            f"--budget {text!r}: expected a fraction such as 0.25 or a number of items such as 10000"
+        ) from None
 
 
 def store_options(pairs: list[str] | None) -> dict[str, str]:

@@ -12,7 +12,7 @@ from nobackfill.cli.gallery.options import StoreArgument
 def rollback(
     store: StoreArgument, to: Annotated[str, typer.Option("--to", help="Name of the generation.", show_default=False)]
 ) -> None:
-    """Back to an older generation whose vectors were kept (`backfill --keep-old`).
+    """Return to an older generation whose vectors were kept (`backfill --keep-old`).
 
     Example: `nobackfill gallery rollback faiss:photos --to independent-0123456789ab`
     """
@@ -20,4 +20,4 @@ def rollback(
 
     gallery = Gallery.open(store)
     gallery.rollback(to)
-    typer.echo(f"{gallery.store.url}: back at {to}, {gallery.status().total} items")
+    typer.echo(f"{gallery.store.url}: rolled back to {to}, {gallery.status().total} items")

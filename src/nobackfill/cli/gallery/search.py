@@ -23,7 +23,7 @@ def search(
     json_: JsonOption = False,
     remember: Annotated[bool, typer.Option("--remember", help="Count the results, for --order popular.")] = False,
 ) -> None:
-    """Search with a model of the lineage; results are items of every generation.
+    """Search with any model of the lineage; results come from all generations.
 
     Example: `nobackfill gallery search faiss:photos --run runs/digits/bt2 photo.png -k 5`
     """

@@ -8,7 +8,7 @@ from nobackfill.cli.gallery.options import JsonOption, StoreArgument
 
 
 def status(store: StoreArgument, json_: JsonOption = False) -> None:
-    """Items by generation, a backfill's progress and remaining time, the expected quality.
+    """Show items by generation, backfill progress and time left, and expected quality.
 
     Example: `nobackfill gallery status faiss:photos`
     """
@@ -33,9 +33,9 @@ def status(store: StoreArgument, json_: JsonOption = False) -> None:
     if now.job and not now.job.finished:
         typer.echo(
             f"  backfill running or stopped: {now.job.items_done} of {now.job.items} items, {now.items_per_second:.0f} "
-            f"a second, about {now.seconds_left:.0f} s left; `gallery backfill` continues"
+            f"per second, about {now.seconds_left:.0f} s left; `gallery backfill` resumes it"
         )
     if now.newest.curve and now.expected:
         name, top1 = now.newest.name, now.expected["top1"]
-        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} embedded anew) {top1:.1%}")
-        typer.echo(f"  by fraction of the gallery: {curve_line(now.newest.curve)}")
+        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} backfilled) {top1:.1%}")
+        typer.echo(f"  by fraction backfilled: {curve_line(now.newest.curve)}")

@@ -26,16 +26,17 @@ def upgrade(
     split: SplitOption = "test",
     vectors: VectorsOption = None,
     ids: IdsOption = None,
-    sample: Annotated[int, typer.Option(min=10, help="Items on which scale and expected quality are measured.")] = 2000,
+    sample: Annotated[int, typer.Option(min=10, help="Number of items to measure score scale and quality on.")] = 2000,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Bring old and new scores to one scale, if the sample shows it helps.")
+        bool,
+        typer.Option("--calibrate", help="Calibrate old and new scores to one scale, if the sample shows it helps."),
     ] = False,
     workers: WorkersOption = None,
 ) -> None:
-    """Add a new model's generation: its queries work at once, and no vector is touched.
+    """Add a new model: its queries work at once; stored vectors stay as they are.
 
-    A sample of the items is embedded by the new model to measure the scale between old and new scores, and, where the
-    items have labels, what backfilling is worth.
+    The new model embeds a sample of the items to measure the scale between old and new scores and, if the items have
+    labels, the expected gain of a backfill.
 
     Example: `nobackfill gallery upgrade faiss:photos --run runs/digits/bt2`
     """
@@ -46,9 +47,9 @@ def upgrade(
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
     added = gallery.upgrade(generation, embedder, sample=sample, calibrate=calibrate)
-    typer.echo(f"{gallery.store.url}: queries of {added.name} work from now on")
+    typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
     if calibrate:
         factors = gallery.manifest.calibration
-        typer.echo(f"  calibration: {factors}" if factors else "  calibration: does not help; scores stay plain")
+        typer.echo(f"  calibration: {factors}" if factors else "  calibration: does not help; scores stay as they are")
     if added.curve is not None:
         typer.echo(f"  expected top-1, measured on {added.curve.queries} items: {curve_line(added.curve)}")

@@ -8,7 +8,7 @@ from nobackfill.cli.gallery.options import StoreArgument
 
 
 def verify(store: StoreArgument) -> None:
-    """Check counts, sizes, norms, generations and ids of every item; exit code 1 if anything is wrong.
+    """Check counts, dimensions, norms, generations and ids of all items; exit code 1 if anything is wrong.
 
     Example: `nobackfill gallery verify faiss:photos`
     """

@@ -32,9 +32,9 @@ class Embedded:
         """The vectors, float32 [n, dim] of unit norm; raises `GalleryError` unless they are of items of `wanted`."""
         rows = unit_rows(self.vectors, dim, "new vectors") if self.ids else np.empty((0, dim), np.float32)
         if len(rows) != len(self.ids):
-            raise GalleryError(f"expected {len(self.ids)} vectors for as many items, found {len(rows)}")
+            raise GalleryError(f"expected one vector for each of {len(self.ids)} items, found {len(rows)}")
         if len(set(self.ids)) != len(self.ids) or not set(self.ids) <= set(wanted):
-            raise GalleryError("the embedder returned an item twice, or one it was not asked for")
+            raise GalleryError("the embedder returned a duplicate item, or one that was not requested")
         return rows
 
 

@@ -43,10 +43,10 @@ def as_embedder(embed: Embedder | Function, fingerprint: str | None) -> Embedder
     """
     if not isinstance(embed, Embedder):
         if fingerprint is None:
-            raise GalleryError("a function does not say which model it is of: give its fingerprint as well")
+            raise GalleryError("the model of a function is unknown: give its fingerprint as well")
         return FunctionEmbedder(embed, fingerprint)
     if fingerprint is not None and embed.fingerprint != fingerprint:
         raise GalleryError(
-            f"the embedder is of a model of fingerprint {embed.fingerprint[:12]}…, expected {fingerprint[:12]}…"
+            f"the embedder's model has fingerprint {embed.fingerprint[:12]}…, expected {fingerprint[:12]}…"
         )
     return embed

@@ -125,11 +125,11 @@ class Store(Protocol):
 
 def lock_taken(url: str) -> GalleryError:
     """Another writer is at work."""
-    return GalleryError(f"{url}: another process is changing this gallery; wait for it to end")
+    return GalleryError(f"{url}: another process is changing this gallery; wait for it to finish")
 
 
 def lock_lost(url: str) -> GalleryError:
     """Another process may have taken the lock over."""
     return GalleryError(
-        f"{url}: lost the lock on this gallery (an outage?); nothing more is written, the same command goes on"
+        f"{url}: lost the lock on this gallery (an outage?); nothing more is written; the same command resumes"
     )

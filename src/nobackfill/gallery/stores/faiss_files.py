@@ -92,7 +92,7 @@ def read_index(path: Path) -> Any:
     except RuntimeError as error:
         if not path.exists():
             raise FileNotFoundError(str(path)) from error
-        raise GalleryError(f"{path}: damaged; `gallery compact` builds it again") from error
+        raise GalleryError(f"{path}: damaged; `gallery compact` rebuilds it") from error
 
 
 def live_parameters(index: Any, live: NDArray[np.bool_], k: int) -> Any:

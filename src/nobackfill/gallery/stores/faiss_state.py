@@ -64,7 +64,7 @@ def read_state(folder: Path, url: str) -> State:
     try:
         data = (folder / "state.json").read_bytes()
     except FileNotFoundError:
-        raise GalleryError(f"{url}: no gallery there; make one by `gallery create`") from None
+        raise GalleryError(f"{url}: no gallery there; create one with `gallery create`") from None
     refuse_links(folder, url)
     return parse_document(State, data, f"{url}: state.json")
 
@@ -78,7 +78,7 @@ def refuse_links(folder: Path, url: str) -> None:
     """Raises `GalleryError` if a folder of the gallery is a link: the files behind it are not the gallery's own."""
     for name in FOLDERS:
         if (folder / name).is_symlink():
-            raise GalleryError(f"{url}: its folder {name!r} is a link; put the folder itself in its place")
+            raise GalleryError(f"{url}: its folder {name!r} is a link; replace it with the folder itself")
 
 
 def remove_files(folder: Path, state: State, url: str) -> None:

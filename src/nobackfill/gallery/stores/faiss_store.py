@@ -99,7 +99,7 @@ class FaissStore(Store):
         taken = [name for name in items.ids if name in view.numbers]
         if taken or len(set(items.ids)) < len(items.ids):
             name = taken[0] if taken else next(name for name in items.ids if items.ids.count(name) > 1)
-            raise GalleryError(f"{self.url}: item {name!r} is there already; ids are unique in a gallery")
+            raise GalleryError(f"{self.url}: item {name!r} already exists; ids are unique in a gallery")
         state, first = view.state, len(view.owner)
         part = f"{state.last + 1:06d}.parquet"
         texts = [json.dumps(dict(payload)) for payload in items.payloads]
@@ -162,7 +162,7 @@ class FaissStore(Store):
         try:
             yield from scanned(self._open(), size)
         except FileNotFoundError:
-            raise GalleryError(f"{self.url}: was compacted while it was read; try again") from None
+            raise GalleryError(f"{self.url}: was compacted during the read; try again") from None
 
     def count_hits(self, hits: Mapping[str, int]) -> None:
         self._open()  # says so if there is no gallery
@@ -226,7 +226,7 @@ class FaissStore(Store):
         try:
             status = (self.folder / "state.json").stat()
         except FileNotFoundError:
-            raise GalleryError(f"{self.url}: no gallery there; make one by `gallery create`") from None
+            raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`") from None
         return status.st_ino, status.st_mtime_ns
 
     def _read(self, action: Callable[[View], Value]) -> Value:

@@ -101,7 +101,7 @@ class PostgresStore(Store):
         try:
             self.db.transaction(load)
         except self.db.psycopg.errors.UniqueViolation as error:
-            raise GalleryError(f"{self.url}: an item is there already; ids are unique in a gallery") from error
+            raise GalleryError(f"{self.url}: an item already exists; ids are unique in a gallery") from error
 
     def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
         def exchange(cursor: Any) -> None:
@@ -123,7 +123,9 @@ class PostgresStore(Store):
                 (items.generation,),
             )
             if cursor.rowcount != len(items.ids):
-                raise GalleryError(f"{self.url}: {len(items.ids) - cursor.rowcount} items are not there to replace")
+                raise GalleryError(
+                    f"{self.url}: items to replace that do not exist: {len(items.ids) - cursor.rowcount}"
+                )
 
         self.db.transaction(exchange)
 

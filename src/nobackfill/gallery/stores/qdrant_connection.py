@@ -98,7 +98,9 @@ class QdrantConnection:
         try:
             return QdrantClient(path=str(self.folder))
         except RuntimeError as error:
-            raise GalleryError(f"{self.url}: another process has it open; local mode serves one at a time") from error
+            raise GalleryError(
+                f"{self.url}: another process has it open; local mode allows only one at a time"
+            ) from error
 
     def _remote(self) -> Any:
         from qdrant_client import QdrantClient

@@ -100,7 +100,7 @@ class QdrantStore(Store):
         there = self.client.retrieve(self.name, points, with_payload=["id"])
         if there or len(set(points)) < len(points):
             name = there[0].payload["id"] if there else "twice in one batch"
-            raise GalleryError(f"{self.url}: item {name!r} is there already; ids are unique in a gallery")
+            raise GalleryError(f"{self.url}: item {name!r} already exists; ids are unique in a gallery")
         first = self._total()
         payloads = [
             {"id": name, "generation": items.generation, "seq": first + offset, "payload": dict(payload)}

@@ -69,11 +69,11 @@ def open_store(url: str, **options: str) -> Store:
     if kind.name == "required" and address.name is None:
         raise GalleryError(f"{address.url}: the name is missing; expected {kind.form}")
     if kind.name == "none" and address.name is not None:
-        raise GalleryError(f"{address.url}: expected {kind.form} without a '#'; give each gallery a folder of its own")
+        raise GalleryError(f"{address.url}: expected {kind.form} without a '#'; give each gallery its own folder")
     for name, value in options.items():
         if name not in kind.options:
             known = ", ".join(kind.options) or "none"
-            raise GalleryError(f"option {name!r}: {kind.form} does not have it; its options: {known}")
+            raise GalleryError(f"option {name!r}: not an option of {kind.form}; its options: {known}")
         choices = kind.options[name]
         if value not in choices:
             expected = ", ".join(choices[:-1]) + " or " + choices[-1]
