@@ -64,8 +64,8 @@ def _from_parquet(parts: list[Path]) -> ImageSamples:
 
 
 def _decode_parquet(parts: list[Path]) -> Arrays:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     images, labels, names = [], [], None
     for part in parts:

@@ -57,7 +57,7 @@ def vector_loader(
     resident: bool,
 ) -> VectorLoader:
     """See `nobackfill.data.open_loader`."""
-    from nobackfill.data.loader import VectorLoader  # noqa: PLC0415 (needs torch)
+    from nobackfill.data.loader import VectorLoader  # needs torch
 
     return VectorLoader(samples.vectors, preprocessing, device, resident=resident)
 

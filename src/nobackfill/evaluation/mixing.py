@@ -97,7 +97,7 @@ def fit_calibration_on(
     bool [n_f, n_g]. A factor below zero (a score that says less than nothing) is set to zero.
     """
     require("sklearn", what="a calibration of scores")
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
 
     chosen = np.random.default_rng(0).permutation(relevant.size)[:PAIRS]
     target = relevant.ravel()[chosen]

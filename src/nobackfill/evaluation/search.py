@@ -97,7 +97,7 @@ def empty_ranks(queries: int, cutoffs: tuple[int, ...]) -> Ranks:
 def _on_cpu(
     query: Floats, gallery: Floats, relevance: Relevance, own: Integers, places: Integers, ranks: Ranks
 ) -> None:
-    from nobackfill.evaluation.counting import rank_matches  # noqa: PLC0415 (its compiler takes a while to import)
+    from nobackfill.evaluation.counting import rank_matches  # its compiler takes a while to import
 
     n_q, n_g = len(query), len(gallery)
     threads = cores()
@@ -151,7 +151,7 @@ def _on_device(
     name: str,
 ) -> None:
     """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
-    import torch  # noqa: PLC0415 (only for devices)
+    import torch  # only for devices
 
     device = torch.device(name)
     items = torch.from_numpy(relevance.items).to(device)

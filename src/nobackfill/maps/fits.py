@@ -233,7 +233,7 @@ def _at_rate(
     loss: dict[str, float],
     rate: float,
 ) -> Candidate:
-    from nobackfill.training import train  # noqa: PLC0415 (needs PyTorch, which closed forms do without)
+    from nobackfill.training import train  # needs PyTorch, which closed forms do without
 
     epochs = int(np.clip(round(STEPS * BATCH / task.rows), 2, MOST_EPOCHS))
     data = {

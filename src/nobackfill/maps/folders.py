@@ -60,9 +60,9 @@ def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, Any]
 
 def _net(name: str, in_dim: int, out_dim: int) -> dict[str, Floats]:
     """Weights of an untrained small net, always the same."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from nobackfill.models.vector_net import build_vector_net  # noqa: PLC0415
+    from nobackfill.models.vector_net import build_vector_net
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -123,7 +123,7 @@ class ArrayEncoder:
 
     @cached_property
     def _gelu(self) -> Any:
-        import numba  # noqa: PLC0415 (it takes a while, and few maps need it)
+        import numba  # it takes a while, and few maps need it
 
         @numba.vectorize(["float32(float32)"])  # type: ignore[untyped-decorator, no-untyped-call]  # NumPy has no erf
         def gelu(value: float) -> float:

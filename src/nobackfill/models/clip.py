@@ -50,7 +50,7 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
         wrong = sorted(set(options) ^ set(TOWERS[name]))
         raise RunError(f"backbone {name!r}: missing or unknown options: {', '.join(wrong)}")
     require("transformers", what=f"backbone {name!r}")
-    from transformers import (  # noqa: PLC0415
+    from transformers import (
         CLIPTextConfig,
         CLIPTextModelWithProjection,
         CLIPVisionConfig,
@@ -68,7 +68,7 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
 def read_tower(folder: Path, name: str) -> Tower:
     """A tower of the CLIP model in a folder, with its weights; raises `ConfigError` if there is none."""
     require("transformers", what="import-clip")
-    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection  # noqa: PLC0415
+    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
     kind = CLIPTextModelWithProjection if name == "clip/text" else CLIPVisionModelWithProjection
     return Tower(name, from_folder(kind, folder, "CLIP model", "clip"))
@@ -94,7 +94,7 @@ def read_image_preprocessing(folder: Path, image_size: int) -> Preprocessing:
 
 def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextPreprocessing]:
     """The folder's tokenizer as JSON text, and what the run folder says of it."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
         raise ConfigError(f"{folder}: no CLIP tokenizer there: expected tokenizer.json, or vocab.json and merges.txt")

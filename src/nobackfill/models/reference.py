@@ -43,7 +43,7 @@ def build_reference(name: str, out_features: int, weights: Path | None = None) -
 
 
 def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = True, width: int = 64) -> nn.Module:
-    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: PLC0415
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block = Bottleneck if bottleneck else BasicBlock
     net: Any = ResNet(block, list(layers), width_per_group=width)
@@ -67,7 +67,7 @@ def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = Tr
 
 
 def _torchvision(out_features: int, *, name: str) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415
+    from torchvision import models
 
     net: nn.Module = getattr(models, name)(num_classes=out_features)
     return net
@@ -75,7 +75,7 @@ def _torchvision(out_features: int, *, name: str) -> nn.Module:
 
 def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
     require("transformers", what="model.backbone: 'reference/vit_b16'")
-    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+    from transformers import ViTConfig, ViTModel
 
     if weights is None:
         return _PooledViT(ViTModel(ViTConfig(**VIT_B16)), out_features)

@@ -20,10 +20,10 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
     Raises:
         ConfigError: if the stages of this backbone are not known; `name` is for the message.
     """
-    from timm.models import group_parameters  # noqa: PLC0415
+    from timm.models import group_parameters
 
-    from nobackfill.models.backbones import SmallNet  # noqa: PLC0415
-    from nobackfill.models.quicknet import QuickNet  # noqa: PLC0415
+    from nobackfill.models.backbones import SmallNet
+    from nobackfill.models.quicknet import QuickNet
 
     matcher: Any
     if isinstance(backbone, SmallNet):

@@ -30,7 +30,7 @@ class TextEncoder(Encoder):
         if not isinstance(settings, TextPreprocessing) or tokenizer_digest(tokenizer) != settings.tokenizer:
             raise RunError(f"tokenizer of generation {spec.generation}: not the one that its vectors were made with")
         require("transformers", what="a text model")
-        from tokenizers import Tokenizer  # noqa: PLC0415
+        from tokenizers import Tokenizer
 
         try:
             self._tokens: Any = Tokenizer.from_str(tokenizer)

@@ -14,7 +14,7 @@ from nobackfill.errors import ConfigError, one_line
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without its table of tensors that the other tower has, and without its progress bars."""
-    from transformers import utils  # noqa: PLC0415
+    from transformers import utils
 
     logging: Any = utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

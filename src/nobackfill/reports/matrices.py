@@ -18,8 +18,8 @@ CELLS_ACROSS = 10  # side by side in the picture
 
 def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
     """The methods' matrices side by side; a cell's colour is its distance from the status quo."""
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
     generations, methods = report.generations, methods_of(report.searches)
     count = len(generations)

@@ -60,7 +60,7 @@ def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer
     groups = _groups(config, network)
     options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
     if settings.name == "muon":
-        from timm.optim.muon import Muon  # noqa: PLC0415
+        from timm.optim.muon import Muon
 
         optimizer: torch.optim.Optimizer = Muon(groups, nesterov=settings.nesterov, **options)
         return optimizer
