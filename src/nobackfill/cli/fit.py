@@ -97,7 +97,7 @@ def fit(
         methods=methods,
         directions=directions[direction],  # type: ignore[arg-type]
         settings=settings,
-        held_share=holdout,
+        held_fraction=holdout,
         held=held,
         seen=seen,
     )

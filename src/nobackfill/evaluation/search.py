@@ -7,10 +7,10 @@ the scores on the device. Memory grows with the gallery, never with queries × g
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,12 +132,13 @@ def _padded(rows: Floats, more: int) -> Floats:
     return np.concatenate([rows, np.zeros((more, rows.shape[1]), np.float32)]) if more else rows
 
 
-def _one_blas_thread() -> Any:
-    return _blas().limit(limits=1, user_api="blas")
+def _one_blas_thread() -> AbstractContextManager[object]:
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limited
 
 
 @lru_cache(1)
-def _blas() -> Any:
+def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 

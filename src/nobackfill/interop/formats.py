@@ -118,8 +118,8 @@ def _write_torch(one: Traceable, path: Path) -> None:
 
 
 def _open_torch(path: Path) -> Callable[[Tensor], Tensor]:
-    found: Callable[[Tensor], Tensor] = torch.export.load(path).module()
-    return found
+    program: Callable[[Tensor], Tensor] = torch.export.load(path).module()
+    return program
 
 
 FORMATS = {

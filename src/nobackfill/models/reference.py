@@ -46,7 +46,7 @@ def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = Tr
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block = Bottleneck if bottleneck else BasicBlock
-    net: Any = ResNet(block, list(layers), width_per_group=width)
+    net = ResNet(block, list(layers), width_per_group=width)
     inputs = 512 * block.expansion
     shortcut = None
     if inputs != out_features:
@@ -79,13 +79,13 @@ def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
 
     if weights is None:
         return _PooledViT(ViTModel(ViTConfig(**VIT_B16)), out_features)
-    found = from_folder(ViTModel, weights, "ViT", "vit")
+    transformer = from_folder(ViTModel, weights, "ViT", "vit")
     for key, wanted in VIT_B16.items():  # a run folder says no more than "vit_b16"
-        if getattr(found.config, key) != wanted:
+        if getattr(transformer.config, key) != wanted:
             raise ConfigError(
-                f"model.weights: {weights}: {key} is {getattr(found.config, key)}, expected {wanted} (ViT-B/16)"
+                f"model.weights: {weights}: {key} is {getattr(transformer.config, key)}, expected {wanted} (ViT-B/16)"
             )
-    return _PooledViT(found, out_features)
+    return _PooledViT(transformer, out_features)
 
 
 class _PooledViT(nn.Module):

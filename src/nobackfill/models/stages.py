@@ -7,7 +7,6 @@ form: regular expressions over parameter names, what matches none of them being 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
 
@@ -25,7 +24,7 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
     from nobackfill.models.backbones import SmallNet
     from nobackfill.models.quicknet import QuickNet
 
-    matcher: Any
+    matcher: dict[str, object]
     if isinstance(backbone, SmallNet):
         matcher = {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
     elif isinstance(backbone, QuickNet):

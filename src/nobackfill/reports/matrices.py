@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from nobackfill.evaluation.scores import MAIN, title
 from nobackfill.files import atomic_file
 from nobackfill.reports.document import Report
 from nobackfill.reports.lineage import methods_of, triangle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELLS_ACROSS = 10  # side by side in the picture
 
@@ -58,7 +61,7 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _frame(axes: Any, method: str, generations: list[str]) -> None:
+def _frame(axes: Axes, method: str, generations: list[str]) -> None:
     count = len(generations)
     axes.set(title=method, xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
     axes.set(xlabel="gallery", ylabel="query")
