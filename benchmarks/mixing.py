@@ -1,9 +1,9 @@
-"""Ways to merge old and new scores in a mixed gallery, side by side, on vectors from files.
+"""Rules to merge old and new scores in a mixed gallery, side by side, on vectors from files.
 
     python benchmarks/mixing.py --query q.npy --old-gallery g_old.npy --new-gallery g_new.npy --labels y.npy
 
 Queries are the new vectors of the same items (`--query` the same file as `--new-gallery`), or of others with
-`--query-labels`. `--old-query` adds the way that needs the old encoder.
+`--query-labels`. `--old-query` adds the rule that needs the old encoder.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def main() -> None:
         old_query=np.load(arguments.old_query) if arguments.old_query else None,
         exclude_self=arguments.query_labels is None,
     )
-    print(f"{'way':24}{'β':>6}{'top-1':>8}{'mAP':>8}{'recall@R old':>14}{'new':>8}")
+    print(f"{'rule':24}{'β':>6}{'top-1':>8}{'mAP':>8}{'recall@R old':>14}{'new':>8}")
     for row in rows:
         numbers = [100 * float(row[name]) for name in ("top1", "mean_ap", "recall_old", "recall_new")]
-        print(f"{row['way']:24}{row['share']:6.2f}" + "{:8.1f}{:8.1f}{:14.1f}{:8.1f}".format(*numbers))
+        print(f"{row['rule']:24}{row['fraction']:6.2f}" + "{:8.1f}{:8.1f}{:14.1f}{:8.1f}".format(*numbers))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 

@@ -6,7 +6,7 @@ The public names load what they need when they are first used, so that importing
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nobackfill.config import RunConfig as RunConfig
@@ -41,7 +41,7 @@ _ROOMS = {
 __all__ = ["__version__", *sorted(_ROOMS)]  # noqa: PLE0604
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _ROOMS:
         raise AttributeError(f"module 'nobackfill' has no attribute {name!r}")
     try:

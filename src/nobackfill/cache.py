@@ -11,18 +11,17 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import platformdirs
 from filelock import FileLock
-from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import DataError
 from nobackfill.files import atomic_folder, read_npy, write_text
 
-Key = Mapping[str, Any]
-Arrays = dict[str, NDArray[Any]]
+Key = Mapping[str, object]
+Arrays = dict[str, Array]
 
 
 def cache_folder() -> Path:
@@ -47,20 +46,20 @@ def cached(kind: str, key: Key, build: Callable[[], Arrays]) -> Arrays:
     folder = _place(kind, key)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        found = _open(folder)
-        if found is None:
-            arrays = build()
+        arrays = _open(folder)
+        if arrays is None:
+            made = build()
             for leftover in folder.parent.glob(f".{folder.name}.*"):  # of a builder that was killed
                 shutil.rmtree(leftover)
             shutil.rmtree(folder, ignore_errors=True)  # damaged
             with atomic_folder(folder) as working:
-                for name, array in arrays.items():
+                for name, array in made.items():
                     np.save(working / f"{name}.npy", array)
                 write_text(working / "key.json", json.dumps(key, indent=2) + "\n")
-            found = _open(folder)
-    if found is None:
+            arrays = _open(folder)
+    if arrays is None:
         raise OSError(None, "cannot be read back; set NOBACKFILL_CACHE to a folder on a disk that works", str(folder))
-    return found
+    return arrays
 
 
 def is_cached(kind: str, key: Key) -> bool:

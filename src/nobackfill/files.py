@@ -8,11 +8,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import DataError, RunError, one_line
 
 
@@ -71,7 +70,7 @@ def atomic_folder(out: Path) -> Iterator[Path]:
         shutil.rmtree(working, ignore_errors=True)
 
 
-def read_npy(path: Path, name: str | None = None) -> NDArray[Any]:
+def read_npy(path: Path, name: str | None = None) -> Array:
     """A .npy file, mapped copy-on-write: it may be changed in memory, the file stays; never a pickle.
 
     Args:

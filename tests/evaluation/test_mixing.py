@@ -1,4 +1,4 @@
-"""Ways to merge old and new scores, against a loop over items."""
+"""Rules to merge old and new scores, against a loop over items."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nobackfill.evaluation import retrieval_metrics
-from nobackfill.evaluation.mixing import WAYS, Mixed, _standard, _wide, fit_calibration_on, mixing_study
+from nobackfill.evaluation.mixing import RULES, Mixed, _standard, _wide, fit_calibration_on, mixing_study
 
 D_O, D, ITEMS = 5, 8, 120
 
@@ -28,29 +28,29 @@ def mixed() -> Mixed:
 Line = tuple[float, float]  # factor and offset
 
 
-def by_hand(way: str, mixed: Mixed, query: int, item: int, calibration: tuple[Line, Line]) -> float:
+def by_hand(rule: str, mixed: Mixed, query: int, item: int, calibration: tuple[Line, Line]) -> float:
     q = mixed.query[query].astype(np.float64)
     fresh = bool(mixed.exchanged[item])
     score = float(q @ mixed.new[item]) if fresh else float(q[:D_O] @ mixed.old[item])
-    if way == "scaled":
+    if rule == "scaled":
         return score if fresh else 0.7 * score
-    if way == "cosine":
+    if rule == "cosine":
         return score if fresh else score / float(np.linalg.norm(q[:D_O]))
-    if way == "calibrated":
+    if rule == "calibrated":
         factor, offset = calibration[fresh]
         return factor * score + offset
-    if way == "zscore":
+    if rule == "zscore":
         part = mixed.new[mixed.exchanged] @ q if fresh else mixed.old[~mixed.exchanged] @ q[:D_O]
         return (score - float(part.mean())) / float(part.std())
     return score
 
 
 @pytest.mark.train
-@pytest.mark.parametrize("way", WAYS)
-def test_every_way_equals_a_loop(way: str, mixed: Mixed) -> None:
-    query, items = _wide(mixed.query[:, :D_O], mixed.query, mixed, WAYS[way](mixed))
+@pytest.mark.parametrize("rule", RULES)
+def test_every_rule_equals_a_loop(rule: str, mixed: Mixed) -> None:
+    query, items = _wide(mixed.query[:, :D_O], mixed.query, mixed, RULES[rule](mixed))
     calibration = fit_calibration_on(mixed.fit_query[0], mixed.old, mixed.new, mixed.fit_query[1])  # old, new
-    wanted = [[by_hand(way, mixed, i, j, calibration) for j in range(ITEMS)] for i in range(len(mixed.query))]
+    wanted = [[by_hand(rule, mixed, i, j, calibration) for j in range(ITEMS)] for i in range(len(mixed.query))]
     np.testing.assert_allclose(query @ items.T, wanted, atol=2e-4)
 
 
@@ -71,20 +71,20 @@ def test_calibration_finds_the_odds_it_was_made_from() -> None:
 
 
 @pytest.mark.train
-def test_at_both_ends_every_way_is_a_plain_search() -> None:
+def test_at_both_ends_every_rule_is_a_plain_search() -> None:
     random = np.random.default_rng(2)
     labels = random.integers(0, 6, ITEMS)
     centres = random.standard_normal((6, D))
     new = unit(centres[labels] + random.standard_normal((ITEMS, D)))
     old = unit(centres[labels][:, :D_O] + random.standard_normal((ITEMS, D_O)))
-    rows = mixing_study(new, old, new, labels, labels, old_query=old, exclude_self=True, shares=(0.0, 0.5, 1.0))
-    assert len(rows) == 3 * (len(WAYS) + 1)
+    rows = mixing_study(new, old, new, labels, labels, old_query=old, exclude_self=True, fractions=(0.0, 0.5, 1.0))
+    assert len(rows) == 3 * (len(RULES) + 1)
     halves = np.random.default_rng(0).permutation(ITEMS)
     used = np.sort(halves[: ITEMS // 2])
-    for share, gallery in ((0.0, old), (1.0, new)):
-        plain = [row for row in rows if row["share"] == share and row["way"] in WAYS]
+    for fraction, gallery in ((0.0, old), (1.0, new)):
+        plain = [row for row in rows if row["fraction"] == fraction and row["rule"] in RULES]
         assert len({round(float(row["mean_ap"]), 9) for row in plain}) == 1
         whole = retrieval_metrics(new, gallery, labels, labels, exclude_self=True)
         assert plain[0]["mean_ap"] == pytest.approx(whole.per_query("mean_ap")[used].mean(), abs=1e-6)
-        missing = "recall_new" if share == 0 else "recall_old"
+        missing = "recall_new" if fraction == 0 else "recall_old"
         assert all(np.isnan(float(row[missing])) for row in plain)

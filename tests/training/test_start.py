@@ -133,7 +133,7 @@ def test_rates_fall_with_depth() -> None:
     head = method_class("independent")(config.loss).head(config.model, 0, 3)
     network = Network(build_backbone("smallnet8", head.in_features), head, "smallnet8")
     groups = make_optimizer(config, network).param_groups
-    assert [group["share"] for group in groups] == [0.5**4, 0.5**3, 0.5**2, 0.5, 1]
+    assert [group["fraction"] for group in groups] == [0.5**4, 0.5**3, 0.5**2, 0.5, 1]
     assert {id(value) for group in groups for value in group["params"]} == {id(value) for value in network.parameters()}
     names = {id(value): name for name, value in network.named_parameters()}
     learned = [{names[id(value)] for value in group["params"]} for group in groups]

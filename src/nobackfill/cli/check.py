@@ -46,14 +46,14 @@ def _check(name: str, config: RunConfig) -> None:
     from nobackfill.training.check import check_config
 
     try:
-        found = check_config(config)
+        size = check_config(config)
     except NobackfillError as error:
         raise type(error)(f"{name}: {error}") from error
-    steps = "steps unknown" if found.steps is None else f"{found.epochs} × {found.steps} steps"
-    hours = "" if found.hours is None else f", about {_duration(found.hours)} on this machine"
+    steps = "steps unknown" if size.steps is None else f"{size.epochs} × {size.steps} steps"
+    hours = "" if size.hours is None else f", about {_duration(size.hours)} on this machine"
     typer.echo(
-        f"{name}: {found.parameters / 1e6:.2f} M parameters, {found.macs / 1e9:.3f} GMAC per image, "
-        f"embedding of {found.dim} values, {steps}, batch size {found.batch_size}{hours}"
+        f"{name}: {size.parameters / 1e6:.2f} M parameters, {size.macs / 1e9:.3f} GMAC per image, "
+        f"embedding of {size.dim} values, {steps}, batch size {size.batch_size}{hours}"
     )
 
 

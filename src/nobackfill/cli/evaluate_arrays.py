@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from nobackfill.arrays import Array
 from nobackfill.cli.vectors import as_labels, read_array, read_relevant, read_texts
 from nobackfill.errors import ConfigError
 from nobackfill.evaluation import RetrievalMetrics, assess
@@ -88,7 +88,7 @@ def evaluate_arrays(query: Path, gallery: Path, files: Arrays, distance: Distanc
     return report.model_copy(update={"searches": searches, "upgrades": [section]})
 
 
-def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Any]:
+def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Array]:
     """Arrays by option, embedded by their fitted runs where there are some."""
     vectors = {"query": read_array(query, "--query"), "gallery": read_array(gallery, "--gallery")}
     for option, path in (("old_query", files.old_query), ("new_gallery", files.new_gallery)):
@@ -102,7 +102,7 @@ def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Any]:
     return vectors
 
 
-def _embedded(run: Path, rows: Any) -> Any:
+def _embedded(run: Path, rows: Array) -> Array:
     from nobackfill.models import load
 
     encoder = load(run)

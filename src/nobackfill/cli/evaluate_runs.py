@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import typer
 
+from nobackfill.arrays import Array
 from nobackfill.cli.source import open_data
 from nobackfill.data import Samples
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
@@ -91,7 +91,7 @@ def _assess_step(
     protocol: Protocol,
     searches: Searches,
     upper: RetrievalMetrics | None,
-    vectors: Mapping[str, Any],
+    vectors: Mapping[str, Array],
     images: Samples,
 ) -> UpgradeSection:
     """Assess and print the upgrade from one model to the newest."""

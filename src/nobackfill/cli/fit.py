@@ -96,7 +96,7 @@ def fit(
         methods=methods,
         directions=directions[direction],  # type: ignore[arg-type]
         settings=settings,
-        held_share=holdout,
+        held_fraction=holdout,
         held=held,
         seen=seen,
     )

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
 
+from nobackfill.arrays import Array
 from nobackfill.cli.vectors import read_relevant
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.files import atomic_file, read_npy
 from nobackfill.maps import Held, Pairs
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True)
@@ -88,17 +93,17 @@ def read_held(
     if query_old is None or query_new is None or relevant is None:
         labels = None if test_labels is None else class_numbers(read_npy(test_labels), len(old), str(test_labels))
         return Held.of(old, new, labels), False
-    asked_old, asked_new = read_rows(query_old), read_rows(query_new)
-    if len(asked_old) != len(asked_new):
-        raise DataError(f"{query_new}: {len(asked_new)} rows, but {query_old} has {len(asked_old)}")
-    _check_sizes(given.pairs, asked_old, asked_new, (query_old, query_new))
+    old_queries, new_queries = read_rows(query_old), read_rows(query_new)
+    if len(old_queries) != len(new_queries):
+        raise DataError(f"{query_new}: {len(new_queries)} rows, but {query_old} has {len(old_queries)}")
+    _check_sizes(given.pairs, old_queries, new_queries, (query_old, query_new))
     lists = read_relevant(relevant, "--relevant")
     if given.ids is not None and test_old is None and not isinstance(lists, np.ndarray):
         lists = _places(lists, given.ids, relevant)
-    return Held(old, new, asked_old, asked_new, None, lists), test_old is None
+    return Held(old, new, old_queries, new_queries, None, lists), test_old is None
 
 
-def _check_sizes(pairs: Pairs, old: Any, new: Any, paths: tuple[Path, Path]) -> None:
+def _check_sizes(pairs: Pairs, old: Array, new: Array, paths: tuple[Path, Path]) -> None:
     for rows, path, fitted in ((old, paths[0], pairs.old), (new, paths[1], pairs.new)):
         wanted = read_rows(fitted).shape[1]
         if rows.shape[1] != wanted:
@@ -118,11 +123,12 @@ def _joined(old: Path, new: Path, labels: Path | None, names: dict[str, str], ar
         typer.echo(f"items in only one of {old} and {new}: {lost}; pairs left: {len(common)}", err=True)
     rows = {path: np.array([places[path][name] for name in common]) for path in tables}
     vectors = {path: _vectors(table, "vector", path)[rows[path]] for path, table in tables.items()}
-    found = next((_labels(table)[rows[path]] for path, table in tables.items() if "label" in table.column_names), None)
-    return Given(_written(arrays, vectors[old], vectors[new], found, names), common)
+    every = ((rows[path], _labels(table)) for path, table in tables.items())
+    classes = next((each[chosen] for chosen, each in every if each is not None), None)
+    return Given(_written(arrays, vectors[old], vectors[new], classes, names), common)
 
 
-def _written(arrays: Path, old: Any, new: Any, labels: Any, names: dict[str, str]) -> Pairs:
+def _written(arrays: Path, old: Array, new: Array, labels: Array | None, names: dict[str, str]) -> Pairs:
     paths = {}
     for name, array in (("old", old), ("new", new), ("labels", labels)):
         if array is not None:
@@ -132,7 +138,7 @@ def _written(arrays: Path, old: Any, new: Any, labels: Any, names: dict[str, str
     return Pairs(paths["old"], paths["new"], paths.get("labels"), **names)
 
 
-def _parquet(path: Path) -> Any:
+def _parquet(path: Path) -> pa.Table:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -142,7 +148,7 @@ def _parquet(path: Path) -> Any:
         raise DataError(f"{path}: cannot be read as parquet: {one_line(error)}") from error
 
 
-def _ids(table: Any, path: Path) -> list[str]:
+def _ids(table: pa.Table, path: Path) -> list[str]:
     if "id" not in table.column_names:
         raise DataError(f"{path}: no column 'id' to join by; it has {', '.join(table.column_names)}")
     ids = [str(name) for name in table["id"].to_pylist()]
@@ -152,7 +158,7 @@ def _ids(table: Any, path: Path) -> list[str]:
     return ids
 
 
-def _vectors(table: Any, column: str, path: Path) -> Any:
+def _vectors(table: pa.Table, column: str, path: Path) -> Array:
     if column not in table.column_names:
         raise DataError(f"{path}: no column {column!r}; it has {', '.join(table.column_names)}")
     values = table[column].combine_chunks()
@@ -163,16 +169,17 @@ def _vectors(table: Any, column: str, path: Path) -> Any:
     rows = flat.to_numpy(zero_copy_only=False)
     if rows.dtype.kind != "f" or len({len(one) for one in values[:1000].to_pylist()}) > 1:
         raise DataError(f"{path}: column {column!r}: expected lists of floats, all of the same length")
-    return rows.reshape(len(values), -1)
+    table_rows: Array = rows.reshape(len(values), -1)
+    return table_rows
 
 
-def _labels(table: Any) -> Any:
+def _labels(table: pa.Table) -> Array | None:
     if "label" not in table.column_names:
         return None
     return np.unique(np.asarray(table["label"].to_pylist()), return_inverse=True)[1].astype(np.int64)
 
 
-def _places(lists: Any, ids: list[str], path: Path) -> list[list[int]]:
+def _places(lists: Sequence[Sequence[object]], ids: list[str], path: Path) -> list[list[int]]:
     """Ids as row numbers; an id that is not in the gallery is named."""
     place_of = {name: place for place, name in enumerate(ids)}
     try:

@@ -30,20 +30,20 @@ def runs(
 
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; give one that holds run folders")
-    found = list(find_runs(folder))
+    states = list(find_runs(folder))
     if json_:
-        typer.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in found], indent=2))
+        typer.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in states], indent=2))
         return
-    if not found:
+    if not states:
         typer.echo(f"{folder}: no runs in it")
         return
-    print_table(_table(found, folder))
-    for run in found:
+    print_table(_table(states, folder))
+    for run in states:
         if run.reason:
             typer.echo(f"{run.path}: {run.reason}")
 
 
-def _table(found: list[RunState], folder: Path) -> Table:
+def _table(states: list[RunState], folder: Path) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -55,7 +55,7 @@ def _table(found: list[RunState], folder: Path) -> Table:
         table.add_column(heading, overflow="fold")
     for heading in (f"new/new {title(MAIN)} %", f"new/old {title(MAIN)} %", "trained", "changed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for run in found:
+    for run in states:
         scores = [run.scores.get(name, {}).get(MAIN) for name in ("self_test", "cross_test")]
         state = run.state if run.state in ("done", "damaged") else f"{run.state} at {run.progress:.0%}"
         table.add_row(

@@ -9,11 +9,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from nobackfill.arrays import Array
     from nobackfill.data import Samples
     from nobackfill.models import Encoder
 
 
-def read_array(path: Path, option: str) -> NDArray[Any]:
+def read_array(path: Path, option: str) -> Array:
     """A .npy file, mapped into memory; raises `DataError` naming the option."""
     from nobackfill.files import read_npy
 
@@ -64,7 +65,7 @@ def items_of(path: Path, encoder: Encoder) -> Samples:
     return VectorSamples(rows, np.zeros(len(rows), np.int64), ("",), str(path))
 
 
-def as_labels(array: NDArray[Any] | None) -> NDArray[np.int64] | None:
+def as_labels(array: Array | None) -> NDArray[np.int64] | None:
     """Labels in memory, for pictures and lines by class; what is wrong with them `retrieval_metrics` says."""
     import numpy as np
 

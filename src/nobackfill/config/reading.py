@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Literal, TypeVar, get_args, get_origin
 
 import pydantic
 import yaml
@@ -32,7 +32,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     return parse_config(read_tree(path, overrides), origin=str(path))
 
 
-def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str, object]:
     """The mapping in a YAML file with overrides applied, its keys not yet checked."""
     path = Path(path)
     try:
@@ -50,7 +50,7 @@ def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str,
     return tree
 
 
-def parse_config(tree: dict[str, Any], origin: str = "config") -> RunConfig:
+def parse_config(tree: Mapping[str, object], origin: str = "config") -> RunConfig:
     """Check a mapping as a `RunConfig`; raises `ConfigError` with `origin` and the key at fault."""
     return parse_as(RunConfig, tree, origin)
 
@@ -59,12 +59,12 @@ class _OnlyData(Section):
     data: DataConfig
 
 
-def parse_data(tree: dict[str, Any], origin: str = "config") -> DataConfig:
+def parse_data(tree: Mapping[str, object], origin: str = "config") -> DataConfig:
     """Check a mapping as the section `data`; raises `ConfigError` with `origin` and the key at fault."""
     return parse_as(_OnlyData, {"data": tree}, origin).data
 
 
-def parse_as(kind: type[AnyConfig], tree: dict[str, Any], origin: str) -> AnyConfig:
+def parse_as(kind: type[AnyConfig], tree: Mapping[str, object], origin: str) -> AnyConfig:
     """Check a mapping as this kind of config; raises `ConfigError` with `origin` and the key at fault."""
     try:
         return kind.model_validate(tree)
@@ -121,7 +121,7 @@ def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[s
     return keys, known
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: object) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for each in get_args(annotation) for model in _models(each)]
@@ -133,7 +133,7 @@ def _tags(model: type[BaseModel]) -> tuple[str, ...]:
     return get_args(field.annotation) if field is not None and get_origin(field.annotation) is Literal else ()
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
+def _apply(tree: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override!r}: expected key=value, for example optimizer.lr=0.001")

@@ -70,7 +70,7 @@ def _padded_crops(images: Tensor, row: Tensor, column: Tensor, mirrored: Tensor,
 
 def _resized_crops(images: Tensor, numbers: Tensor, size: int) -> Tensor:
     """8–100 % of the area at aspect 3/4–4/3, stretched to the square; a box too large is cut to the image."""
-    from torchvision.transforms.v2 import functional  # noqa: PLC0415
+    from torchvision.transforms.v2 import functional
 
     height, width = images.shape[-2:]
     boxes = _boxes(numbers.double(), height, width)

@@ -11,13 +11,14 @@ import json
 import pickle
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.cache import Arrays, cached, file_stamps
 from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
 from nobackfill.data.preprocessing import open_image, to_rgb
@@ -64,8 +65,8 @@ def _from_parquet(parts: list[Path]) -> ImageSamples:
 
 
 def _decode_parquet(parts: list[Path]) -> Arrays:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     images, labels, names = [], [], None
     for part in parts:
@@ -140,7 +141,7 @@ def _from_binary(read: Read, split: str, origin: str) -> ImageSamples:
     return ImageSamples(_planes_to_images(rows[:, 2:], origin), rows[:, 1].astype(np.int64), names, origin)
 
 
-def _planes_to_images(planes: NDArray[Any], origin: str) -> NDArray[np.uint8]:
+def _planes_to_images(planes: Array, origin: str) -> NDArray[np.uint8]:
     if planes.ndim != 2 or planes.shape[1] != PIXELS or planes.dtype != np.uint8:
         raise DataError(f"{origin}: expected pixels uint8 [n, {PIXELS}], found {planes.dtype} {list(planes.shape)}")
     return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
@@ -193,7 +194,7 @@ class _Array:
     """Stands in for numpy.ndarray: built from shape, type and bytes alone."""
 
     def __init__(self, *_: object) -> None:
-        self.value: NDArray[Any] = np.empty(0, np.uint8)
+        self.value: Array = np.empty(0, np.uint8)
 
     def __setstate__(self, state: tuple[int, tuple[int, ...], _Dtype, bool, bytes]) -> None:
         _, shape, dtype, fortran, data = state
@@ -202,7 +203,7 @@ class _Array:
 
 
 class _Restricted(pickle.Unpickler):
-    ADMITTED: dict[tuple[str, str], Any] = {  # noqa: RUF012
+    ADMITTED: ClassVar[Mapping[tuple[str, str], object]] = {
         ("_codecs", "encode"): _encode_latin1,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
@@ -210,7 +211,7 @@ class _Restricted(pickle.Unpickler):
         ("numpy._core.multiarray", "_reconstruct"): _Array,
     }
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         try:
             return self.ADMITTED[module, name]
         except KeyError:

@@ -12,8 +12,8 @@ from nobackfill.data.samples import ImageSamples
 
 def load_digits(root: Path, split: Literal["train", "test"]) -> ImageSamples:  # noqa: ARG001 (they need no folder)
     """Grey values 0–16 as RGB uint8 [n, 8, 8, 3]; a third of each class, always the same, is the test split."""
-    from sklearn.datasets import load_digits as load  # noqa: PLC0415
-    from sklearn.model_selection import train_test_split  # noqa: PLC0415
+    from sklearn.datasets import load_digits as load
+    from sklearn.model_selection import train_test_split
 
     digits = load()
     pixels = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None].repeat(3, axis=-1)

@@ -64,6 +64,6 @@ def image_loader(
     images: ImageSamples, preprocessing: Preprocessing, data: ImageData, device: torch.device, *, resident: bool
 ) -> ImageLoader:
     """See `nobackfill.data.open_loader`."""
-    from nobackfill.data.loader import ImageLoader  # noqa: PLC0415 (needs torch)
+    from nobackfill.data.loader import ImageLoader  # needs torch
 
     return ImageLoader(images.images, preprocessing, device, data.workers, resident=resident, augment=data.augment)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nobackfill.arrays import Array
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
 from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing, read_image
@@ -49,7 +50,7 @@ class VectorLoader:
     """
 
     def __init__(
-        self, vectors: NDArray[Any], preprocessing: VectorPreprocessing, device: torch.device, *, resident: bool = False
+        self, vectors: Array, preprocessing: VectorPreprocessing, device: torch.device, *, resident: bool = False
     ) -> None:
         self.rows, self.preprocessing, self.device = torch.from_numpy(vectors), preprocessing, device
         self.resident = resident

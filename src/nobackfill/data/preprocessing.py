@@ -71,7 +71,7 @@ class VectorPreprocessing(BaseModel):
 
     def normalize(self, vectors: Tensor) -> Tensor:
         """Floats [n, input_dim] of any width to unit vectors float32."""
-        from torch.nn.functional import normalize  # noqa: PLC0415
+        from torch.nn.functional import normalize
 
         return normalize(vectors.float())
 
@@ -112,7 +112,7 @@ class Preprocessing(BaseModel):
 
     def resized(self, images: Tensor) -> Tensor:
         """uint8 [..., 3, height, width] to uint8 [..., 3, image_size, image_size]."""
-        from torchvision.transforms.v2 import InterpolationMode, functional  # noqa: PLC0415
+        from torchvision.transforms.v2 import InterpolationMode, functional
 
         mode = InterpolationMode(self.interpolation)
         size = [self.image_size, self.image_size]
@@ -124,7 +124,7 @@ class Preprocessing(BaseModel):
 
     def normalize(self, images: Tensor) -> Tensor:
         """uint8 [n, 3, s, s] to float32 of the same shape, channels last in memory."""
-        import torch  # noqa: PLC0415
+        import torch
 
         mean = torch.tensor(self.mean, device=images.device).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)

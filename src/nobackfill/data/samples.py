@@ -11,17 +11,18 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from nobackfill.arrays import Array
 from nobackfill.cache import file_stamps
 from nobackfill.config import Modality
 from nobackfill.errors import DataError
 
-Images = NDArray[Any] | Sequence[str | Path | Image.Image]
+Images = Array | Sequence[str | Path | Image.Image]
 """uint8 [n, height, width, 3], or image files (or opened images) of any size."""
 Inputs = Images | Sequence[str]
 """What an encoder is given: images, texts, or vectors as floats [n, dim]."""
@@ -61,7 +62,7 @@ class Samples(Protocol):
     def digest(self, modality: Modality) -> str:
         """SHA-256 of `inputs`; of files their path, size and time of change."""
 
-    def vectors_of(self, teacher: str) -> NDArray[Any] | None:
+    def vectors_of(self, teacher: str) -> Array | None:
         """The vectors of a teacher, floats [n, dim], where they come with the samples and are not computed."""
 
 
@@ -173,12 +174,12 @@ class VectorSamples:
         old_vectors: floats [n, d_o].
     """
 
-    vectors: NDArray[Any]
+    vectors: Array
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     origin: str
     skipped: tuple[str, ...] = ()
-    old_vectors: NDArray[Any] | None = None
+    old_vectors: Array | None = None
 
     def __post_init__(self) -> None:
         _check("vector", len(self.vectors), self)
@@ -206,7 +207,7 @@ class VectorSamples:
         _require("vector", modality, self.origin)
         return _array_digest(self.vectors)
 
-    def vectors_of(self, teacher: str) -> NDArray[Any] | None:
+    def vectors_of(self, teacher: str) -> Array | None:
         """The old model's vectors."""
         return self.old_vectors if teacher == "old" else None
 
@@ -230,10 +231,10 @@ def _require(kind: Modality, modality: Modality, origin: str) -> None:
         raise DataError(f"{origin}: holds {kind}s, but the model embeds {modality}s")
 
 
-def _array_digest(array: NDArray[Any]) -> str:
+def _array_digest(array: Array) -> str:
     head = f"{array.dtype} {list(array.shape)}".encode()
     return hashlib.sha256(head + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _list_digest(items: Sequence[Any]) -> str:
+def _list_digest(items: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(items).encode()).hexdigest()

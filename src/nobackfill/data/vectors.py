@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.config import VectorData
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import VectorSamples
@@ -57,7 +58,7 @@ def vector_loader(
     resident: bool,
 ) -> VectorLoader:
     """See `nobackfill.data.open_loader`."""
-    from nobackfill.data.loader import VectorLoader  # noqa: PLC0415 (needs torch)
+    from nobackfill.data.loader import VectorLoader  # needs torch
 
     return VectorLoader(samples.vectors, preprocessing, device, resident=resident)
 
@@ -80,7 +81,7 @@ def _mapped(data: VectorData) -> tuple[VectorSamples, NDArray[np.int64] | None]:
     return samples, rows.astype(np.int64)
 
 
-def read_rows(path: Path) -> NDArray[Any]:
+def read_rows(path: Path) -> Array:
     """Floats [n, dim] of a .npy file; raises `DataError`."""
     array = read_npy(path)
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
@@ -88,7 +89,7 @@ def read_rows(path: Path) -> NDArray[Any]:
     return array
 
 
-def class_numbers(labels: NDArray[Any], count: int, name: str) -> NDArray[np.int64]:
+def class_numbers(labels: Array, count: int, name: str) -> NDArray[np.int64]:
     """Labels of any kind of integer as 0 … classes−1, in the order of their values; raises `DataError`."""
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         raise DataError(f"{name}: expected integers [{count}], found {labels.dtype} {list(labels.shape)}")

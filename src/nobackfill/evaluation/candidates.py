@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from numpy.typing import NDArray
-
+from nobackfill.arrays import Array
 from nobackfill.evaluation.bootstrap import Difference, Doubles
 from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence
 from nobackfill.evaluation.neighbours import neighbours, overlap
@@ -33,8 +31,8 @@ class CandidateSearch:
 
     name: str
     searched: str
-    query: NDArray[Any]
-    gallery: NDArray[Any]
+    query: Array
+    gallery: Array
     choice: str = ""
     validation: float | None = None
 

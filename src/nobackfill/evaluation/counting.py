@@ -7,12 +7,14 @@ metric exactly. Items below the lowest match are dropped first, so a good rankin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import ParamSpec, TypeVar
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -20,9 +22,9 @@ Integers = NDArray[np.int64]
 FEW = 512  # matches up to which comparing with each of them beats searching among them: comparisons are vectorised
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+def _compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     try:
-        compiled: Callable[..., Any] = numba.njit(nogil=True, cache=True)(function)
+        compiled: Callable[Arguments, Result] = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # nowhere to keep the machine code: compile it anew in every process
         compiled = numba.njit(nogil=True)(function)
     return compiled

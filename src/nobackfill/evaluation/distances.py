@@ -7,11 +7,12 @@ there is no n × n array of distances.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.evaluation.vectors import ROWS, Floats, as_table, unit
 
@@ -47,7 +48,7 @@ def comparable(query: ArrayLike, gallery: ArrayLike, distance: Distance = "cosin
     )
 
 
-def rows_for(distance: Distance, array: NDArray[Any], name: str, dim: int | None = None) -> Floats:
+def rows_for(distance: Distance, array: Array, name: str, dim: int | None = None) -> Floats:
     """The first `dim` values of each row, float32 [n, dim]: of unit norm for `cosine`, as they are for `l2`."""
     if distance == "cosine":
         return unit(array, name, dim)

@@ -1,6 +1,6 @@
-"""How to compare scores of old and of new items in one ranking: the ways there are, measured side by side.
+"""How to compare scores of old and of new items in one ranking: the rules there are, measured side by side.
 
-New unit queries q [n, d] meet new unit items x [d] and old unit items φ [d_o] in one gallery. Every way here is an
+New unit queries q [n, d] meet new unit items x [d] and old unit items φ [d_o] in one gallery. Every rule here is an
 affine function of the two inner products whose factors may depend on the query, so each is an inner product in a wider
 space: query [a·q[:d_o] ; c·q ; offsets], item [φ ; 0 ; 1 ; 0] or [0 ; x ; 0 ; 1].
 """
@@ -21,7 +21,7 @@ from nobackfill.evaluation.scores import CUTOFFS, DECISIVE
 from nobackfill.evaluation.search import search
 from nobackfill.evaluation.vectors import Floats, as_table, unit
 
-SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PAIRS = 200_000  # scored pairs a calibration is fitted on
 
 
@@ -31,7 +31,7 @@ class Mixed:
 
     Attributes:
         query: new unit queries [n, d].
-        old_query: the same queries by the old model, for the one way that needs it.
+        old_query: the same queries by the old model, for the one rule that needs it.
         old: unit vectors [n_g, d_o] of all items.
         new: unit vectors [n_g, d] of all items.
         exchanged: bool [n_g], items that are new.
@@ -79,7 +79,7 @@ def zscore(mixed: Mixed) -> Factors:
     return *old_part, *_standard(mixed.query, mixed.new[mixed.exchanged])
 
 
-WAYS: dict[str, Callable[[Mixed], Factors]] = {
+RULES: dict[str, Callable[[Mixed], Factors]] = {
     "inner": inner,
     "scaled": scaled,
     "cosine": cosine,
@@ -97,7 +97,7 @@ def fit_calibration_on(
     bool [n_f, n_g]. A factor below zero (a score that says less than nothing) is set to zero.
     """
     require("sklearn", what="a calibration of scores")
-    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression
 
     chosen = np.random.default_rng(0).permutation(relevant.size)[:PAIRS]
     target = relevant.ravel()[chosen]
@@ -118,10 +118,10 @@ def mixing_study(
     *,
     old_query: ArrayLike | None = None,
     exclude_self: bool = False,
-    shares: Sequence[float] = SHARES,
+    fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
 ) -> list[dict[str, float | str]]:
-    """Every way at every share of the gallery that is embedded anew, in random order.
+    """Every rule at every fraction of the gallery that is embedded anew, in random order.
 
     Half of the queries are searched with (at most 5,000), the others are what calibration learns from.
 
@@ -131,16 +131,16 @@ def mixing_study(
         new_gallery: floats [n_g, d], the same items.
         query_labels: integers [n_q].
         gallery_labels: integers [n_g].
-        old_query: the same queries by the old model; adds the way that keeps the old encoder alive: old queries on the
+        old_query: the same queries by the old model; adds the rule that keeps the old encoder alive: old queries on the
             old part, new ones on the new part, merged by `zscore`.
         exclude_self: query i is item i.
-        shares: β.
+        fractions: β.
         seed: of the order and of the halves.
 
     Returns:
-        Rows {way, share, top1, mean_ap, recall_old, recall_new}: recall is the share of a query's matches among its
-        first R answers, R being how many there are, separately for the matches still old and already new (NaN where
-        there are none).
+        Rows {rule, fraction, top1, mean_ap, recall_old, recall_new}: recall is the fraction of a query's matches among
+        its first R answers, R being how many there are, separately for the matches still old and already new (NaN
+        where there are none).
     """
     queries, old, new = (unit(as_table(each, name), name) for each, name in (
         (query, "query"), (old_gallery, "old gallery"), (new_gallery, "new gallery")
@@ -157,9 +157,9 @@ def mixing_study(
     if exclude_self:
         relevant[np.arange(len(fit)), fit] = False
     rows: list[dict[str, float | str]] = []
-    for share in shares:
+    for fraction in fractions:
         exchanged = np.zeros(len(new), np.bool_)
-        exchanged[order[: round(share * len(new))]] = True
+        exchanged[order[: round(fraction * len(new))]] = True
         gamma = prefix_scale(new, old.shape[1])
         mixed = Mixed(
             queries[used],
@@ -170,15 +170,16 @@ def mixing_study(
             gamma,
             (queries[fit], relevant),
         )
-        ways = {name: (mixed, way(mixed)) for name, way in WAYS.items()}
-        for name, (held, factors) in ways.items():
-            wide, items = _wide(held.query[:, : old.shape[1]], held.query, held, factors)
-            rows.append({"way": name, "share": share, **_scores(wide, items, some, own, exchanged)})
+        for name, rule in RULES.items():
+            wide, items = _wide(mixed.query[:, : old.shape[1]], mixed.query, mixed, rule(mixed))
+            rows.append({"rule": name, "fraction": fraction, **_scores(wide, items, some, own, exchanged)})
         if mixed.old_query is not None:
             old_part = _standard(mixed.old_query, old[~exchanged])
             factors = (*old_part, *_standard(mixed.query, new[exchanged]))
             wide, items = _wide(mixed.old_query, mixed.query, mixed, factors)
-            rows.append({"way": "zscore, both encoders", "share": share, **_scores(wide, items, some, own, exchanged)})
+            rows.append(
+                {"rule": "zscore, both encoders", "fraction": fraction, **_scores(wide, items, some, own, exchanged)}
+            )
     return rows
 
 

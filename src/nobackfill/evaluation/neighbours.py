@@ -23,7 +23,7 @@ def neighbours(query: ArrayLike, gallery: ArrayLike, k: int, *, exclude_self: bo
     Returns:
         int64 [n_q, k], item numbers.
     """
-    import faiss  # noqa: PLC0415
+    import faiss
 
     queries, items = comparable(query, gallery)
     check_selves(exclude_self, len(queries), len(items))

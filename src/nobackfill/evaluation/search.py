@@ -7,10 +7,10 @@ the scores on the device. Memory grows with the gallery, never with queries × g
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from queue import SimpleQueue
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +97,7 @@ def empty_ranks(queries: int, cutoffs: tuple[int, ...]) -> Ranks:
 def _on_cpu(
     query: Floats, gallery: Floats, relevance: Relevance, own: Integers, places: Integers, ranks: Ranks
 ) -> None:
-    from nobackfill.evaluation.counting import rank_matches  # noqa: PLC0415 (its compiler takes a while to import)
+    from nobackfill.evaluation.counting import rank_matches  # its compiler takes a while to import
 
     n_q, n_g = len(query), len(gallery)
     threads = cores()
@@ -132,12 +132,13 @@ def _padded(rows: Floats, more: int) -> Floats:
     return np.concatenate([rows, np.zeros((more, rows.shape[1]), np.float32)]) if more else rows
 
 
-def _one_blas_thread() -> Any:
-    return _blas().limit(limits=1, user_api="blas")
+def _one_blas_thread() -> AbstractContextManager[object]:
+    limited: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limited
 
 
 @lru_cache(1)
-def _blas() -> Any:
+def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
@@ -151,7 +152,7 @@ def _on_device(
     name: str,
 ) -> None:
     """The same by sorting whole rankings: more work, but of the kind such a device is made for."""
-    import torch  # noqa: PLC0415 (only for devices)
+    import torch  # only for devices
 
     device = torch.device(name)
     items = torch.from_numpy(relevance.items).to(device)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import DataError
 
 Floats = NDArray[np.float32]
@@ -14,7 +13,7 @@ ROWS = 2048  # converted at a time: few enough for the caches
 SAFE = 1e-24  # float32 squares between this and its inverse have lost nothing
 
 
-def as_table(vectors: ArrayLike, name: str) -> NDArray[Any]:
+def as_table(vectors: ArrayLike, name: str) -> Array:
     """Floats [n, dim] with n, dim ≥ 1, not converted (so also memory-mapped files); else `DataError`."""
     array = np.asarray(vectors) if not isinstance(vectors, np.memmap) else vectors
     if array.ndim != 2 or 0 in array.shape or array.dtype.kind != "f":
@@ -22,7 +21,7 @@ def as_table(vectors: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def unit(array: NDArray[Any], name: str, dim: int | None = None) -> Floats:
+def unit(array: Array, name: str, dim: int | None = None) -> Floats:
     """The first `dim` values (default: all) of each row, of unit norm; raises `DataError` where there is none."""
     dim = array.shape[1] if dim is None else dim
     result = np.empty((len(array), dim), np.float32)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pydantic
 from pydantic import Field
@@ -23,7 +22,7 @@ class ScenarioRun(Section):
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _path(cls, value: Any) -> Any:
+    def _path(cls, value: object) -> object:
         return {"config": value} if isinstance(value, str | Path) else value
 
 

@@ -6,7 +6,7 @@ Works on vectors from anywhere; knows no model and no training. The names load w
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nobackfill.gallery.embedders.arrays import ArrayEmbedder as ArrayEmbedder
@@ -43,7 +43,7 @@ _MODULES = {
 __all__ = sorted(_MODULES)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'nobackfill.gallery' has no attribute {name!r}")
     return getattr(importlib.import_module(f"nobackfill.gallery.{_MODULES[name]}"), name)

@@ -84,9 +84,9 @@ def helpful_calibration(samples: list[LabelledSample]) -> dict[int, tuple[float,
 
     kept = {}
     for one in samples:
-        rows = mixing_study(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, shares=FRACTIONS)
+        rows = mixing_study(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=FRACTIONS)
         area = {
-            (rule, score): float(np.trapezoid([float(row[score]) for row in rows if row["way"] == rule], FRACTIONS))
+            (rule, score): float(np.trapezoid([float(row[score]) for row in rows if row["rule"] == rule], FRACTIONS))
             for rule in ("inner", "calibrated")
             for score in ("top1", "mean_ap")
         }

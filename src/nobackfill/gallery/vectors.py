@@ -26,9 +26,9 @@ def unit_rows(vectors: ArrayLike, dim: int, what: str) -> Floats:
 
 def vectors_of(store: Store, ids: list[str], generation: int) -> tuple[list[str], Floats]:
     """Those of these items whose vectors are of this generation, in the order asked for; float32 [n, dim]."""
-    held: dict[str, Floats] = {}
+    vector_of: dict[str, Floats] = {}
     for items in store.fetch(ids):
         if items.generation == generation:
-            held.update(zip(items.ids, items.vectors, strict=True))
-    known = [name for name in ids if name in held]
-    return known, np.stack([held[name] for name in known]) if known else np.empty((0, 0), np.float32)
+            vector_of.update(zip(items.ids, items.vectors, strict=True))
+    known = [name for name in ids if name in vector_of]
+    return known, np.stack([vector_of[name] for name in known]) if known else np.empty((0, 0), np.float32)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nobackfill.interop.export import Exported as Exported
@@ -21,7 +21,7 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _ROOMS:
         raise AttributeError(f"module 'nobackfill.interop' has no attribute {name!r}")
     return getattr(importlib.import_module(f"nobackfill.interop.{_ROOMS[name]}"), name)

@@ -7,15 +7,16 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.data.preprocessing import read_image
-from nobackfill.data.samples import Samples
+from nobackfill.data.samples import Inputs, Samples
 from nobackfill.errors import ConfigError, DataError, one_line, require
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
@@ -24,7 +25,7 @@ Sound = tuple[list[int], NDArray[np.float32], dict[int, str]]
 """Places of the samples that could be embedded, their vectors, and why the others could not."""
 
 
-def encode_sound(encoder: Encoder, samples: Any, workers: int = 0) -> Sound:
+def encode_sound(encoder: Encoder, samples: Inputs, workers: int = 0) -> Sound:
     """Embed what can be; image files that are gone or do not decode are named instead of ending it all.
 
     Raises:
@@ -40,7 +41,9 @@ def encode_sound(encoder: Encoder, samples: Any, workers: int = 0) -> Sound:
         return sound, encoder.encode([samples[place] for place in sound], workers=workers), faults
 
 
-def encode_on_cluster(run: Path, batches: Iterable[Any], address: str, workers: int | None = None) -> Iterator[Sound]:
+def encode_on_cluster(
+    run: Path, batches: Iterable[Inputs], address: str, workers: int | None = None
+) -> Iterator[Sound]:
     """Embed batches of samples on a cluster, one after the other as they are asked for.
 
     Args:
@@ -92,10 +95,10 @@ def encode_set_on_cluster(
     return np.concatenate(vectors)
 
 
-def _joined(address: str) -> Any:
+def _joined(address: str) -> ModuleType:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray speaks a lot
     require("ray", "ray.data", what="--ray")
-    ray: Any = importlib.import_module("ray")
+    ray = importlib.import_module("ray")
     host, _, port = address.rpartition(":")
     try:
         if port.isdigit():  # Ray itself would wait for minutes
@@ -115,12 +118,12 @@ class _Worker:
     def __init__(self, run: str) -> None:
         self.encoder = load(run)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, Array]) -> dict[str, object]:
         made = [pickle.dumps(encode_sound(self.encoder, pickle.loads(samples))) for samples in batch["samples"]]  # noqa: S301
         return {"number": batch["number"], "made": made}
 
 
-def _unreadable(samples: Any) -> dict[int, str]:
+def _unreadable(samples: Inputs) -> dict[int, str]:
     faults: dict[int, str] = {}
     if isinstance(samples, np.ndarray):
         return faults

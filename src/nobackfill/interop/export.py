@@ -88,10 +88,10 @@ def _difference(encoder: Encoder, exported: Callable[[Tensor], Tensor]) -> float
     for count in (1, 5):
         inputs = random_inputs(encoder, count, seed=count)
         seen = settings.normalize(inputs) if isinstance(settings, VectorPreprocessing) else inputs
-        expected, found = encoder(seen), exported(inputs)
-        if found.shape != expected.shape:
-            raise RunError(f"a batch of {count} gives {list(found.shape)}, expected {list(expected.shape)}")
-        greatest = torch.maximum(greatest, (found - expected).abs().max())  # which keeps NaN
+        expected, actual = encoder(seen), exported(inputs)
+        if actual.shape != expected.shape:
+            raise RunError(f"a batch of {count} gives {list(actual.shape)}, expected {list(expected.shape)}")
+        greatest = torch.maximum(greatest, (actual - expected).abs().max())  # which keeps NaN
     return float(greatest)
 
 

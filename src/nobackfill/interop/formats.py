@@ -68,7 +68,7 @@ def quiet() -> Iterator[None]:
 
 
 def _write_onnx(one: Traceable, path: Path) -> None:
-    import onnx  # noqa: PLC0415 (an extra)
+    import onnx  # an extra
 
     size = sum(tensor.nbytes for tensor in one.graph.state_dict().values())
     if size > LARGEST:
@@ -100,7 +100,7 @@ def _tidy(graph: Any) -> None:
 
 
 def _open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    import onnxruntime  # noqa: PLC0415 (an extra)
+    import onnxruntime  # an extra
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
@@ -118,8 +118,8 @@ def _write_torch(one: Traceable, path: Path) -> None:
 
 
 def _open_torch(path: Path) -> Callable[[Tensor], Tensor]:
-    found: Callable[[Tensor], Tensor] = torch.export.load(path).module()
-    return found
+    program: Callable[[Tensor], Tensor] = torch.export.load(path).module()
+    return program
 
 
 FORMATS = {

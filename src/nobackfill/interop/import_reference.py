@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -82,8 +82,8 @@ def import_reference(
         if name not in expected:
             raise RunError(f"{path}: unexpected tensor {name!r}; are --arch and --method right?")
         if renamed[name].shape != expected[name].shape:
-            found, wanted = list(renamed[name].shape), list(expected[name].shape)
-            raise RunError(f"{path}: tensor for {name!r} has shape {found}, expected {wanted}; are the dims right?")
+            shape, wanted = list(renamed[name].shape), list(expected[name].shape)
+            raise RunError(f"{path}: tensor for {name!r} has shape {shape}, expected {wanted}; are the dims right?")
         if not renamed[name].isfinite().all():
             raise RunError(f"{path}: tensor for {name!r} holds values that are not finite")
         if name.startswith("head.basis.") and not _is_orthogonal(renamed[name]):
@@ -206,7 +206,7 @@ def _read_torchscript(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _collect(module: Any, prefix: str, state: dict[str, Tensor]) -> None:
+def _collect(module: object, prefix: str, state: dict[str, Tensor]) -> None:
     for name, value in vars(module).items():
         if isinstance(value, Tensor):
             state[f"{prefix}{name}"] = value
@@ -232,7 +232,7 @@ class _ScriptTensors(pickle.Unpickler):
         super().__init__(io.BytesIO(archive.read(tree)))
         self.archive, self.root = archive, root
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
         if module.startswith("__torch__"):
             return _ScriptModule
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
@@ -245,7 +245,7 @@ class _ScriptTensors(pickle.Unpickler):
             return lambda *_: None  # lists of plain numbers, of no use here
         raise pickle.UnpicklingError(f"it names {module}.{name}; only tensors are allowed")
 
-    def persistent_load(self, key: Any) -> Tensor:
+    def persistent_load(self, key: tuple[str, torch.dtype, str, str, int]) -> Tensor:
         _, dtype, number, _, _ = key
         info = self.archive.getinfo(f"{self.root}/data/{int(number)}")
         if info.file_size > MAX_STORAGE:

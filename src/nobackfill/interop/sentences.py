@@ -45,7 +45,7 @@ class SentenceModule(InputModule):  # type: ignore[misc]
             raise RunError(f"{run}: this run embeds images; expected a run that embeds vectors or texts")
         self.encoder = encoder.requires_grad_(False)
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:  # noqa: ARG002 (the others' options)
+    def forward(self, features: dict[str, object], **kwargs: object) -> dict[str, object]:  # noqa: ARG002 (the others' options)
         """Set features["sentence_embedding"], float32 [n, dim].
 
         Args:
@@ -58,14 +58,14 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         """
         preprocessing = self.encoder.spec.preprocessing
         if isinstance(preprocessing, VectorPreprocessing):
-            found = features.get("sentence_embedding")
-            if not isinstance(found, Tensor) or found.shape[-1] != preprocessing.input_dim:
-                size = found.shape[-1] if isinstance(found, Tensor) else "none"
+            inputs = features.get("sentence_embedding")
+            if not isinstance(inputs, Tensor) or inputs.shape[-1] != preprocessing.input_dim:
+                size = inputs.shape[-1] if isinstance(inputs, Tensor) else "none"
                 raise RunError(
                     f"SentenceModule of {self.encoder.spec.generation}: expected sentence embeddings of "
                     f"{preprocessing.input_dim} values from the modules before it, found {size}"
                 )
-            inputs = preprocessing.normalize(found)
+            inputs = preprocessing.normalize(inputs)
         else:
             inputs = features["input_ids"]
         features["sentence_embedding"] = self.encoder(inputs)
@@ -75,7 +75,7 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         self,
         inputs: Sequence[str],
         prompt: str | None = None,
-        **kwargs: Any,  # noqa: ARG002 (the others' options)
+        **kwargs: object,  # noqa: ARG002 (the others' options)
     ) -> dict[str, Tensor]:
         """Texts to {"input_ids": int64 [n, t]}.
 
@@ -100,7 +100,7 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         """Longest text in tokens; None for a run of vectors."""
         return getattr(self.encoder.spec.preprocessing, "max_tokens", None)
 
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:  # noqa: ARG002
+    def save(self, output_path: str, *args: object, safe_serialization: bool = True, **kwargs: object) -> None:  # noqa: ARG002
         """Write the run's files into an existing folder, which `nobackfill.load` reads too.
 
         Raises:
@@ -114,17 +114,17 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         runfolder.save(self.encoder, Path(output_path))
 
     @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> SentenceModule:
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: object) -> SentenceModule:
         """Read what `save` wrote: tensors and JSON, checked as those of any run; raises `RunError`."""
         places = ("token", "cache_folder", "revision", "local_files_only")
-        found = cls.load_dir_path(
+        folder = cls.load_dir_path(
             model_name_or_path, subfolder, **{key: kwargs[key] for key in places if key in kwargs}
         )
-        if found is None:
+        if folder is None:
             raise RunError(f"{model_name_or_path}: no folder {subfolder!r} in it")
-        return cls(found)
+        return cls(folder)
 
-    def get_config_dict(self) -> dict[str, Any]:
+    def get_config_dict(self) -> dict[str, str | int]:
         """What `repr` shows."""
         spec = self.encoder.spec
         return {"generation": spec.generation, "dim": spec.dim}

@@ -37,7 +37,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.run = run
         self.batch_size = batch_size
 
-    def fit(self, X: Any, y: Any = None) -> EncoderTransformer:  # noqa: ARG002 (scikit-learn passes them)
+    def fit(self, X: object, y: object = None) -> EncoderTransformer:  # noqa: ARG002 (scikit-learn passes them)
         """Read the run; `X` and `y` are not looked at. Raises `RunError` if it is not whole."""
         self._loaded: tuple[str, Encoder] | None = None  # what is cached may be older than what is there now
         spec = self._encoder().spec
@@ -82,8 +82,8 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """What the names of the features are counted from; known without weights."""
         return int(self.n_features_out_ if hasattr(self, "n_features_out_") else load_spec(self.run).dim)
 
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
+    def __getstate__(self) -> dict[str, object]:
+        state: dict[str, object] = dict(super().__getstate__())
         state.pop("_loaded", None)
         return state
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -35,7 +35,7 @@ Direction = Literal["to-old", "to-new"]
 class Encodes(Protocol):
     """What is needed of an encoder to judge it."""
 
-    def encode(self, samples: Any) -> Floats:
+    def encode(self, samples: Floats) -> Floats:
         """Vectors [n, input_dim] to [n, dim]."""
 
 
@@ -94,8 +94,8 @@ class Task:
         query, gallery = (mapped, self.y) if self.direction == "to-old" else (self.y, mapped)
         if self.labels is not None:
             return retrieval_metrics(query, gallery, self.labels, self.labels, exclude_self=True).mean_ap
-        found = neighbours(query, gallery, NEAREST, exclude_self=True)
-        return float(overlap(found, self._full_backfill).mean())
+        nearest = neighbours(query, gallery, NEAREST, exclude_self=True)
+        return float(overlap(nearest, self._full_backfill).mean())
 
     def label_loss(self, otherwise: dict[str, float]) -> dict[str, float]:
         """Cosine to the counterpart; and prototypes where there are labels, else what is given here."""
@@ -136,8 +136,8 @@ class Candidate:
 
 
 def _procrustes(task: Task) -> Iterator[Candidate]:
-    found = [procrustes(task.moments, centred=centred) for centred in (True, False)]
-    scores = [task.score(map_encoder("procrustes", one, task.prefix)) for one in found]
+    maps = [procrustes(task.moments, centred=centred) for centred in (True, False)]
+    scores = [task.score(map_encoder("procrustes", one, task.prefix)) for one in maps]
     best = procrustes(task.all_moments, centred=scores[0] >= scores[1])
     yield _kept(task, "procrustes", map_encoder("procrustes", best, task.prefix), best.choice, max(scores))
 
@@ -215,12 +215,12 @@ def _kept(task: Task, name: str, encoder: ArrayEncoder, choice: str, score: floa
 
 
 def _trained(
-    task: Task, name: str, start: ArrayEncoder, backbone: str, model: dict[str, Any], loss: dict[str, float]
+    task: Task, name: str, start: ArrayEncoder, backbone: str, model: Mapping[str, object], loss: dict[str, float]
 ) -> Candidate:
     """Train from a closed-form start at each rate, and keep what does best on the validation rows."""
     before = _kept(task, f"{name}-start", start, "closed form; training did not help", task.score(start))
-    found = [before, *(_at_rate(task, name, before, start, backbone, model, loss, rate) for rate in RATES)]
-    return dataclasses.replace(max(found, key=lambda one: one.score), name=name)
+    candidates = [before, *(_at_rate(task, name, before, start, backbone, model, loss, rate) for rate in RATES)]
+    return dataclasses.replace(max(candidates, key=lambda one: one.score), name=name)
 
 
 def _at_rate(
@@ -229,11 +229,11 @@ def _at_rate(
     before: Candidate,
     start: ArrayEncoder,
     backbone: str,
-    model: dict[str, Any],
+    model: Mapping[str, object],
     loss: dict[str, float],
     rate: float,
 ) -> Candidate:
-    from nobackfill.training import train  # noqa: PLC0415 (needs PyTorch, which closed forms do without)
+    from nobackfill.training import train  # needs PyTorch, which closed forms do without
 
     epochs = int(np.clip(round(STEPS * BATCH / task.rows), 2, MOST_EPOCHS))
     data = {

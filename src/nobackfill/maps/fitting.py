@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
 from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
 from nobackfill.evaluation.verdict import Verdict
@@ -57,7 +57,7 @@ def fit(
     methods: Sequence[str] = DEFAULT_FITS,
     directions: Sequence[Direction] = ("to-old", "to-new"),
     settings: Settings | None = None,
-    held_share: float = 0.2,
+    held_fraction: float = 0.2,
     held: Held | None = None,
     seen: bool = False,
 ) -> Fitted:
@@ -71,7 +71,7 @@ def fit(
         methods: names in `FITS`.
         directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
         settings: see `Settings`.
-        held_share: fraction of the pairs to assess by, where `held` is not given.
+        held_fraction: fraction of the pairs to assess by, where `held` is not given.
         held: items and queries to assess by.
         seen: whether the gallery of `held` is the pairs themselves.
 
@@ -90,7 +90,7 @@ def fit(
     require_new(out)
     old, new, labels = pairs.read()
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
-    split = split_rows(len(old), held_share, settings.seed, assessed_apart=held is not None)
+    split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=held is not None)
     if held is None:
         rows = split.held
         for array, path in ((old, pairs.old), (new, pairs.new)):
@@ -106,7 +106,7 @@ def fit(
     tasks = [_task(pairs, direction, old, new, labels, split, settings, working) for direction in directions]
     _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
-    _take(working, pairs, methods, directions, settings, held_share)
+    _take(working, pairs, methods, directions, settings, held_fraction)
     with atomic_file(working / ROWS_FILE) as temporary:
         np.save(temporary, _trained_rows(split, settings))
     candidates: list[Candidate] = []
@@ -123,8 +123,8 @@ def fit(
 def _task(
     pairs: Pairs,
     direction: Direction,
-    old: NDArray[Any],
-    new: NDArray[Any],
+    old: Array,
+    new: Array,
     labels: Integers | None,
     split: Split,
     settings: Settings,
@@ -185,7 +185,7 @@ def _take(
     methods: Sequence[str],
     directions: Sequence[Direction],
     settings: Settings,
-    held_share: float,
+    held_fraction: float,
 ) -> None:
     """Make the folder of a fit that is not done; a former one is gone on with if it was the same."""
     described = {
@@ -193,7 +193,7 @@ def _take(
         "methods": list(methods),
         "directions": list(directions),
         "settings": json.loads(json.dumps(settings.__dict__)),
-        "held_share": held_share,
+        "held_fraction": held_fraction,
     }
     text = json.dumps(described, indent=2) + "\n"
     if working.is_dir() and any(file.name != ARRAYS for file in working.iterdir()):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nobackfill.evaluation.vectors import Floats
 from nobackfill.files import atomic_folder, write_text
@@ -16,28 +16,28 @@ from nobackfill.maps.linear import LinearMap
 from nobackfill.models import Architecture, ArrayEncoder, OlderSpace, runfolder
 
 
-def map_encoder(method: str, found: LinearMap, prefix: OlderSpace) -> ArrayEncoder:
+def map_encoder(method: str, fitted: LinearMap, prefix: OlderSpace) -> ArrayEncoder:
     """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""
-    out_dim, in_dim = found.weight.shape
-    weights = {"backbone.linear.weight": _float(found.weight), "backbone.linear.bias": _float(found.bias)}
+    out_dim, in_dim = fitted.weight.shape
+    weights = {"backbone.linear.weight": _float(fitted.weight), "backbone.linear.bias": _float(fitted.bias)}
     architecture = Architecture(
         backbone="vectors/linear", backbone_options={"in_features": in_dim}, head="unit", head_options={"dim": out_dim}
     )
     return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
-def basis_encoder(method: str, found: Basis, scale: float, prefix: OlderSpace, hidden: int = 0) -> ArrayEncoder:
+def basis_encoder(method: str, basis: Basis, scale: float, prefix: OlderSpace, hidden: int = 0) -> ArrayEncoder:
     """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o.
 
     The net's first layer is random, and drawn by PyTorch, as in training.
     """
-    dim, old_dim, extra_dim = len(found.P), len(found.B), len(found.A)
-    weights = {"head.basis.P.weight": _float(found.P), "head.basis.B.weight": _float(found.B)}
+    dim, old_dim, extra_dim = len(basis.P), len(basis.B), len(basis.A)
+    weights = {"head.basis.P.weight": _float(basis.P), "head.basis.B.weight": _float(basis.B)}
     beside = old_dim if hidden else 0
     if extra_dim:
         # Through the ones the net's last layer, which starts at zero, gets a gradient from the first step.
-        weight = np.concatenate([found.A, np.eye(extra_dim, beside)], axis=1)
-        weights |= {"head.extra.weight": _float(weight), "head.extra.bias": _float(found.a)}
+        weight = np.concatenate([basis.A, np.eye(extra_dim, beside)], axis=1)
+        weights |= {"head.extra.weight": _float(weight), "head.extra.bias": _float(basis.a)}
     name = "vectors/keep"
     if hidden:
         name = f"vectors/keep+{hidden}"
@@ -51,7 +51,7 @@ def basis_encoder(method: str, found: Basis, scale: float, prefix: OlderSpace, h
     return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
-def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, Any]) -> None:
+def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, object]) -> None:
     """Write a run folder, whole or not at all."""
     with atomic_folder(folder) as working:
         runfolder.save(encoder, working)
@@ -60,9 +60,9 @@ def save_encoder(encoder: ArrayEncoder, folder: Path, metrics: Mapping[str, Any]
 
 def _net(name: str, in_dim: int, out_dim: int) -> dict[str, Floats]:
     """Weights of an untrained small net, always the same."""
-    import torch  # noqa: PLC0415
+    import torch
 
-    from nobackfill.models.vector_net import build_vector_net  # noqa: PLC0415
+    from nobackfill.models.vector_net import build_vector_net
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -70,5 +70,5 @@ def _net(name: str, in_dim: int, out_dim: int) -> dict[str, Floats]:
     return {f"backbone.{key}": value.numpy() for key, value in state.items()}
 
 
-def _float(values: Any) -> Floats:
+def _float(values: ArrayLike) -> Floats:
     return np.ascontiguousarray(values, np.float32)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.errors import DataError
 from nobackfill.maps.pairs import unit_rows_of
 from nobackfill.progress import track
@@ -37,10 +37,10 @@ class Moments:
     def __add__(self, other: Moments) -> Moments:
         """Of both sets of pairs."""
         count = self.count + other.count
-        share = self.count / count
+        fraction = self.count / count
 
         def mixed(one: Doubles, two: Doubles) -> Doubles:
-            return share * one + (1 - share) * two
+            return fraction * one + (1 - fraction) * two
 
         return Moments(
             count,
@@ -59,8 +59,8 @@ class Moments:
 
 
 def moments(
-    x: NDArray[Any],
-    y: NDArray[Any],
+    x: Array,
+    y: Array,
     rows: NDArray[np.int64] | None = None,
     names: tuple[str, str] = ("x", "y"),
 ) -> Moments:
@@ -84,7 +84,8 @@ def moments(
     sum_x, sum_y, xx, yx = np.zeros(d), np.zeros(m), np.zeros((d, d)), np.zeros((m, d))
     starts = range(0, count, ROWS)
     for start in track(starts, f"reading {count} pairs", len(starts)):
-        some: Any = slice(start, min(count, start + ROWS)) if rows is None else rows[start : start + ROWS]
+        block = slice(start, min(count, start + ROWS))
+        some = block if rows is None else rows[block]
         block_x, block_y = unit_rows_of(x, some, names[0]), unit_rows_of(y, some, names[1])
         sum_x += block_x.sum(axis=0, dtype=np.float64)
         sum_y += block_y.sum(axis=0, dtype=np.float64)
@@ -95,7 +96,7 @@ def moments(
     return Moments(count, sum_x / count, sum_y / count, xx / count, yx / count)
 
 
-def _let_go(array: NDArray[Any]) -> None:
+def _let_go(array: Array) -> None:
     """Give back the pages of a mapped file that were read: else the process would seem to hold the whole of it."""
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_DONTNEED"):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
@@ -37,7 +37,7 @@ class Pairs:
     old_name: str = "old"
     new_name: str = "new"
 
-    def read(self) -> tuple[NDArray[Any], NDArray[Any], Integers | None]:
+    def read(self) -> tuple[Array, Array, Integers | None]:
         """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""
         old, new = read_rows(self.old), read_rows(self.new)
         if len(old) != len(new):
@@ -48,13 +48,13 @@ class Pairs:
         return old, new, labels
 
 
-def unit_rows_of(array: NDArray[Any], rows: NDArray[np.int64] | slice, name: str) -> Floats:
+def unit_rows_of(array: Array, rows: NDArray[np.int64] | slice, name: str) -> Floats:
     """Some rows of a file at unit norm, float32 [n, dim]; raises `DataError` with a bad row's number in the file."""
     some = array[rows]
     try:
         return unit(some, name)
     except DataError:
-        finite = np.isfinite(some).all(axis=1)
+        finite = np.asarray(np.isfinite(some).all(axis=1))
         place = int(np.flatnonzero(~(finite & (some != 0).any(axis=1)))[0])
         number = int(np.arange(len(array))[rows][place])
         fault = "is zero" if finite[place] else "holds a value that is not finite"
@@ -73,16 +73,16 @@ class Held:
         exclude_self: the queries are the gallery's items.
     """
 
-    old_gallery: NDArray[Any]
-    new_gallery: NDArray[Any]
-    old_query: NDArray[Any]
-    new_query: NDArray[Any]
+    old_gallery: Array
+    new_gallery: Array
+    old_query: Array
+    new_query: Array
     labels: tuple[Integers, Integers] | None = None
     relevant: Relevant | None = None
     exclude_self: bool = False
 
     @classmethod
-    def of(cls, old: NDArray[Any], new: NDArray[Any], labels: Integers | None) -> Held:
+    def of(cls, old: Array, new: Array, labels: Integers | None) -> Held:
         """Every item is a query and finds the others."""
         return cls(old, new, old, new, None if labels is None else (labels, labels), None, exclude_self=True)
 
@@ -96,14 +96,14 @@ class Split:
     held: Integers
 
 
-def split_rows(count: int, share: float, seed: int, *, assessed_apart: bool) -> Split:
-    """A random split; of `share` at most 10,000 rows are held out, of the rest a tenth, at most 2,000, validate.
+def split_rows(count: int, fraction: float, seed: int, *, assessed_apart: bool) -> Split:
+    """A random split; of `fraction` at most 10,000 rows are held out, of the rest a tenth, at most 2,000, validate.
 
     Raises:
         DataError: if there are too few pairs.
     """
     order = np.random.default_rng([seed, 2]).permutation(count)
-    held = 0 if assessed_apart else min(HELD_OUT, round(share * count))
+    held = 0 if assessed_apart else min(HELD_OUT, round(fraction * count))
     validation = min(VALIDATION, (count - held) // 10)
     fit = count - held - validation
     if fit < FEWEST or validation < FEWEST // 10 or (not assessed_apart and held < FEWEST):
@@ -112,7 +112,7 @@ def split_rows(count: int, share: float, seed: int, *, assessed_apart: bool) -> 
     return Split(fit=np.sort(bounds[2]), validation=np.sort(bounds[1]), held=np.sort(bounds[0]))
 
 
-def without_twins(held: Held, new: NDArray[Any], rows: Integers) -> tuple[Held, int]:
+def without_twins(held: Held, new: Array, rows: Integers) -> tuple[Held, int]:
     """The held-out queries whose new vector is not, value by value, that of a fitted pair; and how many were dropped.
 
     A query that is a gallery item as well is dropped from both.
@@ -142,5 +142,5 @@ def without_twins(held: Held, new: NDArray[Any], rows: Integers) -> tuple[Held, 
     return kept, dropped
 
 
-def _marks(rows: NDArray[Any]) -> Sequence[int]:
+def _marks(rows: Array) -> Sequence[int]:
     return [hash(row.tobytes()) for row in np.ascontiguousarray(rows, np.float32)]

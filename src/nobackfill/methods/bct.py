@@ -23,10 +23,10 @@ class BCT(Method):
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"prototypes"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"prototypes": 10.0, "prototype_scale": 1.0, "label_smoothing": 0.1}
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return PlainHead(model.embedding_dim, classes, old_dim, **model.classifier)
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         smoothing = self.constants["label_smoothing"]
         old_classifier = prototype_loss(
             output["compatible"],

@@ -30,7 +30,7 @@ class BT2(Method):
     }
     model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0, "rectify": True}
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return BasisTransformHead(
             model.embedding_dim,
             required(model.extra_dim),
@@ -41,7 +41,7 @@ class BT2(Method):
             **model.classifier,
         )
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         weight = self.constants
         parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=weight["label_smoothing"])}
         if weight["independent"]:

@@ -29,7 +29,7 @@ class BT2Vectors(VectorMap):
                 f"{math.prod(shape)} values"
             )
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002
         if not model.backbone.startswith("vectors/keep"):
             raise ConfigError(f"model.backbone: {model.backbone!r}: BT² keeps the new vector; use vectors/keep")
         beside = old_dim if "+" in model.backbone else 0  # what the small net says beside the vectors

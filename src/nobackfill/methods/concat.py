@@ -16,5 +16,5 @@ class Concat(BT2):
 
     model_defaults: ClassVar[Mapping[str, int | float]] = {"scale": 2.0}
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return ConcatHead(model.embedding_dim, old_dim, required(model.scale), classes, **model.classifier)

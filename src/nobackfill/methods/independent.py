@@ -18,9 +18,9 @@ class Independent(Method):
 
     loss_defaults: ClassVar[Mapping[str, float]] = {"label_smoothing": 0.1}
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002
         return PlainHead(model.embedding_dim, classes, **model.classifier)
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         smoothing = self.constants["label_smoothing"]
         return {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing)}

@@ -28,10 +28,10 @@ class PrefixMethod(Method):
         "label_smoothing": 0.0,
     }
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return PlainHead(model.embedding_dim, classes, old_dim, **model.classifier)
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         smoothing = self.constants["label_smoothing"]
         labels = cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing)
         return {"labels": labels, **old_terms(output["compatible"], batch, self.constants)}

@@ -45,12 +45,12 @@ class VectorMap(Method):
         more: frozenset[Teacher] = frozenset({"old"}) if self.constants["contrast"] else frozenset()
         return super().needed | more
 
-    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002, D102
+    def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:  # noqa: ARG002
         if model.embedding_dim != old_dim:
             raise ConfigError(f"model.embedding_dim: {model.embedding_dim}, but the space it maps to has {old_dim}")
         return UnitHead(old_dim)
 
-    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:  # noqa: D102
+    def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         weight, b = self.constants, normalize(output["compatible"])
         parts = old_terms(b, batch, weight)
         if weight["contrast"]:

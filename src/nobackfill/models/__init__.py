@@ -6,7 +6,7 @@ The names load what they need when they are first used: specs and fitted maps do
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nobackfill.models.array_encoder import ArrayEncoder as ArrayEncoder
@@ -43,7 +43,7 @@ _MODULES = {
 __all__ = sorted(_MODULES)  # noqa: PLE0605
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module 'nobackfill.models' has no attribute {name!r}")
     return getattr(importlib.import_module(f"nobackfill.models.{_MODULES[name]}"), name)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.arrays import Array
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
 from nobackfill.models.spec import Architecture, EmbeddingSpec, OlderSpace, fingerprint
@@ -36,7 +37,7 @@ class ArrayEncoder:
 
     BATCH = 4096
 
-    def __init__(self, spec: EmbeddingSpec, weights: Mapping[str, NDArray[Any]]) -> None:
+    def __init__(self, spec: EmbeddingSpec, weights: Mapping[str, Array]) -> None:
         self.spec = spec
         self.weights = dict(weights)
 
@@ -65,7 +66,7 @@ class ArrayEncoder:
         assert isinstance(self.spec.preprocessing, VectorPreprocessing)  # noqa: S101 (see `shapes_of`)
         return self.spec.preprocessing.input_dim
 
-    def encode(self, samples: Any, batch_size: int | None = None, workers: int = 0) -> Floats:  # noqa: ARG002
+    def encode(self, samples: object, batch_size: int | None = None, workers: int = 0) -> Floats:  # noqa: ARG002
         """Embed vectors.
 
         Args:
@@ -122,14 +123,15 @@ class ArrayEncoder:
         return result
 
     @cached_property
-    def _gelu(self) -> Any:
-        import numba  # noqa: PLC0415 (it takes a while, and few maps need it)
+    def _gelu(self) -> Callable[[Floats], Floats]:
+        import numba  # it takes a while, and few maps need it
 
         @numba.vectorize(["float32(float32)"])  # type: ignore[untyped-decorator, no-untyped-call]  # NumPy has no erf
         def gelu(value: float) -> float:
             return 0.5 * value * (1 + math.erf(value * math.sqrt(0.5)))
 
-        return gelu
+        compiled: Callable[[Floats], Floats] = gelu
+        return compiled
 
 
 def size_of(architecture: Architecture) -> tuple[int, float]:

@@ -90,7 +90,7 @@ def _small_stem(name: str, out_features: int) -> nn.Module:
 
 
 def _timm(name: str, out_features: int, pretrained: bool) -> nn.Module:
-    import timm  # noqa: PLC0415
+    import timm
 
     # timm takes addresses as names too (hub, local folders): a run folder must not make it fetch or unpickle.
     if ":" in name or "/" in name or not timm.is_model(name):

@@ -50,7 +50,7 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
         wrong = sorted(set(options) ^ set(TOWERS[name]))
         raise RunError(f"backbone {name!r}: missing or unknown options: {', '.join(wrong)}")
     require("transformers", what=f"backbone {name!r}")
-    from transformers import (  # noqa: PLC0415
+    from transformers import (
         CLIPTextConfig,
         CLIPTextModelWithProjection,
         CLIPVisionConfig,
@@ -68,7 +68,7 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
 def read_tower(folder: Path, name: str) -> Tower:
     """A tower of the CLIP model in a folder, with its weights; raises `ConfigError` if there is none."""
     require("transformers", what="import-clip")
-    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection  # noqa: PLC0415
+    from transformers import CLIPTextModelWithProjection, CLIPVisionModelWithProjection
 
     kind = CLIPTextModelWithProjection if name == "clip/text" else CLIPVisionModelWithProjection
     return Tower(name, from_folder(kind, folder, "CLIP model", "clip"))
@@ -92,25 +92,25 @@ def read_image_preprocessing(folder: Path, image_size: int) -> Preprocessing:
         raise ConfigError(f"{path}: not an image preprocessor: {one_line(error)}") from error
 
 
-def read_tokenizer(folder: Path, options: Mapping[str, Any]) -> tuple[str, TextPreprocessing]:
+def read_tokenizer(folder: Path, options: Mapping[str, int | float | str]) -> tuple[str, TextPreprocessing]:
     """The folder's tokenizer as JSON text, and what the run folder says of it."""
-    from transformers import AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoTokenizer
 
     if not ((folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file()):
         raise ConfigError(f"{folder}: no CLIP tokenizer there: expected tokenizer.json, or vocab.json and merges.txt")
     try:
         place = str(folder.resolve(strict=True))
-        tokenizer: Any = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
         text: str = tokenizer.backend_tokenizer.to_str()
         padding = int(tokenizer.eos_token_id)  # any token after the end mark will do: it is never looked at
     except Exception as error:  # a tokenizer fed with a stranger's files may raise anything
         raise ConfigError(f"{folder}: no CLIP tokenizer there: {one_line(error)}") from error
-    if len(tokenizer) > options["vocab_size"]:
+    if len(tokenizer) > int(options["vocab_size"]):
         raise ConfigError(
             f"{folder}: its tokenizer has {len(tokenizer)} tokens, but the model has only {options['vocab_size']}"
         )
     return text, TextPreprocessing(
-        tokenizer=tokenizer_digest(text), max_tokens=options["max_position_embeddings"], padding=padding
+        tokenizer=tokenizer_digest(text), max_tokens=int(options["max_position_embeddings"]), padding=padding
     )
 
 

@@ -82,7 +82,7 @@ class Encoder(nn.Module):
         """Embed a data set; of images, a text model the captions. Raises `DataError` if it has nothing of the kind."""
         return self.encode(samples.inputs(self.spec.modality), batch_size, workers)
 
-    def _check(self, samples: Any) -> Any:
+    def _check(self, samples: object) -> Inputs:
         return check_images(samples)
 
     def _batches(
@@ -104,7 +104,7 @@ def mirrored_sum(embeddings: Tensor, of_mirror_images: Tensor) -> Tensor:
     return total
 
 
-def check_images(images: Any) -> Images:
+def check_images(images: object) -> Images:
     """The images as `encode` takes them, grey repeated to three channels; raises `DataError`."""
     if isinstance(images, np.ndarray):
         colour = images.ndim == 4 and images.shape[-1] == 3

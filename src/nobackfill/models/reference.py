@@ -43,10 +43,10 @@ def build_reference(name: str, out_features: int, weights: Path | None = None) -
 
 
 def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = True, width: int = 64) -> nn.Module:
-    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # noqa: PLC0415
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
     block = Bottleneck if bottleneck else BasicBlock
-    net: Any = ResNet(block, list(layers), width_per_group=width)
+    net = ResNet(block, list(layers), width_per_group=width)
     inputs = 512 * block.expansion
     shortcut = None
     if inputs != out_features:
@@ -67,7 +67,7 @@ def _resnet(out_features: int, *, layers: tuple[int, ...], bottleneck: bool = Tr
 
 
 def _torchvision(out_features: int, *, name: str) -> nn.Module:
-    from torchvision import models  # noqa: PLC0415
+    from torchvision import models
 
     net: nn.Module = getattr(models, name)(num_classes=out_features)
     return net
@@ -75,17 +75,17 @@ def _torchvision(out_features: int, *, name: str) -> nn.Module:
 
 def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
     require("transformers", what="model.backbone: 'reference/vit_b16'")
-    from transformers import ViTConfig, ViTModel  # noqa: PLC0415
+    from transformers import ViTConfig, ViTModel
 
     if weights is None:
         return _PooledViT(ViTModel(ViTConfig(**VIT_B16)), out_features)
-    found = from_folder(ViTModel, weights, "ViT", "vit")
+    transformer = from_folder(ViTModel, weights, "ViT", "vit")
     for key, wanted in VIT_B16.items():  # a run folder says no more than "vit_b16"
-        if getattr(found.config, key) != wanted:
+        if getattr(transformer.config, key) != wanted:
             raise ConfigError(
-                f"model.weights: {weights}: {key} is {getattr(found.config, key)}, expected {wanted} (ViT-B/16)"
+                f"model.weights: {weights}: {key} is {getattr(transformer.config, key)}, expected {wanted} (ViT-B/16)"
             )
-    return _PooledViT(found, out_features)
+    return _PooledViT(transformer, out_features)
 
 
 class _PooledViT(nn.Module):

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
 import pydantic
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from nobackfill.arrays import Array
 from nobackfill.config import explain
 from nobackfill.errors import RunError, require
 from nobackfill.files import atomic_file, write_text
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from nobackfill.models.encoder import Encoder
 
+Weight = TypeVar("Weight")
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
 
 
@@ -116,12 +117,12 @@ def load_arrays(run: str | Path) -> ArrayEncoder:
     spec = load_spec(run)
     path = Path(run) / WEIGHTS
     expected = {name: f"torch.float32 {list(shape)}" for name, shape in shapes_of(spec).items()}
-    weights: dict[str, NDArray[Any]] = _read(path, load_file)
+    weights: dict[str, Array] = _read(path, load_file)
     _check(path, spec, weights, expected, *size_of(spec.architecture))
     return ArrayEncoder(spec, weights)
 
 
-def _read(path: Path, load_file: Callable[[Path], Any]) -> Any:
+def _read(path: Path, load_file: Callable[[Path], dict[str, Weight]]) -> dict[str, Weight]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
@@ -129,7 +130,12 @@ def _read(path: Path, load_file: Callable[[Path], Any]) -> Any:
 
 
 def _check(
-    path: Path, spec: EmbeddingSpec, weights: Mapping[str, Any], expected: Mapping[str, str], dim: int, norm: float
+    path: Path,
+    spec: EmbeddingSpec,
+    weights: Mapping[str, Tensor] | Mapping[str, Array],
+    expected: Mapping[str, str],
+    dim: int,
+    norm: float,
 ) -> None:
     """Raise `RunError` unless these are the weights that the spec was written for.
 
@@ -149,13 +155,13 @@ def _check(
             raise RunError(f"{path}: tensor {name!r} is missing")
         if name not in expected:
             raise RunError(f"{path}: unexpected tensor {name!r}")
-        if (found := _kind(weights[name])) != expected[name]:
-            raise RunError(f"{path}: tensor {name!r} is {found}, expected {expected[name]}")
+        if (kind := _kind(weights[name])) != expected[name]:
+            raise RunError(f"{path}: tensor {name!r} is {kind}, expected {expected[name]}")
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
 
 
-def _kind(weight: Any) -> str:
+def _kind(weight: Tensor | Array) -> str:
     """Type and shape of a tensor or array."""
     return f"torch.{str(weight.dtype).removeprefix('torch.')} {list(weight.shape)}"
 
@@ -167,7 +173,7 @@ def _read_text(path: Path) -> str:
         raise RunError(f"{path}: damaged or missing: {error}") from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Mapping[str, NDArray[Any]]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Mapping[str, Array]) -> None:
     """Write tensors (or arrays) as safetensors; raises `RunError` where the disk does not take them."""
     save_file: Callable[..., None]
     if all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):

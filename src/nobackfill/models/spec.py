@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from nobackfill.arrays import Array
 from nobackfill.config import Modality
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import RunError
@@ -110,7 +110,7 @@ def refuse_other_formats(path: Path, content: bytes) -> None:
 def fingerprint(
     architecture: Architecture,
     preprocessing: AnyPreprocessing,
-    weights: Mapping[str, Tensor] | Mapping[str, NDArray[Any]],
+    weights: Mapping[str, Tensor] | Mapping[str, Array],
 ) -> str:
     """SHA-256 over everything that decides what a vector means: two encoders agree on it only if they encode alike."""
     digest = hashlib.sha256()
@@ -125,7 +125,7 @@ def fingerprint(
     return digest.hexdigest()
 
 
-def _contents(weight: Tensor | NDArray[Any]) -> tuple[str, NDArray[Any]]:
+def _contents(weight: Tensor | Array) -> tuple[str, Array]:
     """The type as PyTorch names it, and the values."""
     if isinstance(weight, np.ndarray):
         return f"torch.{weight.dtype}", weight

@@ -7,7 +7,6 @@ form: regular expressions over parameter names, what matches none of them being 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from torch import nn
 
@@ -20,12 +19,12 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
     Raises:
         ConfigError: if the stages of this backbone are not known; `name` is for the message.
     """
-    from timm.models import group_parameters  # noqa: PLC0415
+    from timm.models import group_parameters
 
-    from nobackfill.models.backbones import SmallNet  # noqa: PLC0415
-    from nobackfill.models.quicknet import QuickNet  # noqa: PLC0415
+    from nobackfill.models.backbones import SmallNet
+    from nobackfill.models.quicknet import QuickNet
 
-    matcher: Any
+    matcher: dict[str, object]
     if isinstance(backbone, SmallNet):
         matcher = {"stem": r"^stem", "blocks": r"^stages\.(\d+)"}
     elif isinstance(backbone, QuickNet):

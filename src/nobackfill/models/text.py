@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,16 +29,16 @@ class TextEncoder(Encoder):
         if not isinstance(settings, TextPreprocessing) or tokenizer_digest(tokenizer) != settings.tokenizer:
             raise RunError(f"tokenizer of generation {spec.generation}: not the one used to make its vectors")
         require("transformers", what="a text model")
-        from tokenizers import Tokenizer  # noqa: PLC0415
+        from tokenizers import Tokenizer
 
         try:
-            self._tokens: Any = Tokenizer.from_str(tokenizer)
+            self._tokens = Tokenizer.from_str(tokenizer)
         except Exception as error:  # whatever a stranger's JSON makes of it
             raise RunError(f"tokenizer of generation {spec.generation}: {one_line(error)}") from error
         self._tokens.enable_truncation(settings.max_tokens)
         self._tokens.enable_padding(pad_id=settings.padding)
 
-    def _check(self, samples: Any) -> Sequence[str]:
+    def _check(self, samples: object) -> Sequence[str]:
         if isinstance(samples, str) or not isinstance(samples, Sequence):
             raise DataError(f"texts: expected a list of strings, found {type(samples).__name__}")
         for position, text in enumerate(samples):

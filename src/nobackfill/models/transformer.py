@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from nobackfill.errors import ConfigError, one_line
@@ -14,9 +15,9 @@ from nobackfill.errors import ConfigError, one_line
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without its table of tensors that the other tower has, and without its progress bars."""
-    from transformers import utils  # noqa: PLC0415
+    from transformers import utils
 
-    logging: Any = utils.logging
+    logging: ModuleType = utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -44,9 +45,9 @@ def from_folder(kind: Any, folder: Path, what: str, model_type: str) -> Any:
     """
     try:
         place = folder.resolve(strict=True)
-        found = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
-        if found != model_type:
-            raise ConfigError(f"{folder}: expected a {what}, but its config.json says model_type {found!r}")
+        given_type = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
+        if given_type != model_type:
+            raise ConfigError(f"{folder}: expected a {what}, but its config.json says model_type {given_type!r}")
         with _quiet():
             model, report = kind.from_pretrained(
                 str(place), local_files_only=True, trust_remote_code=False, output_loading_info=True

@@ -27,8 +27,8 @@ def _npy(file: BinaryIO, vectors: NDArray[np.float32], images: Samples, spec: Em
 
 
 def _parquet(file: BinaryIO, vectors: NDArray[np.float32], images: Samples, spec: EmbeddingSpec) -> None:
-    import pyarrow as pa  # noqa: PLC0415
-    import pyarrow.parquet as pq  # noqa: PLC0415
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     columns = {
         "id": list(images.ids),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +39,7 @@ class VectorNet(nn.Module):
         return mapped if self.net is None else mapped + self.net(vectors)
 
 
-def build_vector_net(name: str, out_features: int, options: Mapping[str, Any]) -> VectorNet:
+def build_vector_net(name: str, out_features: int, options: Mapping[str, object]) -> VectorNet:
     """`vectors/linear`, `vectors/keep`, or one of them with a net of H hidden units, `vectors/keep+H`.
 
     Raises:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from nobackfill.arrays import Array
 from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.data.samples import Inputs
 from nobackfill.errors import DataError
 from nobackfill.models.encoder import Encoder
 
@@ -21,7 +23,7 @@ class VectorEncoder(Encoder):
     BATCH: ClassVar[int] = 4096  # few enough for the caches, enough for the matrix product
 
     @torch.inference_mode()
-    def encode(self, samples: Any, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
+    def encode(self, samples: Inputs, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
         """Embed vectors, on the device the encoder is on.
 
         Args:
@@ -37,7 +39,7 @@ class VectorEncoder(Encoder):
         """
         return super().encode(samples, batch_size, workers)
 
-    def _check(self, samples: Any) -> NDArray[Any]:
+    def _check(self, samples: object) -> Array:
         size = self.input_dim
         array = np.asarray(samples)
         if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
@@ -52,7 +54,7 @@ class VectorEncoder(Encoder):
 
     def _batches(
         self,
-        samples: NDArray[Any],
+        samples: Array,
         batch_size: int,
         workers: int,  # noqa: ARG002 (rows need none)
         device: torch.device,

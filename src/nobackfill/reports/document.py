@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -241,7 +241,7 @@ def read_report(source: Path) -> Report:
     return parse_report(tree, str(path))
 
 
-def parse_report(tree: Any, origin: str) -> Report:
+def parse_report(tree: object, origin: str) -> Report:
     """Check a mapping as a `Report`; raises `DataError` with `origin` and the key at fault."""
     if not isinstance(tree, dict) or not {"format", "rows", "searches"} & set(tree):
         raise DataError(f"{origin}: expected a report of `nobackfill evaluate --json`, `nobackfill run` or `fit`")

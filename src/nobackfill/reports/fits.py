@@ -41,7 +41,7 @@ def draw_trade(fit: FitSection, path: Path) -> bool:
     swept = [each for each in fit.results if "_k" in each.name]
     if len(swept) < 4:
         return False
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,13 +13,16 @@ from nobackfill.files import atomic_file
 from nobackfill.reports.document import Report
 from nobackfill.reports.lineage import methods_of, triangle
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 CELLS_ACROSS = 10  # side by side in the picture
 
 
 def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
     """The methods' matrices side by side; a cell's colour is its distance from the status quo."""
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
     generations, methods = report.generations, methods_of(report.searches)
     count = len(generations)
@@ -58,7 +61,7 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
         figure.savefig(temporary, dpi=150)
 
 
-def _frame(axes: Any, method: str, generations: list[str]) -> None:
+def _frame(axes: Axes, method: str, generations: list[str]) -> None:
     count = len(generations)
     axes.set(title=method, xlim=(-0.5, count - 0.5), ylim=(count - 0.5, -0.5), aspect="equal")
     axes.set(xlabel="gallery", ylabel="query")

@@ -48,8 +48,8 @@ def draw_learning(training: Mapping[str, Sequence[Epoch]], generation: str, path
             curves.setdefault(method, []).append([line["labels"] for line in lines])
     if not curves:
         return False
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
@@ -77,8 +77,8 @@ def draw_history(run: Path) -> Path | None:
     lines = history(run)
     if not lines:
         return None
-    from matplotlib.figure import Figure  # noqa: PLC0415
-    from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     epochs = [line["epoch"] for line in lines]
     parts = [name for name in lines[-1] if name not in NOT_LOSSES]

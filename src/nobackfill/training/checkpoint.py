@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -135,7 +135,7 @@ def _whole(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9]*")) if folder.is_dir() else []
 
 
-def _copied(prefix: str, tensors: dict[str, Any]) -> dict[str, Tensor]:
+def _copied(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # safetensors refuses tensors that share memory; a copy never does.
     return {f"{prefix}.{name}": tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 

@@ -180,7 +180,7 @@ def _epochs(
         for batch in _batches(setup, loader, accelerator, epoch, record.steps):
             record.rate = learning_rate(config, epoch, record.steps, setup.steps)
             for group in optimizer.param_groups:
-                group["lr"] = record.rate * group["share"]
+                group["lr"] = record.rate * group["fraction"]
             for number, (positions, views) in enumerate(batch, start=1):
                 # Gradients of the micro-batches add up; only the last one's pass asks the other processes for theirs.
                 with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):

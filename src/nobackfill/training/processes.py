@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,8 @@ from nobackfill.config import RunConfig
 from nobackfill.data.samples import Samples
 from nobackfill.errors import ConfigError
 from nobackfill.models.encoder import Encoder
+
+Value = TypeVar("Value")
 
 
 def start_processes(config: RunConfig) -> Accelerator:
@@ -85,11 +87,12 @@ def agree(accelerator: Accelerator, *flags: int) -> list[int]:
     return largest
 
 
-def from_main(accelerator: Accelerator, value: Any) -> Any:
+def from_main(accelerator: Accelerator, value: Value) -> Value:
     """What the main process has for this value."""
-    return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
+    values: list[Value] = [value]
+    return broadcast_object_list(values)[0] if accelerator.num_processes > 1 else value
 
 
-def from_all(accelerator: Accelerator, value: Any) -> list[Any]:
+def from_all(accelerator: Accelerator, value: Value) -> list[Value]:
     """Every process's value, by rank."""
     return list(gather_object([value])) if accelerator.num_processes > 1 else [value]

@@ -106,7 +106,7 @@ def peak_memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
         return 0.0
-    import resource  # noqa: PLC0415 (Unix only)
+    import resource  # Unix only
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

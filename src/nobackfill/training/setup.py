@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ class Setup:
     network: Network
     samples: Samples
     teachers: Teachers
-    start: dict[str, Any]
+    start: dict[str, object]
     batch_size: int
 
     @property
@@ -44,7 +43,7 @@ class Setup:
         """Of an epoch. A last, smaller batch is left out: batch norm would weigh its few samples like a whole one."""
         return len(self.samples) // self.batch_size
 
-    def digests(self) -> dict[str, Any]:
+    def digests(self) -> dict[str, str | int]:
         """What tells another training set: number of samples, and a digest of their labels and of their names."""
         digest = hashlib.sha256(self.teachers.labels.numpy().tobytes())
         digest.update("\n".join(self.samples.ids).encode(errors="surrogateescape"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,9 +15,9 @@ from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.stages import freeze, rest_frozen, stages
 
 
-def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:
+def start_weights(config: RunConfig, network: Network) -> dict[str, object]:
     """Warm start and freezing, as `init_from` and `freeze` have them; returns what `metrics.json` says of it."""
-    done: dict[str, Any] = {}
+    done: dict[str, object] = {}
     if config.init_from is not None:
         done["init_from"] = _warm_start(network, config.init_from)
     if config.freeze is not None:
@@ -26,7 +25,7 @@ def start_weights(config: RunConfig, network: Network) -> dict[str, Any]:
     return done
 
 
-def _warm_start(network: Network, run: Path) -> dict[str, Any]:
+def _warm_start(network: Network, run: Path) -> dict[str, object]:
     """Take every tensor of a run that has the same name and shape here."""
     source = load(run, "cpu").network
     names = (source.architecture.backbone, network.architecture.backbone)
@@ -55,27 +54,26 @@ def _warm_start(network: Network, run: Path) -> dict[str, Any]:
 
 
 def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer:
-    """The optimiser over all that learns; each group's `share` times the schedule's rate is its learning rate."""
+    """The optimiser over all that learns; each group's `fraction` times the schedule's rate is its learning rate."""
     settings = config.optimizer
     groups = _groups(config, network)
-    options: dict[str, Any] = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    lr, weight_decay = settings.lr, settings.weight_decay
     if settings.name == "muon":
-        from timm.optim.muon import Muon  # noqa: PLC0415
+        from timm.optim.muon import Muon
 
-        optimizer: torch.optim.Optimizer = Muon(groups, nesterov=settings.nesterov, **options)
+        optimizer: torch.optim.Optimizer = Muon(groups, lr, weight_decay, nesterov=settings.nesterov)
         return optimizer
-    options["fused"] = True
     match settings.name:
         case "sgd":
-            return torch.optim.SGD(groups, momentum=0.9, nesterov=settings.nesterov, **options)
+            return torch.optim.SGD(groups, lr, 0.9, weight_decay=weight_decay, nesterov=settings.nesterov, fused=True)
         case "adamw":
-            return torch.optim.AdamW(groups, **options)
+            return torch.optim.AdamW(groups, lr, weight_decay=weight_decay, fused=True)
         case "adam":
-            return torch.optim.Adam(groups, **options)
+            return torch.optim.Adam(groups, lr, weight_decay=weight_decay, fused=True)
 
 
-def _groups(config: RunConfig, network: Network) -> list[dict[str, Any]]:
-    """Parameters that learn alike: at the same share of the rate, with the same decay, by the same rule."""
+def _groups(config: RunConfig, network: Network) -> list[dict[str, object]]:
+    """Parameters that learn alike: at the same fraction of the rate, with the same decay, by the same rule."""
     settings, stage, last = config.optimizer, {}, 0
     if settings.layer_decay != 1:
         of_backbone = stages(network.backbone, config.model.backbone)
@@ -90,7 +88,7 @@ def _groups(config: RunConfig, network: Network) -> list[dict[str, Any]]:
     return [
         {
             "params": params,
-            "share": settings.layer_decay ** (last - number),
+            "fraction": settings.layer_decay ** (last - number),
             **({"weight_decay": 0.0} if undecayed else {}),
             **({"use_fallback": not matrix} if settings.name == "muon" else {}),
         }

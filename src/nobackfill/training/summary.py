@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
@@ -16,13 +14,13 @@ from nobackfill.training.processes import encode_shared
 from nobackfill.training.setup import Setup
 
 
-def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dict[str, Any]:
+def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dict[str, object]:
     """Sizes, and retrieval on the test split with every class: self-test, and cross-test where there is an old model.
 
     A data set without a test split is no fault: then the reason stands where the figures would.
     """
     config = setup.plan.config
-    summary: dict[str, Any] = {
+    summary: dict[str, object] = {
         "parameters": sum(parameter.numel() for parameter in encoder.parameters()),
         "training_images": len(setup.samples),
     }

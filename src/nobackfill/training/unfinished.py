@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -30,7 +29,7 @@ class DoneElsewhereError(Exception):
     """Another process has finished this run while this one waited for its lock."""
 
 
-def check_same_data(working: Path, digests: dict[str, Any]) -> None:
+def check_same_data(working: Path, digests: Mapping[str, object]) -> None:
     """Note what a run works on, or raise `RunError` if it was begun on something else.
 
     Args:
@@ -143,8 +142,8 @@ def publish(working: Path, out: Path) -> None:
     (out / LOCK).unlink(missing_ok=True)  # not before: whoever waits for it must not find the folder free
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
+def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
     for key, value in tree.items():
         flat.update(_flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value})
     return flat

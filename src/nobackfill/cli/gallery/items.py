@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from nobackfill.arrays import Array
 from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
 from nobackfill.errors import ConfigError
 from nobackfill.gallery import ArrayEmbedder, Embedder, ExpectedCurve, Gallery, Generation, RunFolderEmbedder
 
 if TYPE_CHECKING:
-    from nobackfill.gallery.embedders.run_folder import Samples
+    from nobackfill.data.samples import Inputs
     from nobackfill.models import Encoder
 
 BATCH = 4096
-Batch = tuple[list[str], Any, list[dict[str, Any]]]
+Batch = tuple[list[str], Array, list[dict[str, object]]]
 
 
 @dataclass(frozen=True)
@@ -34,8 +35,8 @@ class DataItems:
     """
 
     ids: list[str]
-    samples: Samples
-    payloads: list[dict[str, Any]]
+    samples: Inputs
+    payloads: list[dict[str, object]]
     workers: int
 
 
@@ -64,7 +65,7 @@ def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:
         yield items.ids[some], vectors, items.payloads[some]
 
 
-def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Any]:
+def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Array]:
     """`--vectors` and `--ids`: a .npy array, mapped, and a text file with one id per line (default: 0, 1, …)."""
     array = read_array(path, "--vectors")
     if array.ndim != 2 or array.dtype.kind != "f":
@@ -73,12 +74,12 @@ def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Any]:
     return names, array
 
 
-def as_stored(encoder: Encoder | None, rows: Any) -> Any:
+def as_stored(encoder: Encoder | None, rows: Array) -> Array:
     """Rows of a file as a gallery holds them: a model that takes vectors embeds them, all others have made them."""
     return encoder.encode(rows) if encoder is not None and encoder.spec.modality == "vector" else np.asarray(rows)
 
 
-def array_batches(ids: list[str], array: Any, encoder: Encoder | None) -> Iterator[Batch]:
+def array_batches(ids: list[str], array: Array, encoder: Encoder | None) -> Iterator[Batch]:
     """All rows, some at a time; no payload."""
     for start in range(0, len(ids), BATCH):
         some = slice(start, start + BATCH)
@@ -116,7 +117,7 @@ def new_embedder(
 
 def query_vectors(
     query: list[str] | None, run: Path | None, name: str | None, vectors: Path | None
-) -> tuple[list[str], Any, str]:
+) -> tuple[list[str], Array, str]:
     """Titles and vectors of the queries, and the fingerprint of their model."""
     encoder = load_encoder(run)
     fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint

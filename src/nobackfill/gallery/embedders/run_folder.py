@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,10 +13,8 @@ from nobackfill.gallery.embedders.base import Embedded
 from nobackfill.gallery.lineage import Generation
 
 if TYPE_CHECKING:
+    from nobackfill.data.samples import Inputs
     from nobackfill.models import Encoder
-
-Samples = NDArray[Any] | Sequence[Any]
-"""What the encoder takes: an array with a row an item, image files, or texts."""
 
 
 class RunFolderEmbedder:
@@ -34,7 +32,7 @@ class RunFolderEmbedder:
     def __init__(
         self,
         run: Path | str,
-        samples: Samples,
+        samples: Inputs,
         ids: Sequence[str] | None = None,
         *,
         workers: int = 0,
@@ -83,7 +81,7 @@ class RunFolderEmbedder:
     def _known(self, ids: list[str]) -> list[str]:
         return [name for name in ids if name in self.position_of]
 
-    def _chosen(self, ids: list[str]) -> Samples:
+    def _chosen(self, ids: list[str]) -> Inputs:
         positions = [self.position_of[name] for name in ids]
         if isinstance(self.samples, np.ndarray):
             return self.samples[positions]

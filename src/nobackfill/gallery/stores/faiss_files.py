@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,12 @@ from nobackfill.files import atomic_file
 from nobackfill.gallery.stores.base import Floats
 from nobackfill.gallery.stores.faiss_state import Index, Segment
 
+if TYPE_CHECKING:
+    import faiss as faiss_types
+    import pyarrow as pa
 
-def column(path: Path, name: str) -> Any:
+
+def column(path: Path, name: str) -> pa.ChunkedArray:
     """One column of a parquet file, mapped; raises `GalleryError` if it is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -29,7 +34,7 @@ def column(path: Path, name: str) -> Any:
         raise GalleryError(f"{path}: damaged: {' '.join(str(error).split())[:160]}") from error
 
 
-def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+def write_table(path: Path, columns: Mapping[str, object]) -> None:
     """A parquet file, whole or not at all."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -69,7 +74,7 @@ def write_segment(
 def _write_index(path: Path, vectors: Floats, kind: Index) -> None:
     faiss = faiss_module()
     count, dim = vectors.shape
-    index: Any
+    index: faiss_types.Index
     if kind == "hnsw":
         index = faiss.IndexHNSWFlat(dim, 32, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction, index.hnsw.efSearch = 100, 128
@@ -84,7 +89,7 @@ def _write_index(path: Path, vectors: Floats, kind: Index) -> None:
         faiss.write_index(index, str(temporary))
 
 
-def read_index(path: Path) -> Any:
+def read_index(path: Path) -> faiss_types.Index:
     """A FAISS index, mapped; raises `FileNotFoundError` if it was compacted away, `GalleryError` if it is damaged."""
     faiss = faiss_module()
     try:
@@ -95,7 +100,7 @@ def read_index(path: Path) -> Any:
         raise GalleryError(f"{path}: damaged; `gallery compact` rebuilds it") from error
 
 
-def live_parameters(index: Any, live: NDArray[np.bool_], k: int) -> Any:
+def live_parameters(index: faiss_types.Index, live: NDArray[np.bool_], k: int) -> faiss_types.SearchParameters:
     """Search parameters that leave out the rows of an approximate index that do not count (bool [rows])."""
     faiss = faiss_module()
     selector = faiss.IDSelectorBitmap(np.packbits(live, bitorder="little"))
@@ -106,8 +111,9 @@ def live_parameters(index: Any, live: NDArray[np.bool_], k: int) -> Any:
     return faiss.SearchParametersIVF(sel=selector, nprobe=lists)
 
 
-def faiss_module() -> Any:
+def faiss_module() -> ModuleType:
     """FAISS, whose own annotations cover half of it."""
     import faiss
 
-    return faiss
+    module: ModuleType = faiss
+    return module

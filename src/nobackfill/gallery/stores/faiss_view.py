@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,11 @@ from nobackfill.gallery.stores.faiss_files import (
 )
 from nobackfill.gallery.stores.faiss_state import Segment, State
 
-Searched = tuple[Any, NDArray[np.int64], NDArray[np.bool_] | None]
+if TYPE_CHECKING:
+    import faiss
+    import pyarrow as pa
+
+Searched = tuple["faiss.Index", NDArray[np.int64], NDArray[np.bool_] | None]
 """A FAISS index, the item number of each of its rows, and which rows count (None: all)."""
 
 
@@ -41,7 +45,7 @@ class View:
     state: State
     owner: NDArray[np.int32]
     indexes: dict[int, list[Searched]] = field(default_factory=dict)
-    columns: dict[tuple[str, str], Any] = field(default_factory=dict)
+    columns: dict[tuple[str, str], pa.Array] = field(default_factory=dict)
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -98,7 +102,7 @@ class View:
                 texts[row] = text
         return texts
 
-    def _column(self, part: str, name: str) -> Any:
+    def _column(self, part: str, name: str) -> pa.Array:
         if (part, name) not in self.columns:
             self.columns[part, name] = column(self.folder / "items" / part, name).combine_chunks()
         return self.columns[part, name]

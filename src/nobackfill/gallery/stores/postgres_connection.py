@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, UnreachableError
 
+if TYPE_CHECKING:
+    from pgvector import HalfVector, Vector
+    from psycopg import Connection, Cursor
+    from psycopg.sql import Composed
+
+Row = tuple[Any, ...]
+"""Of an answer; its columns are those of the statement."""
 Value = TypeVar("Value")
 NAME_BYTES = 50  # PostgreSQL cuts names at 63 bytes, and what is added to this one takes up to 13
 
@@ -33,28 +41,28 @@ class PostgresConnection:
             raise GalleryError(
                 f"{self.url}: the table's name has {len(self.table.encode())} bytes; expected at most {NAME_BYTES}"
             )
-        self.psycopg: Any = psycopg
-        self._open: Any = None
+        self.psycopg: ModuleType = psycopg
+        self._open: Connection | None = None
 
-    def transaction(self, action: Callable[[Any], Value]) -> Value:
+    def transaction(self, action: Callable[[Cursor], Value]) -> Value:
         """Runs the action with a cursor; all it changes is there at once, or nothing."""
         connection = self._connected()
         with self._translated(), connection.transaction(), connection.cursor() as cursor:
             return action(cursor)
 
-    def rows(self, statement: str, values: tuple[Any, ...] = ()) -> list[Any]:
+    def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[Row]:
         """A transaction of one statement that answers."""
         return self.transaction(lambda cursor: self.execute(cursor, statement, values).fetchall())
 
-    def run(self, statement: str, values: tuple[Any, ...] = ()) -> None:
+    def run(self, statement: str, values: tuple[object, ...] = ()) -> None:
         """A transaction of one statement that does not."""
         self.transaction(lambda cursor: self.execute(cursor, statement, values))
 
-    def execute(self, cursor: Any, statement: str, values: tuple[Any, ...] = (), **names: str) -> Any:
+    def execute(self, cursor: Cursor, statement: str, values: tuple[object, ...] = (), **names: str) -> Cursor:
         """Run a statement in which {items}, {kept}, {hits}, {documents} and these names stand for identifiers."""
         return cursor.execute(self.sql(statement, placeholders=bool(values), **names), values or None)
 
-    def sql(self, statement: str, *, placeholders: bool = False, **names: str) -> Any:
+    def sql(self, statement: str, *, placeholders: bool = False, **names: str) -> Composed:
         """The statement with its names; where psycopg looks for placeholders, a % of a name is doubled."""
         from psycopg import sql
 
@@ -79,7 +87,7 @@ class PostgresConnection:
             finally:
                 connection.autocommit = False
 
-    def connect(self, *, autocommit: bool) -> Any:
+    def connect(self, *, autocommit: bool) -> Connection:
         """Another connection to the same server."""
         try:
             return self.psycopg.connect(self.server, autocommit=autocommit, connect_timeout=10)
@@ -93,20 +101,23 @@ class PostgresConnection:
 
     def register(self) -> None:
         """Vectors travel in binary once the database has the extension; a table that is there says of which type."""
+        self._register(self._connected())
+
+    def _register(self, connection: Connection) -> None:
         from pgvector.psycopg import register_vector
 
-        if self._open.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
-            register_vector(self._open)
-        kind = self._open.execute(
+        if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
+            register_vector(connection)
+        kind = connection.execute(
             "SELECT t.typname FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid "
             "WHERE a.attrelid = to_regclass(quote_ident(%s)) AND a.attname = 'embedding'",
             (self.table,),
         ).fetchone()
         if kind:
             self.kind = kind[0]
-        self._open.rollback()
+        connection.rollback()
 
-    def binary(self, vector: Floats) -> Any:
+    def binary(self, vector: Floats) -> HalfVector | Vector:
         """A vector as COPY sends it."""
         import pgvector
 
@@ -118,11 +129,11 @@ class PostgresConnection:
             self._open.close()
             self._open = None
 
-    def _connected(self) -> Any:
+    def _connected(self) -> Connection:
         if self._open is None or self._open.closed or self._open.broken:
             self._open = self.connect(autocommit=False)
             with self._translated():
-                self.register()
+                self._register(self._open)
         return self._open
 
     @contextlib.contextmanager

@@ -15,15 +15,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_lost, lock_taken
-from nobackfill.gallery.stores.postgres_connection import PostgresConnection
+from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 from nobackfill.gallery.stores.sampling import sampled
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
 
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
@@ -76,7 +79,7 @@ class PostgresStore(Store):
         """An HNSW index over the generation's own rows; new and replaced rows enter it as they come."""
         index, kind = f"{self.db.table}_hnsw_{number}", self.db.kind
 
-        def make(cursor: Any) -> None:
+        def make(cursor: Cursor) -> None:
             self.db.execute(cursor, "DROP INDEX IF EXISTS {index}", index=index)
             if dim <= MAX_DIM[kind]:
                 self.db.execute(
@@ -91,7 +94,7 @@ class PostgresStore(Store):
     def insert(self, items: ItemBatch) -> None:
         from psycopg.types.json import Jsonb
 
-        def load(cursor: Any) -> None:
+        def load(cursor: Cursor) -> None:
             statement = "COPY {items} (id, generation, payload, embedding) FROM STDIN WITH (FORMAT BINARY)"
             with cursor.copy(self.db.sql(statement)) as copy:
                 copy.set_types(["text", "int4", "jsonb", self.db.kind])
@@ -104,7 +107,7 @@ class PostgresStore(Store):
             raise GalleryError(f"{self.url}: an item already exists; ids are unique in a gallery") from error
 
     def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        def exchange(cursor: Any) -> None:
+        def exchange(cursor: Cursor) -> None:
             cursor.execute(f"CREATE TEMP TABLE newer (id text PRIMARY KEY, embedding {self.db.kind}) ON COMMIT DROP")
             with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
                 copy.set_types(["text", self.db.kind])
@@ -130,7 +133,7 @@ class PostgresStore(Store):
         self.db.transaction(exchange)
 
     def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
-        def look(cursor: Any) -> dict[int, Nearest]:
+        def look(cursor: Cursor) -> dict[int, Nearest]:
             # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
@@ -202,7 +205,7 @@ class PostgresStore(Store):
             "ORDER BY id, generation DESC"
         )
 
-        def back(cursor: Any) -> int:
+        def back(cursor: Cursor) -> int:
             self.db.execute(
                 cursor,
                 "SELECT count(*) FROM {items} i WHERE generation > %s AND NOT EXISTS "
@@ -250,7 +253,7 @@ class PostgresStore(Store):
     def close(self) -> None:
         self.db.close()
 
-    def _nearest(self, cursor: Any, number: int, queries: Floats, k: int) -> Nearest:
+    def _nearest(self, cursor: Cursor, number: int, queries: Floats, k: int) -> Nearest:
         kind = self.db.kind
         typed = f"embedding::{kind}({queries.shape[1]})"
         statement = (
@@ -264,9 +267,9 @@ class PostgresStore(Store):
         )
 
 
-def _grouped(rows: Sequence[Any]) -> list[ItemBatch]:
+def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
     """Rows (id, generation, vector as text, maybe payload) as items, a batch for each generation."""
-    groups: dict[int, list[Any]] = {}
+    groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(int(row[1]), []).append(row)
     return [

@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -15,6 +15,11 @@ import numpy as np
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import ItemBatch, UnreachableError
+
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import ExtendedPointId as PointId
+    from qdrant_client.models import Filter, OrderBy, Record
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -50,14 +55,14 @@ class QdrantConnection:
     def __init__(self, address: Address) -> None:
         self.address, self.url = address, address.url
         self.folder = Path(address.location) if address.scheme == "qdrant" else None
-        self._client: Any = None
+        self._client: QdrantClient | None = None
 
     @property
     def opened(self) -> bool:
         """Whether this object has it open already."""
         return self._client is not None
 
-    def client(self) -> Any:
+    def client(self) -> QdrantClient:
         """The client; raises `GalleryError` for an address that cannot be read, or a folder that is in use."""
         if self._client is None:
             self._client = self._local() if self.folder else self._remote()
@@ -70,12 +75,14 @@ class QdrantConnection:
             self._client = None
 
     @translated
-    def page(self, collection: str, wanted: Any, order: Any, size: int) -> list[Any]:
+    def page(self, collection: str, wanted: Filter, order: OrderBy, size: int) -> list[Record]:
         """The first points that are wanted, in an order, without their vectors."""
         points, _ = self.client().scroll(collection, wanted, limit=size, order_by=order, with_payload=True)
         return list(points)
 
-    def scroll(self, collection: str, size: int, wanted: Any, *, with_vectors: bool) -> Iterator[list[Any]]:
+    def scroll(
+        self, collection: str, size: int, wanted: Filter | None, *, with_vectors: bool
+    ) -> Iterator[list[Record]]:
         """All points that are wanted, `size` at a time."""
         offset = None
         while True:
@@ -86,13 +93,15 @@ class QdrantConnection:
                 return
 
     @translated
-    def _scrolled(self, collection: str, size: int, wanted: Any, offset: Any, with_vectors: bool) -> tuple[Any, Any]:
+    def _scrolled(
+        self, collection: str, size: int, wanted: Filter | None, offset: PointId | None, with_vectors: bool
+    ) -> tuple[list[Record], PointId | None]:
         points, following = self.client().scroll(
             collection, wanted, limit=size, offset=offset, with_payload=True, with_vectors=with_vectors
         )
         return points, following
 
-    def _local(self) -> Any:
+    def _local(self) -> QdrantClient:
         from qdrant_client import QdrantClient
 
         try:
@@ -102,7 +111,7 @@ class QdrantConnection:
                 f"{self.url}: another process has it open; local mode allows only one at a time"
             ) from error
 
-    def _remote(self) -> Any:
+    def _remote(self) -> QdrantClient:
         from qdrant_client import QdrantClient
 
         try:
@@ -127,9 +136,9 @@ def point_id(name: str) -> str:
     return str(uuid.uuid5(NAMESPACE, name))
 
 
-def grouped(points: Sequence[Any], *, payloads: bool = True) -> list[ItemBatch]:
+def grouped(points: Sequence[Record], *, payloads: bool = True) -> list[ItemBatch]:
     """Points as items, a batch for each generation, in the order of insertion."""
-    groups: dict[int, list[Any]] = {}
+    groups: dict[int, list[Record]] = {}
     for point in sorted(points, key=lambda point: int(point.payload["seq"])):
         groups.setdefault(int(point.payload["generation"]), []).append(point)
     return [

@@ -14,7 +14,8 @@ import functools
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -27,6 +28,11 @@ from nobackfill.gallery.stores.qdrant_connection import QdrantConnection, groupe
 from nobackfill.gallery.stores.qdrant_lease import lease
 from nobackfill.gallery.stores.sampling import sampled
 
+if TYPE_CHECKING:
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Filter
+
+NamedVectors = dict[str, list[float]]
 BATCH = 256  # points a request
 TRIES = 4
 
@@ -39,14 +45,14 @@ class QdrantStore(Store):
             from qdrant_client import models
         except ImportError as error:
             raise GalleryError("qdrant: needs its extra: pip install 'nobackfill[qdrant]'") from error
-        self.models: Any = models
+        self.models: ModuleType = models
         self.connection = QdrantConnection(address)
         self.url = address.url
         self.name = address.name or "gallery"
         self.documents = f"{self.name}__nobackfill"
 
     @property
-    def client(self) -> Any:
+    def client(self) -> QdrantClient:
         """Opened when it is first used."""
         return self.connection.client()
 
@@ -272,15 +278,17 @@ class QdrantStore(Store):
         vectors = self.client.get_collection(self.name).config.params.vectors or {}
         return {int(name[1:]): int(params.size) for name, params in vectors.items()}
 
-    def _of(self, generation: int) -> Any:
+    def _of(self, generation: int) -> Filter:
         match = self.models.MatchValue(value=generation)
         return self.models.Filter(must=[self.models.FieldCondition(key="generation", match=match)])
 
-    def _write_document(self, point: str, payload: dict[str, Any]) -> None:
+    def _write_document(self, point: str, payload: dict[str, object]) -> None:
         made = self.models.PointStruct(id=point, vector=[1.0], payload=payload)
         self.client.upsert(self.documents, [made], wait=True)
 
-    def _upsert(self, points: list[Any], vectors: list[Any], payloads: list[Any], size: int) -> None:
+    def _upsert(
+        self, points: list[str], vectors: list[NamedVectors], payloads: list[dict[str, object]], size: int
+    ) -> None:
         """Upserting twice changes nothing, so a request that got no answer is made again."""
         from qdrant_client.http.exceptions import ResponseHandlingException
 
