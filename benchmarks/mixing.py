@@ -1,8 +1,8 @@
-"""Rules to merge old and new scores in a mixed gallery, side by side, on vectors from files.
+"""Scoring rules for mixed galleries of old and new vectors, compared on vectors from files.
 
     python benchmarks/mixing.py --query q.npy --old-gallery g_old.npy --new-gallery g_new.npy --labels y.npy
 
-Queries are the new vectors of the same items (`--query` the same file as `--new-gallery`), or of others with
+Queries are the new vectors of the same items (pass the same file as `--query` and `--new-gallery`), or of others with
 `--query-labels`. `--old-query` adds the rule that needs the old encoder.
 """
 

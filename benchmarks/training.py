@@ -1,11 +1,11 @@
-"""Training speed: our engine beside the research code's way of doing it, beside bare steps, and beside plain training.
+"""Training speed, compared with the research code, bare steps and plain training.
 
     python benchmarks/training.py                    # all three parts; minutes on two cores
     python benchmarks/training.py --parts small      # only the 32-pixel net
 
 Images are random (the time does not depend on them): 32 × 32 pixels in memory for our engine, the same as PNG files for
-the research code's way. Ours is `nobackfill.training.train` itself, its speed read from `history.jsonl` (the last
-epoch: the first one warms up). The loss is BT²'s, against teachers that were trained for a moment.
+the research code. Ours is `nobackfill.training.train` itself, its speed read from `history.jsonl` (the last
+epoch: the first one warms up). The loss is BT²'s, with briefly trained teachers.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python examples/gallery_digits.py
 
 A first model (it has seen the digits 0–4) fills a gallery. A better one (0–9, trained by BT²) searches it at once, then
-a quarter of the gallery is embedded anew, then all of it. Writes the pictures of the searches and of the backfilling
+a quarter of the gallery is re-embedded, then all of it. Writes the pictures of the searches and of the backfilling
 curve into the folder gallery-digits.
 """
 

