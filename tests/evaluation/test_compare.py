@@ -94,7 +94,7 @@ def test_separate_queries_without_a_new_gallery() -> None:
     assert upgrade.loss["top1"] is None
     bad = compare((old[:100], old[100:]), (-new[:100], None), labels[:100], labels[100:])
     assert bad.verdict.decision == "do not ship"
-    assert "not known" in bad.verdict.reasons[-1]
+    assert "is unknown" in bad.verdict.reasons[-1]
 
 
 def test_many_matches_by_lists() -> None:
@@ -228,7 +228,7 @@ def test_several_seeds_are_averaged() -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     old, new, labels = models(n=50)
-    with pytest.raises(DataError, match="expected old and new vectors of the same items, found 40 old and 50 new ones"):
+    with pytest.raises(DataError, match="expected old and new vectors of the same items, found 40 old, 50 new"):
         backfilling_curve(new, old[:40], new, labels, labels)
     with pytest.raises(DataError, match="query has 8 values, the new gallery 12"):
         backfilling_curve(old, old, new, labels, labels)

@@ -34,7 +34,7 @@ def test_verify_beside_a_backfill_says_so(store: Store, monkeypatch: pytest.Monk
 def test_verify_names_what_is_wrong(store: Store) -> None:
     gallery = upgraded(store)
     store.replace(ItemBatch([IDS[2]], 2, 2 * NEW_VECTORS[2:3], []), keep_old=False)
-    assert gallery.verify() == [f"item {IDS[2]!r}: its vector has norm 2.0000, not 1"]
+    assert gallery.verify() == [f"item {IDS[2]!r}: its vector has norm 2.0000, expected 1"]
 
 
 def test_verify_holds_few_ids_and_misses_no_double(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

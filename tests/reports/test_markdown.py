@@ -100,7 +100,7 @@ def test_names_cannot_break_a_table(scenario: Report) -> None:
 def test_an_unknown_method_is_refused_in_a_sentence(scenario: Report, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--against nix: x: expected one of independent, good, bad"):
         build_markdown(scenario, "x", "nix")
-    with pytest.raises(DataError, match="holds no scenario"):
+    with pytest.raises(DataError, match="does not compare methods"):
         build_markdown(Report(searches=scenario.searches), "x", "good")
     path = tmp_path / "figures.json"
     path.write_text(scenario.to_json())

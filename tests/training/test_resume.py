@@ -164,7 +164,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(
         assert damaged
         whole = (damaged / name).read_bytes()
         (damaged / name).write_bytes(content)
-        with pytest.raises(RunError, match=f"{damaged}: damaged checkpoint: .*; remove it to go on"):
+        with pytest.raises(RunError, match=f"{damaged}: damaged checkpoint: .*; remove it to resume"):
             train(config, tmp_path / "run", resume=True)
         (damaged / name).write_bytes(whole)
     shutil.rmtree(str(damaged))
