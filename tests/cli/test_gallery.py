@@ -53,7 +53,7 @@ def test_from_creation_to_the_last_backfill(
     assert set(answer["hits"][0]["payload"]) == {"label", "class"}
     assert run(["gallery", "backfill", "faiss:g", "--run", new, "--budget", "0.25", "--keep-old"]) == 0
     assert "15 items replaced" in (printed := capsys.readouterr().out)
-    assert f"15 of 60 are of {names[1]} now" in printed
+    assert f"15 of 60 now embedded by {names[1]}" in printed
     assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "60"]) == 0
     printed = capsys.readouterr().out
     assert (printed.count(f"[{names[0]}]"), printed.count(f"[{names[1]}]")) == (45, 15)

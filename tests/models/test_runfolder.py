@@ -141,8 +141,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "key": (change_spec(surprise=1), "damaged: unknown key 'surprise'"),
     "dim": (change_spec(dim=-1), "damaged: key 'dim'"),
     "other dim": (change_spec(dim=9), "damaged: dim, norm or generation do not match its architecture"),
-    "norm": (change_spec(norm=99.0), "damaged: dim, norm or generation do not belong"),
-    "generation": (change_spec(generation="bt2-000000000000"), "damaged: dim, norm or generation do not belong"),
+    "norm": (change_spec(norm=99.0), "damaged: dim, norm or generation do not match"),
+    "generation": (change_spec(generation="bt2-000000000000"), "damaged: dim, norm or generation do not match"),
     "huge": (
         change_spec(
             architecture={"backbone": "smallnet8", "head": "plain", "head_options": {"dim": 10**13, "classes": 2}}
