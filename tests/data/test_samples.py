@@ -45,6 +45,7 @@ def test_choose_classes__outside_the_range(classes: Any) -> None:
         choose_classes(DigitsData(classes=classes), 5)
 
 
+@pytest.mark.train
 def test_digits() -> None:
     config = DigitsData()
     train, test = load_split(config, "train"), load_split(config, "test")
@@ -61,6 +62,7 @@ def test_digits() -> None:
     assert load_split(config, "test").digest("image") == test.digest("image")
 
 
+@pytest.mark.train
 def test_a_holdout_takes_the_place_of_the_test_split() -> None:
     whole = load_split(DigitsData(), "train")
     data = DigitsData(holdout=200)

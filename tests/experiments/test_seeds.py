@@ -29,6 +29,7 @@ def write(methods: dict[str, Any]) -> None:
     Path("scenario.yaml").write_text(yaml.safe_dump({"generations": lineage, "seeds": 1}, sort_keys=False))
 
 
+@pytest.mark.train
 def test_seeds_are_added_to_some_methods(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def rewrite(run: Path, **changes: object) -> None:
     (run / "embedding.json").write_text(json.dumps({**tree, **changes}))
 
 
+@pytest.mark.train
 def test_a_run_of_format_1_gives_the_vectors_it_gave() -> None:
     encoder = nobackfill.load(FIXTURE, "cpu")
     assert [prefix.dim for prefix in encoder.spec.prefixes] == [4]
@@ -35,6 +36,7 @@ def test_a_run_of_format_1_gives_the_vectors_it_gave() -> None:
     np.testing.assert_allclose(encoder.encode_set(digits), np.load(FIXTURE / "vectors.npy"), atol=1e-5)
 
 
+@pytest.mark.train
 def test_what_is_written_has_a_format_and_reads_back_equal(tmp_path: Path) -> None:
     encoder = nobackfill.load(FIXTURE, "cpu")
     runfolder.save(encoder, tmp_path)
@@ -42,6 +44,7 @@ def test_what_is_written_has_a_format_and_reads_back_equal(tmp_path: Path) -> No
     assert nobackfill.load(tmp_path, "cpu").spec == encoder.spec
 
 
+@pytest.mark.train
 def test_the_format_is_no_part_of_the_fingerprint(run: Path) -> None:
     tree = json.loads((run / "embedding.json").read_text())
     (run / "embedding.json").write_text(json.dumps({key: tree[key] for key in tree if key != "format"}))
