@@ -43,7 +43,7 @@ class HitCounts:
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
-            with contextlib.closing(sqlite3.connect(self.path, SECONDS, isolation_level=None)) as connection:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=SECONDS, isolation_level=None)) as connection:
                 yield connection
         except sqlite3.Error as error:
             raise GalleryError(f"{self.url}: hits cannot be counted in {self.path.name}: {error}") from error
