@@ -5,8 +5,9 @@ The public names load what they need when they are first used, so that importing
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from nobackfill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nobackfill.config import RunConfig as RunConfig
@@ -41,11 +42,12 @@ _ROOMS = {
 __all__ = ["__version__", *sorted(_ROOMS)]  # noqa: PLE0604
 
 
+_load = lazy_names(__name__, _ROOMS)
+
+
 def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'nobackfill' has no attribute {name!r}")
     try:
-        return getattr(importlib.import_module(f"nobackfill.{_ROOMS[name]}"), name)
+        return _load(name)
     except ModuleNotFoundError as error:
         from nobackfill.errors import missing_package
 

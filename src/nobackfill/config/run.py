@@ -40,15 +40,15 @@ class ModelConfig(Section):
     classifier_scale: Annotated[float, Field(gt=0)] | None = None
     """Cosine classifier: the rows of W have unit norm and the logits are the cosines times this factor."""
 
-    @property
-    def classifier(self) -> ClassifierOptions:
-        """The options of the classifier, as heads take them."""
-        return {"classifier_bias": self.classifier_bias, "classifier_scale": self.classifier_scale}
-
     pretrained: bool = False
     """Start the timm backbone from its published weights (must be on this machine)."""
     weights: Path | None = None
     """`reference/vit_b16`: folder of a pre-trained ViT to start from (config.json and model.safetensors)."""
+
+    @property
+    def classifier(self) -> ClassifierOptions:
+        """The options of the classifier, as heads take them."""
+        return {"classifier_bias": self.classifier_bias, "classifier_scale": self.classifier_scale}
 
 
 class OptimizerConfig(Section):

@@ -5,8 +5,9 @@ Works on vectors from anywhere; knows no model and no training. The names load w
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from nobackfill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nobackfill.gallery.embedders.arrays import ArrayEmbedder as ArrayEmbedder
@@ -41,9 +42,4 @@ _MODULES = {
     "open_store": "stores.registry",
 }
 __all__ = sorted(_MODULES)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'nobackfill.gallery' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nobackfill.gallery.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

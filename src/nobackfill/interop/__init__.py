@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from nobackfill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nobackfill.interop.export import Exported as Exported
@@ -19,9 +20,4 @@ _ROOMS = {
     "export_encoder": "export",
 }
 __all__ = sorted(_ROOMS)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> object:
-    if name not in _ROOMS:
-        raise AttributeError(f"module 'nobackfill.interop' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nobackfill.interop.{_ROOMS[name]}"), name)
+__getattr__ = lazy_names(__name__, _ROOMS)

@@ -187,7 +187,7 @@ def _take(
     settings: Settings,
     held_fraction: float,
 ) -> None:
-    """Make the folder of a fit that is not done; a former one is gone on with if it was the same."""
+    """Make the folder of an unfinished fit, or resume the same fit in the one that is there."""
     described = {
         "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
         "methods": list(methods),

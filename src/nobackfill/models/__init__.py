@@ -5,8 +5,9 @@ The names load what they need when they are first used: specs and fitted maps do
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from nobackfill.lazy import lazy_names
 
 if TYPE_CHECKING:
     from nobackfill.models.array_encoder import ArrayEncoder as ArrayEncoder
@@ -41,9 +42,4 @@ _MODULES = {
     "save": "runfolder",
 }
 __all__ = sorted(_MODULES)  # noqa: PLE0605
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'nobackfill.models' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"nobackfill.models.{_MODULES[name]}"), name)
+__getattr__ = lazy_names(__name__, _MODULES)

@@ -15,7 +15,7 @@ class VectorNet(nn.Module):
     """A linear layer (`linear`) or the vectors as they are (`keep`), and a small net of one hidden layer.
 
     The net's last layer starts at zero. With `linear` it is added to the linear layer's output: a residual; with `keep`
-    it stands beside the vectors.
+    its output follows the vectors.
     """
 
     def __init__(self, form: str, hidden: int, in_features: int, out_features: int) -> None:

@@ -26,7 +26,7 @@ class RunState:
 
     Attributes:
         path: as found under the folder that was asked for.
-        state: `training`: a process is at it; `unfinished`: to be gone on with by --resume; `failed`: it ended in an
+        state: `training`: a process is training it; `unfinished`: --resume continues it; `failed`: it ended in an
             error, which `reason` gives.
         method: of its config; None if that cannot be read.
         progress: share of its epochs that are done, 0–1.

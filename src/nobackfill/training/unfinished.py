@@ -1,4 +1,4 @@
-"""The folder of a run that is not done: taken by one process, begun or gone on with, then published by one rename."""
+"""The folder of an unfinished run: locked by one process, started or resumed, then published by one rename."""
 
 from __future__ import annotations
 

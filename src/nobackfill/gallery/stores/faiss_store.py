@@ -16,17 +16,17 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError
 from nobackfill.files import atomic_file
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_taken
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.faiss_compaction import compacted
 from nobackfill.gallery.stores.faiss_files import write_segment, write_table
 from nobackfill.gallery.stores.faiss_state import (
@@ -47,12 +47,12 @@ from nobackfill.gallery.stores.faiss_view import (
     with_inserted,
     with_replaced,
 )
+from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.hit_counts import HitCounts
 from nobackfill.gallery.stores.sampling import sampled
 
 Value = TypeVar("Value")
 RETRIES = 20  # to open a state while others compact it away
-PATIENCE = 2.0  # seconds: a killed owner's lock is gone at once
 
 
 class FaissStore(Store):
@@ -186,18 +186,9 @@ class FaissStore(Store):
         self._commit(state)
         remove_files(self.folder, state, self.url)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[Callable[[], None]]:
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """A lock on a file: the system lets go of it when its owner is gone."""
-        lock = FileLock(self.folder / "lock")
-        try:
-            lock.acquire(timeout=PATIENCE)
-        except Timeout:
-            raise lock_taken(self.url) from None
-        try:
-            yield lambda: None  # the system keeps it for as long as this process lives
-        finally:
-            lock.release()
+        return folder_lock(self.folder / "lock", self.url)
 
     def close(self) -> None:
         self._view = None

@@ -9,21 +9,21 @@ collection `<name>__nobackfill`; so are the hits, one point a count, since Qdran
 from __future__ import annotations
 
 import base64
-import contextlib
 import functools
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.retries import with_retries
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_taken
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.qdrant_connection import QdrantConnection, grouped, point_id, translated
 from nobackfill.gallery.stores.qdrant_lease import lease
 from nobackfill.gallery.stores.sampling import sampled
@@ -251,22 +251,11 @@ class QdrantStore(Store):
             if others:
                 self.client.delete_vectors(self.name, others, self._of(number), wait=True)
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[Callable[[], None]]:
+    def lock(self) -> AbstractContextManager[Callable[[], None]]:
         """Local mode: a lock on the folder. A server: a lease that its owner renews, and that ends with it."""
         if not self.connection.folder:
-            with lease(self) as check:
-                yield check
-            return
-        lock = FileLock(self.connection.folder / "nobackfill.lock")
-        try:
-            lock.acquire(timeout=2)
-        except Timeout:
-            raise lock_taken(self.url) from None
-        try:
-            yield lambda: None  # the system keeps it for as long as this process lives
-        finally:
-            lock.release()
+            return lease(self)
+        return folder_lock(self.connection.folder / "nobackfill.lock", self.url)
 
     def close(self) -> None:
         self.connection.close()
