@@ -136,7 +136,7 @@ def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest
         ([*SEARCH, "--query-labels", "short.npy", "--gallery-labels", "labels.npy"], r"expected integers [120]"),
         ([*UPGRADE, "--query-texts", "short.txt"], "expected one line for each of the 120 items, found 1"),
         (["evaluate", "--query", "nan.npy", "--gallery", "old.npy", *LABELS], "query: row 7 holds a value"),
-        (["evaluate", "--query", "zero.npy", "--gallery", "old.npy", *LABELS], "query: row 3 has norm zero"),
+        (["evaluate", "--query", "zero.npy", "--gallery", "old.npy", *LABELS], "query: row 3 is zero"),
         (
             ["evaluate", "--query", "folder", "--old-query", "old.npy", "--data", "digits"],
             "--old-query works only with arrays",

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nobackfill.arrays import unit
 from nobackfill.errors import DataError
 from nobackfill.evaluation import (
     Difference,
@@ -18,7 +19,6 @@ from nobackfill.evaluation import (
     paired_bootstrap,
     retrieval_metrics,
 )
-from nobackfill.evaluation.vectors import unit
 from nobackfill.evaluation.verdict import upgrade_verdict
 
 Floats = NDArray[np.float32]

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from nobackfill.arrays import unit
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics, counting, retrieval_metrics, search
 from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.retrieval import summarise
 from nobackfill.evaluation.search import empty_ranks
-from nobackfill.evaluation.vectors import unit
 
 
 def average_precision_score(matches: Any, scores: Any) -> float:
@@ -336,7 +336,7 @@ GOOD = np.eye(3, dtype=np.float32)
             (np.where(GOOD == 1, np.nan, 0).astype("f4"), GOOD, [0, 1, 2], [0, 1, 2]),
             "query: row 0 holds a value that is",
         ),
-        ((GOOD, GOOD * [[1], [0], [1]], [0, 1, 2], [0, 1, 2]), "gallery: row 1 has norm zero"),
+        ((GOOD, GOOD * [[1], [0], [1]], [0, 1, 2], [0, 1, 2]), "gallery: row 1 is zero"),
         ((GOOD, GOOD, [0, 1, 2], [5, 6, 7]), "no query has a match"),
     ],
 )

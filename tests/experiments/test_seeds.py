@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,18 @@ def test_seeds_are_added_to_some_methods(
     }
     assert run(["run", "scenario.yaml", "--methods", "btc", "--out", "out"]) == 2
     assert "no method 'btc'" in capsys.readouterr().err
+
+
+@pytest.mark.train
+def test_a_method_starts_from_the_independent_model_of_its_seed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write({"warm": {"config": "bct.yaml", "start": "independent"}})
+    assert run(["run", "scenario.yaml", "--out", "out"]) == 0
+    metrics = json.loads(Path("out/seed0/new/warm/metrics.json").read_text())
+    assert Path(metrics["init_from"]["run"]) == Path("out/seed0/new/independent")
+    assert metrics["init_from"]["tensors_taken"] > 0
+    Path("scenario.yaml").write_text(Path("scenario.yaml").read_text().replace("start: independent", "start: nothing"))
+    assert run(["run", "scenario.yaml", "--out", "other"]) == 2
+    assert "'old' or 'independent'" in capsys.readouterr().err

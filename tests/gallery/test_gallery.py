@@ -147,7 +147,7 @@ def test_strangers_are_refused(store: Store) -> None:
         gallery.search(OLD_VECTORS, 3, SECOND.fingerprint)
     bad = NEW_VECTORS.copy()
     bad[3] = np.nan
-    with pytest.raises(GalleryError, match="queries: 1 row is zero or not finite .first: row 3"):
+    with pytest.raises(GalleryError, match="queries: row 3 is zero|queries: row 3 holds a value"):
         gallery.search(bad, 3, SECOND.fingerprint)
     stranger = Generation(name="stranger", dim=NEW, fingerprint="d" * 64)
     with pytest.raises(

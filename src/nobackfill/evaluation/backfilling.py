@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+from nobackfill.arrays import Floats
 from nobackfill.errors import DataError
 from nobackfill.evaluation.distances import Distance, inner_form, rows_for
 from nobackfill.evaluation.relevance import Relevance, Relevant
 from nobackfill.evaluation.retrieval import check_selves, matches, summarise
 from nobackfill.evaluation.scores import CUTOFFS
 from nobackfill.evaluation.search import search
-from nobackfill.evaluation.vectors import Floats, as_table
+from nobackfill.evaluation.vectors import as_table
 
 MAX_QUERIES = 5000  # more would not move the curve by a visible amount
 TENTHS = tuple(step / 10 for step in range(11))

@@ -12,9 +12,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nobackfill.arrays import Array
+from nobackfill.arrays import ROWS, Array, Floats, unit
 from nobackfill.errors import ConfigError, DataError
-from nobackfill.evaluation.vectors import ROWS, Floats, as_table, unit
+from nobackfill.evaluation.vectors import as_table
 
 Distance = Literal["cosine", "l2"]
 SAMPLE = 10_000  # rows that the middle is taken from

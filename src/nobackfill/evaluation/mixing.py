@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from nobackfill.arrays import Floats, unit
 from nobackfill.errors import require
 from nobackfill.evaluation.backfilling import MAX_QUERIES, prefix_scale
 from nobackfill.evaluation.relevance import Relevance
 from nobackfill.evaluation.retrieval import matches, summarise
 from nobackfill.evaluation.scores import CUTOFFS, DECISIVE
 from nobackfill.evaluation.search import search
-from nobackfill.evaluation.vectors import Floats, as_table, unit
+from nobackfill.evaluation.vectors import as_table
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
 PAIRS = 200_000  # scored pairs a calibration is fitted on

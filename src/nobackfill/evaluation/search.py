@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from nobackfill.arrays import Floats
 from nobackfill.evaluation.relevance import Relevance
-from nobackfill.evaluation.vectors import Floats
 from nobackfill.machine import cores
 from nobackfill.progress import track
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import pydantic
 from pydantic import Field
@@ -19,6 +20,8 @@ class ScenarioRun(Section):
     set: list[str] = Field(default_factory=list)
     seeds: Positive | None = None
     """Train it with fewer seeds than the scenario has; null: with as many. The same in every generation."""
+    start: Literal["old", "independent"] | None = None
+    """Start from the weights of this model, of the same generation (`independent`) or the one before (`old`)."""
 
     @pydantic.model_validator(mode="before")
     @classmethod
@@ -50,8 +53,10 @@ class ScenarioConfig(Section):
                     raise ValueError(
                         f"generation {name!r}: {method!r}: expected as many seeds as in the other generations"
                     )
-        if any(methods[INDEPENDENT].seeds is not None for methods in self.generations.values()):
-            raise ValueError(f"{INDEPENDENT!r}: does not take 'seeds': it has as many as the scenario")
+        for key in ("seeds", "start"):
+            if any(getattr(methods[INDEPENDENT], key) is not None for methods in self.generations.values()):
+                why = "it has as many as the scenario" if key == "seeds" else "it is trained from the beginning"
+                raise ValueError(f"{INDEPENDENT!r}: does not take {key!r}: {why}")
         return self
 
     def seeds_of(self, method: str) -> int:

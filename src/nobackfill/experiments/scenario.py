@@ -13,6 +13,7 @@ from nobackfill.config import INDEPENDENT, RunConfig, load_config
 from nobackfill.data import Samples, load_split
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.experiments.config import ScenarioConfig
+from nobackfill.methods import method_class
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
@@ -63,7 +64,8 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: Samples) -> Iterator
                     root = out / f"seed{seed}"
                     old = root / before / (INDEPENDENT if position == 1 else method)
                     run = root / generation / method
-                    train(_with_teachers(config, old, root / generation / INDEPENDENT, seed), run, resume=True)
+                    start = scenario.generations[generation][method].start
+                    train(_placed(config, start, old, root / generation / INDEPENDENT, seed), run, resume=True)
                     vectors[generation, method] = load(run).encode_set(test, data.processes)
                     for gallery in names[: position + 1]:
                         items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
@@ -89,9 +91,10 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     changed = {}
     for generation, methods in _configs(scenario).items():
         for method, config in methods.items():
-            placed = _with_teachers(config, Path("old"), Path("independent"), 0)
+            run = scenario.generations[generation][method]
+            placed = _placed(config, run.start, Path("old"), Path("independent"), 0)
             resolve(placed)
-            if scenario.set or scenario.generations[generation][method].set:
+            if scenario.set or run.set:
                 changed[f"{generation}/{method}"] = placed
     return changed
 
@@ -103,7 +106,11 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
     }
 
 
-def _with_teachers(config: RunConfig, old: Path, independent: Path, seed: int) -> RunConfig:
+def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
+    """A run's config with its seed, and the run folders of its teachers and of the model it starts from."""
     places = {"old": old, INDEPENDENT: independent}
-    given = {key: places[key] if needed else None for key, needed in teacher_keys(config).items()}
+    needed = teacher_keys(method_class(config.method)(config.loss))
+    given: dict[str, Path | None] = {key: places[key] if needed[key] else None for key in needed}
+    if start is not None:
+        given["init_from"] = places[start]
     return config.model_copy(update={"seed": seed, **given})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nobackfill.errors import GalleryError
+from nobackfill.arrays import unit
+from nobackfill.errors import DataError, GalleryError
 from nobackfill.gallery.stores.base import Floats, Store
 
 
@@ -14,14 +15,10 @@ def unit_rows(vectors: ArrayLike, dim: int, what: str) -> Floats:
     array = np.asarray(vectors)
     if array.ndim != 2 or array.shape[1] != dim or array.dtype.kind != "f":
         raise GalleryError(f"{what}: expected floats [n, {dim}], found {array.dtype} {list(array.shape)}")
-    rows = array.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1)
-    bad = np.flatnonzero(~np.isfinite(norms) | (norms == 0))
-    if len(bad):
-        count = f"{len(bad)} rows are" if len(bad) > 1 else "1 row is"
-        raise GalleryError(f"{what}: {count} zero or not finite (first: row {bad[0]})")
-    rows /= norms[:, None]
-    return rows
+    try:
+        return unit(array, what)
+    except DataError as error:
+        raise GalleryError(str(error)) from None
 
 
 def vectors_of(store: Store, ids: list[str], generation: int) -> tuple[list[str], Floats]:

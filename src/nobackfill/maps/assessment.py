@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nobackfill.arrays import Floats
 from nobackfill.evaluation.candidates import FULL, STATUS_QUO, CandidateResult, CandidateSearch, assess_candidates
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.neighbours import own_ranks
-from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.fits import Candidate
 from nobackfill.maps.pairs import Held
 from nobackfill.models import load

@@ -16,12 +16,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
+from nobackfill.arrays import Floats
 from nobackfill.config import parse_config
 from nobackfill.errors import ConfigError, require
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.candidates import NEAREST
 from nobackfill.evaluation.neighbours import neighbours, overlap
-from nobackfill.evaluation.vectors import Floats
 from nobackfill.maps.basis import closed_basis
 from nobackfill.maps.folders import basis_encoder, map_encoder, save_encoder
 from nobackfill.maps.linear import LinearMap, procrustes, ridge

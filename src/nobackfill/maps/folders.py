@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from nobackfill.evaluation.vectors import Floats
+from nobackfill.arrays import Floats
 from nobackfill.files import atomic_folder, write_text
 from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap

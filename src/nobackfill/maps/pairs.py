@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import Array
+from nobackfill.arrays import Array, Floats, unit
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
-from nobackfill.evaluation.vectors import Floats, unit
 from nobackfill.files import read_npy
 
 Integers = NDArray[np.int64]
@@ -50,15 +49,7 @@ class Pairs:
 
 def unit_rows_of(array: Array, rows: NDArray[np.int64] | slice, name: str) -> Floats:
     """Some rows of a file at unit norm, float32 [n, dim]; raises `DataError` with a bad row's number in the file."""
-    some = array[rows]
-    try:
-        return unit(some, name)
-    except DataError:
-        finite = np.asarray(np.isfinite(some).all(axis=1))
-        place = int(np.flatnonzero(~(finite & (some != 0).any(axis=1)))[0])
-        number = int(np.arange(len(array))[rows][place])
-        fault = "is zero" if finite[place] else "holds a value that is not finite"
-        raise DataError(f"{name}: row {number} {fault}; cosine is not defined for it") from None
+    return unit(array[rows], name, numbers=np.arange(len(array))[rows])
 
 
 @dataclass(frozen=True)

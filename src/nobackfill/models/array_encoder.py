@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import Array
+from nobackfill.arrays import Array, unit
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
 from nobackfill.models.spec import Architecture, EmbeddingSpec, OlderSpace, fingerprint
@@ -84,15 +84,10 @@ class ArrayEncoder:
         if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
             raise DataError(f"vectors: expected floats [n, {size}], found {array.dtype} {list(array.shape)}")
         embeddings = np.empty((len(array), self.spec.dim), np.float32)
-        rows = batch_size or self.BATCH
+        rows, numbers = batch_size or self.BATCH, np.arange(len(array))
         for start in range(0, len(array), rows):
-            block = np.asarray(array[start : start + rows], np.float32)
-            norms = np.linalg.norm(block, axis=1, keepdims=True)
-            sound = np.isfinite(norms) & (norms > 0)
-            if not sound.all():
-                bad = start + int(np.flatnonzero(~sound)[0])
-                raise DataError(f"vectors: row {bad} is zero or not finite, so it cannot be normalised")
-            embeddings[start : start + rows] = self._embed(block / norms)
+            block = unit(array[start : start + rows], "vectors", numbers=numbers[start : start + rows])
+            embeddings[start : start + rows] = self._embed(block)
         return embeddings
 
     def encode_set(self, samples: Samples, workers: int = 0, batch_size: int | None = None) -> Floats:

@@ -49,15 +49,15 @@ def make_plan(config: RunConfig) -> RunPlan:
         RunError, DataError: for a run folder or file that is missing or damaged.
     """
     config = resolve(config)
-    data = summarise(config.data)
-    needed = [key for key, needs in teacher_keys(config).items() if needs]
+    method, data = method_class(config.method)(config.loss), summarise(config.data)
+    needed = [key for key, needs in teacher_keys(method).items() if needs]
     folders = {key: path for key in [*needed, "init_from"] if (path := getattr(config, key)) is not None}
     teachers = {key: load_spec(path) for key, path in folders.items()}
     digests = {
         **{key: spec.fingerprint for key, spec in teachers.items()},
         **{key: _file_digest(path) for key, path in config.data.files.items()},
     }
-    return _plan(config, data, teachers, digests)
+    return _plan(config, method, data, teachers, digests)
 
 
 def plan_without_teachers(config: RunConfig) -> RunPlan:
@@ -67,19 +67,22 @@ def plan_without_teachers(config: RunConfig) -> RunPlan:
         ConfigError: for keys that do not go together, and if nothing says how large the old embedding is.
     """
     config = resolve(config)
-    data = summarise(config.data)
+    method, data = method_class(config.method)(config.loss), summarise(config.data)
     teachers = {}
-    if teacher_keys(config)["old"] and data.old_space is None and config.model.old_dim is None:
+    if teacher_keys(method)["old"] and data.old_space is None and config.model.old_dim is None:
         if config.old is None or not config.old.is_dir():
             raise ConfigError(f"key 'model.old_dim': required, to check without the old run {config.old}")
         teachers = {"old": load_spec(config.old)}
-    return _plan(config, data, teachers, {})
+    return _plan(config, method, data, teachers, {})
 
 
 def _plan(
-    config: RunConfig, data: DataSummary, teachers: Mapping[str, EmbeddingSpec], digests: Mapping[str, str]
+    config: RunConfig,
+    method: Method,
+    data: DataSummary,
+    teachers: Mapping[str, EmbeddingSpec],
+    digests: Mapping[str, str],
 ) -> RunPlan:
-    method = method_class(config.method)(config.loss)
     for key, wanted_key, wanted in (
         ("old", "model.old_dim", config.model.old_dim),
         ("independent", "model.embedding_dim", config.model.embedding_dim),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods import METHODS, Method, method_class
@@ -15,8 +17,9 @@ def resolve(config: RunConfig) -> RunConfig:
         ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
     """
     method = method_class(config.method)
-    _check_data(config, method(config.loss))
-    _check_teachers(config, method)
+    weighted = method(config.loss)
+    _check_data(config, weighted)
+    _check_teachers(config, method, teacher_keys(weighted))
     for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
@@ -37,13 +40,12 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
-def teacher_keys(config: RunConfig) -> dict[str, bool]:
-    """Which of the config's teacher keys its method needs; the prototypes come from the old model.
+def teacher_keys(method: Method) -> dict[str, bool]:
+    """Which of a config's teacher keys its method needs; the prototypes come from the old model.
 
     An independent model whose weight is 0 need not exist; the old one is what the new one is compatible with in any
     case.
     """
-    method = method_class(config.method)(config.loss)
     return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
 
 
@@ -69,9 +71,8 @@ def _check_data(config: RunConfig, method: Method) -> None:
             )
 
 
-def _check_teachers(config: RunConfig, method: type[Method]) -> None:
+def _check_teachers(config: RunConfig, method: type[Method], needs: Mapping[str, bool]) -> None:
     """Raise `ConfigError` for a teacher that is missing or superfluous."""
-    needs = teacher_keys(config)
     for key, needed in needs.items():
         named = getattr(config, key) is not None
         if key in config.data.brings and needed:
