@@ -62,11 +62,14 @@ class PlainHead(Head):
         *,
         classifier_bias: bool = False,
         classifier_scale: float | None = None,
+        classifier_simplex: bool = False,
     ) -> None:
         super().__init__()
         if old_dim > dim:
             raise ConfigError(f"model.embedding_dim: {dim} is smaller than the old embedding of {old_dim}")
-        self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
+        self.classifier = make_classifier(
+            dim, classes, bias=classifier_bias, scale=classifier_scale, simplex=classifier_simplex
+        )
         self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, **options_of(self.classifier)}
         self.in_features = self.dim = dim
         self.old_dim = old_dim
