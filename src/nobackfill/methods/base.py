@@ -46,6 +46,7 @@ class Method:
     """Base of methods.
 
     Attributes:
+        idea: in a few words; where it is empty, the first line of the method's module says it.
         kinds: the kinds of sample it takes.
         teachers: which of "old", "independent", "prototypes", "statistics" the loss looks at, where their weights are
             above 0; one without a weight of its name is always looked at.
@@ -59,6 +60,7 @@ class Method:
         constants: the weights and constants in force.
     """
 
+    idea: ClassVar[str] = ""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"image"})
     teachers: ClassVar[frozenset[Teacher]] = frozenset()
     loss_defaults: ClassVar[Mapping[str, float]] = {}

@@ -48,6 +48,9 @@ class DSimplexHOC(DSimplex):
     `labels`, `old`, `sharpness`.
     """
 
+    idea: ClassVar[str] = (
+        "d-Simplex with a contrastive term to the old vectors (HOC): each image near its own old vector"
+    )
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "labels": 0.1,
