@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.methods.test_rivals import MIXED, OLD, sample
 from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
 
 from nobackfill.methods import METHODS, Method
 from nobackfill.methods.advbct import AdvBCT, Adversary
@@ -15,6 +16,7 @@ from nobackfill.methods.classes import largest_usual
 from nobackfill.methods.lce import LCE
 from nobackfill.methods.mixbct import MixBCT
 from nobackfill.methods.oca import OCA
+from nobackfill.methods.unibct import refined
 
 RIVALS = ("lce", "ract", "unibct", "advbct", "mixbct", "oca", "dsimplex_hoc")
 
@@ -113,6 +115,15 @@ def test_a_batch_of_one_class_and_lone_classes_give_finite_gradients(name: str) 
         total = torch.stack(list(method.loss(output, batch).values())).sum()
         assert total.isfinite()
         assert torch.autograd.grad(total, output["new"])[0].isfinite().all()
+
+
+def test_refining_draws_the_odd_vector_in() -> None:
+    torch.manual_seed(0)
+    usual = normalize(torch.tensor([1.0, 0.0, 0.0]) + 0.1 * torch.randn(20, 3))
+    vectors = torch.cat([usual, torch.tensor([[-1.0, 0.0, 0.0]])])
+    plain, spread = vectors.mean(dim=0), refined(vectors, 5, 0.05, 0.9)
+    assert cosine_similarity(spread[-1], usual.mean(dim=0), dim=0) > 0.5  # it lay opposite
+    assert (spread.mean(dim=0) - usual.mean(dim=0)).norm() < 0.5 * (plain - usual.mean(dim=0)).norm()
 
 
 @pytest.mark.parametrize("seed", range(5))

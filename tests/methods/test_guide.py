@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_every_method_is_described() -> None:
 def test_the_chart_names_only_methods_that_exist() -> None:
     named = {word for line in CHOICE.splitlines() for word in line.split("`")[1::2]}
     assert {word for word in named if not word.startswith("nobackfill ")} <= set(METHODS)
+
+
+def test_the_page_has_the_same_chart_and_every_method() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    for line in CHOICE.splitlines()[2:-1]:
+        assert line in page
+    frozen = {name for name, method in METHODS.items() if method.kinds == {"vector"}}
+    for name in METHODS.keys() - frozen:
+        assert f"`{name}`" in page
 
 
 def test_the_verb_prints_the_table_and_the_chart(capsys: pytest.CaptureFixture[str]) -> None:
