@@ -17,7 +17,7 @@ from tests.training.test_resume import PowerError, stop_before
 
 import nobackfill
 from nobackfill.config import parse_config
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, DataError
 from nobackfill.models.runfolder import load_spec
 from nobackfill.training import checkpointer, train
 
@@ -75,6 +75,13 @@ def test_on_vectors(method: str, tmp_path: Path) -> None:
 def test_without_labels_it_is_refused_in_a_sentence(method: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"key 'method': '{method}' needs class labels; give data.labels, or choose"):
         train(on_vectors(tmp_path, method, labels=None), tmp_path / "run")
+
+
+def test_one_class_only_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    settings = on_vectors(tmp_path, "ract")
+    np.save(tmp_path / "labels.npy", np.zeros(300, np.int64))
+    with pytest.raises(DataError, match=r"new\.npy: one class only, but method 'ract' tells classes apart"):
+        train(settings, tmp_path / "run")
 
 
 def test_a_simplex_too_small_for_the_classes_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:

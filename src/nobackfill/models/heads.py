@@ -50,7 +50,10 @@ class Head(nn.Module):
 
 
 class PlainHead(Head):
-    """f = normalize(h), classified by W (no bias unless asked for); the first `old_dim` values face the old model."""
+    """f = normalize(h), classified by W (no bias unless asked for); the first `old_dim` values face the old model.
+
+    With `classifier_simplex` W is a regular simplex that does not learn, and there are dim + 1 logits.
+    """
 
     kind = "plain"
 

@@ -63,6 +63,8 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     }
     _try_network(plan)
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
+    if plan.method.needs_labels and class_count < 2:
+        raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
     labels = torch.from_numpy(classes)
     network = _network(plan, class_count)
     start = start_weights(config, network)
