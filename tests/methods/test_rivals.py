@@ -11,6 +11,7 @@ from tests.methods.test_losses import cosine, cross_entropy_of_one
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from nobackfill.config import ModelConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods import METHODS, Batch, Method
 from nobackfill.methods.advbct import AdvBCT, Adversary
@@ -46,7 +47,7 @@ def sample(method: Method, labels: list[int], progress: float = 0.3) -> tuple[di
     torch.manual_seed(2)
     classifier = nn.Linear(D, CLASSES, bias=True, dtype=torch.float64)
     new, old, y = normalize(normal(N, D)).requires_grad_(), normalize(normal(N, OLD)), torch.tensor(labels)
-    own = method.modules(type("Model", (), {"embedding_dim": D})(), OLD, CLASSES)  # type: ignore[arg-type]
+    own = method.modules(ModelConfig(embedding_dim=D), OLD, CLASSES)
     statistics = {name: each.double() for name, each in method.statistics(old, y, CLASSES).items()}
     prototypes = torch.randn(CLASSES, OLD, generator=generator, dtype=torch.float64)
     batch = Batch(y, old, None, prototypes, statistics, progress, classifier, own.double() if own else None)
@@ -54,7 +55,8 @@ def sample(method: Method, labels: list[int], progress: float = 0.3) -> tuple[di
 
 
 def unit(vector: Tensor) -> Tensor:
-    return vector / vector.norm()
+    scaled: Tensor = vector / vector.norm()
+    return scaled
 
 
 def centre_of(batch: Batch, label: int) -> Tensor:
@@ -139,10 +141,9 @@ def test_unibct__equals_a_loop(labels: list[int]) -> None:
         for _ in range(200 if len(rows) > 1 else 0):  # x ← (1 − γ)·o + γ·A x has the closed form as its fixed point
             after = {}
             for i in rows:
-                nearest = sorted((j for j in rows if j != i), key=lambda j, i=i: -cosine(batch.old[i], batch.old[j]))[
-                    :2
-                ]
-                weight = {j: math.exp(cosine(batch.old[i], batch.old[j]) / 0.3) for j in nearest}
+                near = {j: cosine(batch.old[i], batch.old[j]) for j in rows if j != i}
+                nearest = sorted(near, key=near.__getitem__, reverse=True)[:2]
+                weight = {j: math.exp(near[j] / 0.3) for j in nearest}
                 pulled = sum((weight[j] * spread[j] for j in nearest), torch.zeros(OLD)) / sum(weight.values())
                 after[i] = 0.4 * batch.old[i] + 0.6 * pulled
             spread = after

@@ -27,7 +27,7 @@ class AdvBCT(Method):
     mean; r_max: the largest old distance to it that is no outlier; w_y is learned. β, γ = `boundary`, `adversary`.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "adversary": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

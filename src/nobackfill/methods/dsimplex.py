@@ -25,7 +25,7 @@ class DSimplex(Method):
     `classifier_scale`, 16 where none is given.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     loss_defaults: ClassVar[Mapping[str, float]] = {"labels": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True
 

@@ -26,7 +26,7 @@ class LCE(Method):
     model (its K = 0).
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "alignment": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

@@ -23,7 +23,7 @@ class MixBCT(Method):
     both models at once.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"mix": 0.3, "kept": 0.9, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

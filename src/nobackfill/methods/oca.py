@@ -22,7 +22,7 @@ class OCA(Method):
     classifier of h with a bias: Q changes how it is found, not what it can say.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"prototypes"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "labels": 5.0,

@@ -24,7 +24,7 @@ class RACT(Method):
     temperature = 1, hardest = 0 it is the "regularised" trainer that the BT² repository once had.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "old": 1.0,

@@ -29,7 +29,7 @@ class UniBCT(Method):
     mid-training; here it is that of the old vectors, computed once.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "vector"})
+    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "centres": 1.0,
