@@ -33,9 +33,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, methods, train, fit, runs, evaluate, embed, export, check, report, import_reference, import_clip):
+for verb in (demo, train, fit, runs, evaluate, embed, export, check, report, import_reference, import_clip):
     app.command()(verb)
 app.command("run")(run_verb)
+app.command("methods")(methods)
 app.add_typer(data, name="data")
 app.add_typer(gallery, name="gallery")
 

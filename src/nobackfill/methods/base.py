@@ -60,11 +60,11 @@ class Method:
         constants: the weights and constants in force.
     """
 
-    idea: ClassVar[str] = ""
     kinds: ClassVar[frozenset[Kind]] = frozenset({"image"})
     teachers: ClassVar[frozenset[Teacher]] = frozenset()
     loss_defaults: ClassVar[Mapping[str, float]] = {}
     model_defaults: ClassVar[Mapping[str, int | float]] = {}
+    idea: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})

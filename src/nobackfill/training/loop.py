@@ -138,10 +138,10 @@ def _train(
         for line in _epochs(setup, accelerator, wrapped, optimizer, precision, checkpointer, sums, advance):
             if on_epoch and accelerator.is_main_process:
                 on_epoch(line)
+    network.own = None
 
     if average:
         average.copy_to(network)
-    network.own = None
     encoder = finished_encoder(network, config.method, plan.data.preprocessing, plan.prefixes)
     summary = {
         "seconds": round(position.seconds + time.perf_counter() - started, 2),
