@@ -156,6 +156,6 @@ def test_a_teacher_that_was_not_named_is_missed_loudly() -> None:
 
 
 def test_method_class__names_the_nearest() -> None:
-    assert set(METHODS) == {"independent", "bct", "bt2", "concat", "prefix", "bt2_vectors", "mlp", "infonce"}
+    assert {"independent", "bct", "bt2", "concat", "prefix", "bt2_vectors", "mlp", "infonce"} < set(METHODS)
     with pytest.raises(ConfigError, match="unknown method 'bt'; did you mean 'bt2'"):
         method_class("bt")

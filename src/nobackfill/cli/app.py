@@ -18,6 +18,7 @@ from nobackfill.cli.fit import fit
 from nobackfill.cli.gallery import gallery
 from nobackfill.cli.import_clip import import_clip
 from nobackfill.cli.import_reference import import_reference
+from nobackfill.cli.methods import methods
 from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.runs import runs
@@ -35,6 +36,7 @@ app = typer.Typer(
 for verb in (demo, train, fit, runs, evaluate, embed, export, check, report, import_reference, import_clip):
     app.command()(verb)
 app.command("run")(run_verb)
+app.command("methods")(methods)
 app.add_typer(data, name="data")
 app.add_typer(gallery, name="gallery")
 

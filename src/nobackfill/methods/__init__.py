@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from nobackfill.errors import ConfigError, nearest
+from nobackfill.methods.advbct import AdvBCT
 from nobackfill.methods.base import Batch, Method
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.concat import Concat
+from nobackfill.methods.dsimplex import DSimplex, DSimplexHOC
 from nobackfill.methods.independent import Independent
+from nobackfill.methods.lce import LCE
+from nobackfill.methods.mixbct import MixBCT
+from nobackfill.methods.oca import OCA
 from nobackfill.methods.prefix import PrefixMethod
+from nobackfill.methods.ract import RACT
+from nobackfill.methods.unibct import UniBCT
 from nobackfill.methods.vector_map import MLP, InfoNCE
 
 METHODS: dict[str, type[Method]] = {
@@ -18,6 +25,14 @@ METHODS: dict[str, type[Method]] = {
     "bt2": BT2,
     "concat": Concat,
     "prefix": PrefixMethod,
+    "lce": LCE,
+    "ract": RACT,
+    "unibct": UniBCT,
+    "advbct": AdvBCT,
+    "mixbct": MixBCT,
+    "oca": OCA,
+    "dsimplex": DSimplex,
+    "dsimplex_hoc": DSimplexHOC,
     "bt2_vectors": BT2Vectors,
     "mlp": MLP,
     "infonce": InfoNCE,

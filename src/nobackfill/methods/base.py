@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, cross_entropy, normalize
 
 from nobackfill.config import Kind, ModelConfig
@@ -14,7 +14,7 @@ from nobackfill.errors import ConfigError, nearest
 from nobackfill.models.heads import Head
 
 Value = TypeVar("Value")
-Teacher = Literal["old", "independent", "prototypes"]
+Teacher = Literal["old", "independent", "prototypes", "statistics"]
 
 
 @dataclass(frozen=True)
@@ -26,23 +26,37 @@ class Batch:
         old: float32 [n, d_o], unit vectors of the old model for these images.
         independent: float32 [n, d], unit vectors of the independent new model.
         prototypes: float32 [classes, d_o], mean old vector of each class over the training images; not renormalised.
+        statistics: what the method's `statistics` says of each class, by name; first axis: classes.
+        progress: share of all steps that are done, 0 ≤ p < 1.
+        classifier: the head's W, for losses that show it something else than f.
+        own: the method's own modules.
     """
 
     labels: Tensor
     old: Tensor | None = None
     independent: Tensor | None = None
     prototypes: Tensor | None = None
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
+    progress: float = 0.0
+    classifier: nn.Linear | None = None
+    own: nn.Module | None = None
 
 
 class Method:
     """Base of methods.
 
     Attributes:
+        idea: in a few words; where it is empty, the first line of the method's module says it.
         kinds: the kinds of sample it takes.
-        teachers: which of "old", "independent", "prototypes" the loss looks at, where their weights are above 0.
+        teachers: which of "old", "independent", "prototypes", "statistics" the loss looks at, where their weights are
+            above 0; one without a weight of its name is always looked at.
         loss_defaults: the keys of the config's `loss` and their default values, the published ones. The weight of what
             a teacher says has the teacher's name.
         model_defaults: the optional keys of the config's `model` that this method uses, with their defaults.
+        needs_labels: whether it has no use for samples without class labels.
+        whole_batch: whether the loss compares samples with each other or counts them: then it gets the samples of all
+            processes at once, and every process computes the same. A micro-batch counts as a batch.
+        at_most_one: keys of `loss` that are shares.
         constants: the weights and constants in force.
     """
 
@@ -50,6 +64,10 @@ class Method:
     teachers: ClassVar[frozenset[Teacher]] = frozenset()
     loss_defaults: ClassVar[Mapping[str, float]] = {}
     model_defaults: ClassVar[Mapping[str, int | float]] = {}
+    idea: ClassVar[str] = ""
+    needs_labels: ClassVar[bool] = False
+    whole_batch: ClassVar[bool] = False
+    at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
 
     def __init__(self, loss: Mapping[str, float]) -> None:
         for key, value in loss.items():
@@ -57,7 +75,7 @@ class Method:
                 raise ConfigError(f"unknown key 'loss.{key}': {nearest(key, self.loss_defaults)}")
             if value < 0:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at least 0, found {value}")
-            if key == "label_smoothing" and value > 1:
+            if key in self.at_most_one and value > 1:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at most 1, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
 
@@ -67,11 +85,28 @@ class Method:
     @property
     def needed(self) -> frozenset[Teacher]:
         """The teachers whose weight is above 0."""
-        return frozenset(name for name in self.teachers if self.constants[name] > 0)
+        return frozenset(name for name in self.teachers if self.constants.get(name, 1) > 0)
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         """The head for this model section; `old_dim` is 0 where there is no old model."""
         raise NotImplementedError("a method defines head")
+
+    def modules(self, model: ModelConfig, old_dim: int, classes: int) -> nn.Module | None:  # noqa: ARG002
+        """What is trained beside the network, kept in checkpoints and dropped at the end; most methods have none."""
+        return None
+
+    def statistics(self, old: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:  # noqa: ARG002
+        """What a loss wants to know of each class of old vectors, computed once.
+
+        Args:
+            old: float16 or float32 [n, d_o], unit vectors of the training samples.
+            labels: int64 [n].
+            classes: their number; a class may have no sample.
+
+        Returns:
+            By name, float32 tensors whose first axis is the classes.
+        """
+        return {}
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Named scalar parts, each already weighted; training minimises their sum.

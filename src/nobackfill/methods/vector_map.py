@@ -64,8 +64,11 @@ class VectorMap(Method):
 class MLP(VectorMap):
     """By default the cosine to the old vector alone; made for a small net, `vectors/linear+HIDDEN`."""
 
+    idea: ClassVar[str] = "A small net that maps frozen new vectors onto old ones"
+
 
 class InfoNCE(VectorMap):
     """By default the contrastive term alone (arXiv 1807.03748)."""
 
+    idea: ClassVar[str] = "A linear map of frozen new vectors, each nearer to its own old vector than to the others"
     loss_defaults: ClassVar[Mapping[str, float]] = {**VectorMap.loss_defaults, "old": 0.0, "contrast": 1.0}

@@ -50,7 +50,10 @@ class Head(nn.Module):
 
 
 class PlainHead(Head):
-    """f = normalize(h), classified by W (no bias unless asked for); the first `old_dim` values face the old model."""
+    """f = normalize(h), classified by W (no bias unless asked for); the first `old_dim` values face the old model.
+
+    With `classifier_simplex` W is a regular simplex that does not learn, and there are dim + 1 logits.
+    """
 
     kind = "plain"
 
@@ -62,11 +65,14 @@ class PlainHead(Head):
         *,
         classifier_bias: bool = False,
         classifier_scale: float | None = None,
+        classifier_simplex: bool = False,
     ) -> None:
         super().__init__()
         if old_dim > dim:
             raise ConfigError(f"model.embedding_dim: {dim} is smaller than the old embedding of {old_dim}")
-        self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
+        self.classifier = make_classifier(
+            dim, classes, bias=classifier_bias, scale=classifier_scale, simplex=classifier_simplex
+        )
         self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, **options_of(self.classifier)}
         self.in_features = self.dim = dim
         self.old_dim = old_dim

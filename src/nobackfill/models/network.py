@@ -16,9 +16,14 @@ from nobackfill.models.spec import Architecture
 class Network(nn.Module):
     """Images to the dict of a head's parts.
 
+    While it is trained, `own` holds the modules that only the method's loss uses (`Method.modules`): they learn, resume
+    and are averaged with the rest, and are dropped at the end.
+
     The head always runs in float32: norms and inner products of the embedding hold to rounding also where the
     backbone runs in bfloat16.
     """
+
+    own: nn.Module | None
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.register_module("own", None)
         self.architecture = Architecture(
             backbone=backbone_name,
             backbone_options=dict(backbone_options or {}),

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nobackfill.config import RunConfig
 from nobackfill.data import choose_classes
 from nobackfill.errors import ConfigError, TrainingError
-from nobackfill.methods import Batch
+from nobackfill.methods import Batch, Method
 from nobackfill.models import Network, build_backbone
 from nobackfill.training.plan import RunPlan, plan_without_teachers
 
@@ -67,6 +67,7 @@ def check_config(config: RunConfig) -> Check:
         head = method.head(config.model, old_dim, classes)
         backbone = build_backbone(config.model.backbone, head.in_features, options=options)
         network = Network(backbone, head, config.model.backbone, options)
+        network.own = method.modules(config.model, old_dim, classes)
         network.eval()
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network.backbone(torch.randn(1, *shape))
@@ -76,7 +77,7 @@ def check_config(config: RunConfig) -> Check:
         for count in (2, 64 if macs < SMALL else 4):  # the first warms up
             started = time.perf_counter()
             output = network(torch.randn(count, *shape))
-            parts = method.loss(output, _random_batch(old_dim, output, classes))
+            parts = method.loss(output, _random_batch(method, old_dim, output, classes, network))
             total = torch.stack(list(parts.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
             seconds = (time.perf_counter() - started) / count
@@ -106,12 +107,18 @@ def _sizes(plan: RunPlan) -> tuple[int | None, int]:
     return min(count, data.train_limit or count) * classes // total, classes
 
 
-def _random_batch(old_dim: int, output: dict[str, torch.Tensor], classes: int) -> Batch:
+def _random_batch(
+    method: Method, old_dim: int, output: dict[str, torch.Tensor], classes: int, network: Network
+) -> Batch:
     count = len(output["new"])
     old = normalize(torch.randn(count, old_dim)) if old_dim else None
+    labels = torch.randint(classes, (count,))
     return Batch(
-        labels=torch.randint(classes, (count,)),
+        labels=labels,
         old=old,
         independent=normalize(torch.randn_like(output["new"])),
         prototypes=0.5 * normalize(torch.randn(classes, old_dim)) if old_dim else None,
+        statistics=method.statistics(old, labels, classes) if old is not None else {},
+        classifier=getattr(network.head, "classifier", None),
+        own=network.own,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import json
 import math
@@ -29,7 +30,7 @@ from nobackfill.training.checkpointer import Checkpointer
 from nobackfill.training.memory import keep_freed_memory
 from nobackfill.training.plan import RunPlan, make_plan
 from nobackfill.training.precision import choose_precision
-from nobackfill.training.processes import start_processes, synchronise_batch_norm
+from nobackfill.training.processes import of_all_processes, start_processes, synchronise_batch_norm
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.schedule import learning_rate
 from nobackfill.training.setup import Setup, prepare
@@ -137,6 +138,7 @@ def _train(
         for line in _epochs(setup, accelerator, wrapped, optimizer, precision, checkpointer, sums, advance):
             if on_epoch and accelerator.is_main_process:
                 on_epoch(line)
+    network.own = None
 
     if average:
         average.copy_to(network)
@@ -186,7 +188,15 @@ def _epochs(
                 with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                         output = network(preprocessing.normalize(views))
-                    parts = plan.method.loss(output, teachers.batch(positions, views))
+                    seen_by_loss = dataclasses.replace(
+                        teachers.batch(positions, views),
+                        progress=(epoch * setup.steps + record.steps) / (config.epochs * setup.steps),
+                        classifier=getattr(setup.network.head, "classifier", None),
+                        own=setup.network.own,
+                    )
+                    if plan.method.whole_batch:
+                        output, seen_by_loss = of_all_processes(accelerator, output, seen_by_loss)
+                    parts = plan.method.loss(output, seen_by_loss)
                     accelerator.backward(torch.stack(list(parts.values())).sum() / len(batch))
                 record.add(parts, 1 / len(batch))
             optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -19,7 +20,9 @@ from torch import nn
 from nobackfill.config import RunConfig
 from nobackfill.data.samples import Samples
 from nobackfill.errors import ConfigError
+from nobackfill.methods import Batch
 from nobackfill.models.encoder import Encoder
+from nobackfill.models.network import Network
 
 Value = TypeVar("Value")
 
@@ -56,9 +59,9 @@ def is_main() -> bool:
     return bool(PartialState().is_main_process)
 
 
-def synchronise_batch_norm(config: RunConfig, network: nn.Module, accelerator: Accelerator) -> None:
+def synchronise_batch_norm(config: RunConfig, network: Network, accelerator: Accelerator) -> None:
     """Make batch norm see the whole batch of all processes; raises `ConfigError` where torch cannot do it."""
-    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.backbone.modules())
     if accelerator.num_processes == 1 or not norms or not config.sync_batch_norm:
         return
     if accelerator.device.type != "cuda":
@@ -66,7 +69,32 @@ def synchronise_batch_norm(config: RunConfig, network: nn.Module, accelerator: A
             f"key 'sync_batch_norm': the batch norm of {config.model.backbone!r} cannot be synchronised on "
             f"{accelerator.device.type!r}; set it to false, and each process normalises its own part of the batch"
         )
-    nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]  # replaces them in place
+    # In place. The method's own modules see the whole batch already, in every process.
+    nn.SyncBatchNorm.convert_sync_batchnorm(network.backbone)  # type: ignore[no-untyped-call]
+
+
+def of_all_processes(
+    accelerator: Accelerator, output: dict[str, torch.Tensor], batch: Batch
+) -> tuple[dict[str, torch.Tensor], Batch]:
+    """Output and batch of all processes together, in the order of a single process.
+
+    Gradients find their way back: a process gets those of its own samples from every other's loss, and their mean over
+    processes, which the network's wrapper takes, is the gradient of one loss over the whole batch.
+    """
+    if accelerator.num_processes == 1:
+        return output, batch
+    from torch.distributed.nn.functional import all_gather
+
+    def gathered(rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat(all_gather(rows.contiguous()))  # type: ignore[no-untyped-call]
+
+    everything = replace(
+        batch,
+        labels=gathered(batch.labels),
+        old=None if batch.old is None else gathered(batch.old),
+        independent=None if batch.independent is None else gathered(batch.independent),
+    )
+    return {name: gathered(rows) for name, rows in output.items()}, everything
 
 
 def encode_shared(encoder: Encoder, samples: Samples, workers: int, accelerator: Accelerator) -> NDArray[np.float32]:

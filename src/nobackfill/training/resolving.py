@@ -46,7 +46,10 @@ def teacher_keys(method: Method) -> dict[str, bool]:
     An independent model whose weight is 0 need not exist; the old one is what the new one is compatible with in any
     case.
     """
-    return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
+    return {
+        "old": bool(method.teachers & {"old", "prototypes", "statistics"}),
+        "independent": "independent" in method.needed,
+    }
 
 
 def _check_data(config: RunConfig, method: Method) -> None:
@@ -60,6 +63,10 @@ def _check_data(config: RunConfig, method: Method) -> None:
         )
     if backbone_modality(backbone) != data.modality:
         raise ConfigError(f"key 'model.backbone': {backbone!r} does not work with data {data.name!r}")
+    if method.needs_labels and not data.labelled:
+        raise ConfigError(
+            f"key 'method': {config.method!r} needs class labels; give data.labels, or choose another method"
+        )
     if "prototypes" in method.needed and not data.labelled:
         raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set data.labels, or this to 0")
     if config.teacher_view == "same":

@@ -63,6 +63,8 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     }
     _try_network(plan)
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
+    if plan.method.needs_labels and class_count < 2:
+        raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
     labels = torch.from_numpy(classes)
     network = _network(plan, class_count)
     start = start_weights(config, network)
@@ -84,7 +86,9 @@ def _network(plan: RunPlan, classes: int) -> Network:
     backbone = build_backbone(
         model.backbone, head.in_features, pretrained=model.pretrained, weights=model.weights, options=options
     )
-    return Network(backbone, head, model.backbone, options)
+    network = Network(backbone, head, model.backbone, options)
+    network.own = plan.method.modules(model, plan.old_dim, classes)
+    return network
 
 
 def _some_views(plan: RunPlan, samples: Samples) -> torch.Tensor:
@@ -102,7 +106,7 @@ def _teachers(
     classes: int,
     accelerator: Accelerator,
 ) -> Teachers:
-    """The vectors that the method's loss looks at, and the prototypes, which are always of the evaluation view."""
+    """The vectors that the loss looks at; prototypes and statistics, which are always of the evaluation view."""
     config, wanted = plan.config, plan.method.needed
     brought = brought_vectors(samples, config.data.brings)
     live: dict[str, Encoder] = {}
@@ -113,14 +117,15 @@ def _teachers(
     computed = {
         name: teacher_vectors(encoder, samples, config.data.processes, accelerator)
         for name, encoder in encoders.items()
-        if name not in brought and (name not in live or (name == "old" and "prototypes" in wanted))
+        if name not in brought and (name not in live or (name == "old" and wanted & {"prototypes", "statistics"}))
     }
     vectors = {**computed, **brought}
     prototypes = class_means(vectors["old"], labels, classes) if "prototypes" in wanted else None
+    statistics = plan.method.statistics(vectors["old"], labels, classes) if "statistics" in wanted else {}
     looked_at: dict[str, torch.Tensor] = {
         name: rows for name, rows in vectors.items() if name in wanted and name not in live
     }
-    return Teachers(labels, looked_at, prototypes, live)
+    return Teachers(labels, looked_at, prototypes, live, statistics)
 
 
 def _try_network(plan: RunPlan) -> None:

@@ -31,12 +31,14 @@ class Teachers:
             view.
         prototypes: float32 [classes, d_o]; None where the method has none.
         live: the teachers themselves, where they see the student's view.
+        statistics: `Method.statistics`.
     """
 
     labels: Tensor
     vectors: Mapping[str, Tensor] = field(default_factory=dict)
     prototypes: Tensor | None = None
     live: Mapping[str, Encoder] = field(default_factory=dict)
+    statistics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, device: torch.device, *, rows: bool) -> Teachers:
         """On this device: prototypes and live teachers, and with `rows` the arrays over the samples as well."""
@@ -46,6 +48,7 @@ class Teachers:
             {name: vectors.to(location) for name, vectors in self.vectors.items()},
             None if self.prototypes is None else self.prototypes.to(device),
             {name: encoder.to(device) for name, encoder in self.live.items()},
+            {name: each.to(device) for name, each in self.statistics.items()},
         )
 
     def batch(self, positions: Tensor, views: Tensor) -> Batch:
@@ -55,7 +58,7 @@ class Teachers:
         vectors = {name: each[rows].to(device, non_blocking=True).float() for name, each in self.vectors.items()}
         vectors.update({name: _look(encoder, views) for name, encoder in self.live.items()})
         labels = self.labels[rows].to(device, non_blocking=True)
-        return Batch(labels, vectors.get("old"), vectors.get("independent"), self.prototypes)
+        return Batch(labels, vectors.get("old"), vectors.get("independent"), self.prototypes, self.statistics)
 
 
 def brought_vectors(samples: Samples, teachers: Iterable[str]) -> dict[str, Tensor]:
