@@ -129,7 +129,7 @@ def test_old_vectors_follow_their_items() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "digit"}, "key 'data.name': input should be one of 'digits', .*'vectors', found 'digit'"),
+        ({"name": "digit"}, "key 'data.name': input should be one of 'digits', .*'vectors', .*found 'digit'"),
         ({}, "missing key 'data.name'"),
         ({"name": "digits", "labels": "y.npy"}, "unknown key 'data.labels': known: augment, classes"),
         ({"name": "digits", "captions": "c.json"}, "unknown key 'data.captions'"),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nobackfill.data.preprocessing import TextPreprocessing
 from nobackfill.errors import DataError, RunError, one_line, require
-from nobackfill.models.clip import tokenizer_digest
+from nobackfill.data.tokens import tokenizer_digest
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
