@@ -70,14 +70,14 @@ class TextTokenizer:
 
     def __init__(self, text: str, settings: TextPreprocessing) -> None:
         if tokenizer_digest(text) != settings.tokenizer:
-            raise RunError("tokenizer: not the one used to make this model's vectors")
+            raise RunError("not the one used to make its vectors")
         require("tokenizers", what="a text model")
         from tokenizers import Tokenizer
 
         try:
             self._tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # whatever a stranger's JSON makes of it
-            raise RunError(f"tokenizer: {one_line(error)}") from error
+            raise RunError(one_line(error)) from error
         self.settings = settings
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(settings.max_tokens)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nobackfill.config import Kind
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.methods.base import Batch, Method
 from nobackfill.methods.bct import BCT
@@ -9,6 +10,7 @@ from nobackfill.methods.bt2 import BT2
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.concat import Concat
 from nobackfill.methods.independent import Independent
+from nobackfill.methods.pairs import PAIR_METHODS, PairBatch, PairMethod
 from nobackfill.methods.prefix import PrefixMethod
 from nobackfill.methods.vector_map import MLP, InfoNCE
 
@@ -24,12 +26,16 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_class(name: str) -> type[Method]:
-    """The method of this name; raises `ConfigError` with the nearest known one."""
+def method_class(name: str, kind: Kind = "image") -> type[Method]:
+    """The method of this name, for pairs its form for pairs where it has one.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+    """
     try:
-        return METHODS[name]
+        return PAIR_METHODS.get(name, METHODS[name]) if kind == "pair" else METHODS[name]
     except KeyError:
         raise ConfigError(f"method: unknown method {name!r}; {nearest(name, METHODS)}") from None
 
 
-__all__ = ["METHODS", "Batch", "Method", "method_class"]
+__all__ = ["METHODS", "PAIR_METHODS", "Batch", "Method", "PairBatch", "PairMethod", "method_class"]

@@ -15,6 +15,9 @@ from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.reference import PREFIX, build_reference
+from nobackfill.models.sentence import build_sentence
+from nobackfill.models.static import build_static
+from nobackfill.models.text_source import SENTENCE, STATIC
 from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
@@ -24,7 +27,7 @@ def backbone_modality(name: str) -> Modality:
     """What the backbone of this name takes."""
     if name.startswith(VECTORS):
         return "vector"
-    return "text" if name == "clip/text" else "image"
+    return "text" if name == "clip/text" or name.partition(":")[0] in (SENTENCE, STATIC) else "image"
 
 
 def build_backbone(
@@ -41,11 +44,11 @@ def build_backbone(
         name: `smallnetW` for a small residual net of width W (8–512); `quicknetW` for plain convolutions;
             `reference/…` for an architecture of the BT² paper; `clip/text` or `clip/image` for a tower of CLIP; a timm
             model name such as `resnet18`; or `small-stem/resnet18`, the same for images of about 32 pixels;
-            `vectors/…` for vectors of another model.
+            `vectors/…` for vectors of another model; `sentence` or `static` for texts.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
-        options: `clip/…` and `vectors/…` only, and needed there: the sizes of the tower, of the input.
+        options: `clip/…`, `vectors/…`, `sentence` and `static` only, and needed there: what they are built from.
 
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
@@ -54,6 +57,10 @@ def build_backbone(
         return build_tower(name, options or {})
     if name.startswith(VECTORS):
         return build_vector_net(name, out_features, options or {})
+    if name == SENTENCE:
+        return build_sentence(out_features, options or {})
+    if name == STATIC:
+        return build_static(out_features, options or {})
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):

@@ -59,23 +59,23 @@ def check_config(config: RunConfig) -> Check:
         TrainingError: if the random step gives a loss that is not finite.
     """
     plan = plan_without_teachers(config)
-    config, method, preprocessing, old_dim = plan.config, plan.method, plan.data.preprocessing, plan.old_dim
+    config, method, preprocessing, old_dim = plan.config, plan.method, plan.preprocessing, plan.old_dim
     samples, classes = _sizes(plan)
-    shape, options = preprocessing.input_shape, preprocessing.backbone_options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = method.head(config.model, old_dim, classes)
-        backbone = build_backbone(config.model.backbone, head.in_features, options=options)
-        network = Network(backbone, head, config.model.backbone, options)
+        options = plan.backbone_options(head.in_features)
+        backbone = build_backbone(plan.backbone, head.in_features, options=options)
+        network = Network(backbone, head, plan.backbone, options)
         network.eval()
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network.backbone(torch.randn(1, *shape))
+            network.backbone(preprocessing.random_inputs(1))
         network.train()
         macs = counter.get_total_flops() // 2
         # One sample of a small net is too short to time, one batch of a large one too long to wait for.
         for count in (2, 64 if macs < SMALL else 4):  # the first warms up
             started = time.perf_counter()
-            output = network(torch.randn(count, *shape))
+            output = network(preprocessing.random_inputs(count))
             parts = method.loss(output, _random_batch(old_dim, output, classes))
             total = torch.stack(list(parts.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
     """
-    method = method_class(config.method)
+    method = method_class(config.method, config.data.kind)
     _check_data(config, method(config.loss))
     _check_teachers(config, method)
     for key in ("extra_dim", "scale", "rectify"):
@@ -43,7 +43,7 @@ def teacher_keys(config: RunConfig) -> dict[str, bool]:
     An independent model whose weight is 0 need not exist; the old one is what the new one is compatible with in any
     case.
     """
-    method = method_class(config.method)(config.loss)
+    method = method_class(config.method, config.data.kind)(config.loss)
     return {"old": bool(method.teachers & {"old", "prototypes"}), "independent": "independent" in method.needed}
 
 
@@ -51,7 +51,7 @@ def _check_data(config: RunConfig, method: Method) -> None:
     """Raise `ConfigError` where method, backbone and data do not go together."""
     data, backbone = config.data, config.model.backbone
     if data.kind not in method.kinds:
-        fitting = sorted(name for name, each in METHODS.items() if data.kind in each.kinds)
+        fitting = sorted(name for name in METHODS if data.kind in method_class(name, data.kind).kinds)
         raise ConfigError(
             f"key 'method': {config.method!r} does not train on {data.kind}s, the samples of data.name {data.name!r}; "
             f"expected {', '.join(fitting[:-1])} or {fitting[-1]}"
@@ -59,7 +59,12 @@ def _check_data(config: RunConfig, method: Method) -> None:
     if backbone_modality(backbone) != data.modality:
         raise ConfigError(f"key 'model.backbone': {backbone!r} does not work with data {data.name!r}")
     if "prototypes" in method.needed and not data.labelled:
-        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set data.labels, or this to 0")
+        key = "data.label" if data.kind == "text" else "data.labels"
+        raise ConfigError(f"key 'loss.prototypes': prototypes need {key}; set {key}, or this to 0")
+    if data.kind == "text" and not data.labelled and "old" not in method.needed:
+        raise ConfigError(
+            f"key 'data.label': method {config.method!r} has nothing to learn from texts without labels; set it"
+        )
     if config.teacher_view == "same":
         if not data.random_views:
             raise ConfigError(f"key 'teacher_view': {data.kind}s have only one view; leave it out")
