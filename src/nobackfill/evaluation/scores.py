@@ -75,12 +75,14 @@ TABLE: tuple[Score, ...] = (
 PAIR_SCORES = ("recall10", "mrr")
 """What a search of queries among documents is told by, beside `SCORES`."""
 SCORES = {score.key: score for score in TABLE if score.upgrade}
+PAIR_SCORES = ("recall10", "mrr")
+"""What searches of queries among documents are told by as well."""
 FIT_SCORES = {score.key: score for score in TABLE if score.fit}
 DECISIVE = tuple(score.key for score in TABLE if score.decides)
 RANKING = DECISIVE[-1]  # of the whole ranking: what classes are sorted by, and what maps are chosen by
 NEEDED = tuple(sorted({score.cutoff for score in TABLE if score.cutoff}))
 """Where every search counts hits."""
-CUTOFFS = tuple(sorted({1, 5, *NEEDED}))
+CUTOFFS = tuple(sorted({1, 5, *(row.cutoff for row in TABLE if row.cutoff and (row.upgrade or row.fit))}))
 """Where searches report CMC, recall and nDCG unless told otherwise."""
 
 

@@ -34,7 +34,9 @@ class SentenceBackbone(nn.Module):
         self.padding = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.pooling = str(options["pooling"]).split("+")
         if not set(self.pooling) <= set(POOLINGS):
-            raise RunError(f"backbone 'sentence': pooling {options['pooling']!r}: expected some of {', '.join(POOLINGS)}")
+            raise RunError(
+                f"backbone 'sentence': pooling {options['pooling']!r}: expected some of {', '.join(POOLINGS)}"
+            )
         layers: list[nn.Module] = []
         for inputs, outputs, bias, activation in json.loads(options["dense"]):
             layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]

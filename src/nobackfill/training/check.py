@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nobackfill.config import RunConfig
 from nobackfill.data import choose_classes
 from nobackfill.errors import ConfigError, TrainingError
-from nobackfill.methods import Batch
+from nobackfill.methods import Batch, PairBatch, PairMethod
 from nobackfill.models import Network, build_backbone
 from nobackfill.training.plan import RunPlan, plan_without_teachers
 
@@ -75,8 +75,13 @@ def check_config(config: RunConfig) -> Check:
         # One sample of a small net is too short to time, one batch of a large one too long to wait for.
         for count in (2, 64 if macs < SMALL else 4):  # the first warms up
             started = time.perf_counter()
-            output = network(preprocessing.random_inputs(count))
-            parts = method.loss(output, _random_batch(old_dim, output, classes))
+            if isinstance(method, PairMethod):  # the texts of both sides pass the network: twice the work of one
+                output = network(preprocessing.random_inputs(2 * count))
+                queries, documents = ({name: each[half::2] for name, each in output.items()} for half in (0, 1))
+                parts = method.pair_loss(queries, documents, _random_pairs(old_dim, queries))
+            else:
+                output = network(preprocessing.random_inputs(count))
+                parts = method.loss(output, _random_batch(old_dim, output, classes))
             total = torch.stack(list(parts.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
             seconds = (time.perf_counter() - started) / count
@@ -115,3 +120,10 @@ def _random_batch(old_dim: int, output: dict[str, torch.Tensor], classes: int) -
         independent=normalize(torch.randn_like(output["new"])),
         prototypes=0.5 * normalize(torch.randn(classes, old_dim)) if old_dim else None,
     )
+
+
+def _random_pairs(old_dim: int, queries: dict[str, torch.Tensor]) -> PairBatch:
+    count = len(queries["new"])
+    old = normalize(torch.randn(count, old_dim)) if old_dim else None
+    independent = normalize(torch.randn_like(queries["new"]))
+    return PairBatch(torch.eye(count, dtype=torch.bool), old, old, independent, independent)
