@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +23,27 @@ from nobackfill.errors import DataError, NobackfillError
 ROWS = [('é, "quoted"', "b"), ("two\nlines", "a"), ("three", "b"), ("four", "a"), ("three", "b"), ("six", "b")]
 
 
-def write_csv(path: Path, rows: list[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
+def write_csv(path: Path, rows: Sequence[tuple[str, ...]], header: tuple[str, ...] = ("text", "label")) -> Path:
     quoted = ([f'"{cell.replace(chr(34), chr(34) * 2)}"' for cell in row] for row in (header, *rows))
     path.write_text("\n".join(",".join(row) for row in quoted) + "\n", encoding="utf-8")
     return path
 
 
-def write_lines(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def write_parquet(path: Path, rows: list[tuple[str, ...]]) -> Path:
+def write_parquet(path: Path, rows: Sequence[tuple[str, ...]]) -> Path:
     texts, labels = zip(*rows, strict=True)
     parquet.write_table(pa.table({"text": texts, "label": labels, "more": range(len(rows))}), path)
     return path
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
-    "csv": lambda path: write_csv(path, list(ROWS)),
+    "csv": lambda path: write_csv(path, ROWS),
     "jsonl": lambda path: write_lines(path, [{"text": text, "label": label} for text, label in ROWS]),
-    "parquet": lambda path: write_parquet(path, list(ROWS)),
+    "parquet": lambda path: write_parquet(path, ROWS),
 }
 
 
@@ -95,14 +95,14 @@ def test_a_text_is_never_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_training_rows_that_are_tested_on_are_left_out_and_counted(tmp_path: Path) -> None:
-    section = {"name": "texts", "train": write_csv(tmp_path / "a.csv", list(ROWS))}
+    section = {"name": "texts", "train": write_csv(tmp_path / "a.csv", ROWS)}
     section["test"] = write_csv(tmp_path / "b.csv", [("three", "c"), ("new", "a")])
     train, test = load("train", **section), load("test", **section)
     assert (len(train), test.texts, train.class_names) == (4, ("three", "new"), ("a", "b", "c"))
     assert train.skipped == (f"{section['train']}: 2 rows whose text is in {section['test']} too",)
 
 
-PAIRS = [
+PAIRS: list[dict[str, Any]] = [
     {"q": "q1", "d": "d1", "n": ["d1", "x", "d2"], "page": 1},
     {"q": "q1", "d": "d2", "n": [], "page": 2},
     {"q": "q2", "d": "d3", "n": None, "page": 2},
@@ -219,4 +219,4 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_BYTES", 10)
     with pytest.raises(DataError, match="expected at most 10; split the file"):
-        load("train", name="texts", train=write_csv(tmp_path / "a.csv", list(ROWS)))
+        load("train", name="texts", train=write_csv(tmp_path / "a.csv", ROWS))

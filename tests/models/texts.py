@@ -9,7 +9,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-WORDS = "the a card money my is not lost where when top up transfer fee why pending bank account zzz how".split()
+WORDS = [
+    "the", "a", "card", "money", "my", "is", "not", "lost", "where", "when", "top", "up", "transfer", "fee", "why",
+    "pending", "bank", "account", "zzz", "how",
+]  # fmt: skip
 TEXTS = [
     "where is my card", "the card is lost", "why is the transfer pending", "a fee", "top up my account", "money",
     "my bank account is not the card", "when is the transfer not pending and why is a fee", "how", "card zzz lost",
@@ -66,18 +69,15 @@ def write_sentence(
             save_file(layer, place / "2_Dense" / "model.safetensors")
             modules.append(("Dense", "2_Dense"))
     modules.append(("Normalize", f"{len(modules)}_Normalize"))
-    (place / "modules.json").write_text(
-        json.dumps(
-            [
-                {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
-                for number, (kind, path) in enumerate(modules)
-            ]
-        )  # fmt: skip
-    )
+    listed = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (kind, path) in enumerate(modules)
+    ]
+    (place / "modules.json").write_text(json.dumps(listed))
     (place / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 16, "do_lower_case": False}))
     if prompts:
-        settings = {"prompts": dict(prompts), "default_prompt_name": "all" if "all" in prompts else None}
-        (place / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        named = {"prompts": dict(prompts), "default_prompt_name": "all" if "all" in prompts else None}
+        (place / "config_sentence_transformers.json").write_text(json.dumps(named))
     return place
 
 

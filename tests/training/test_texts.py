@@ -132,7 +132,7 @@ def ready(config: RunConfig) -> tuple[Setup, Network]:
 def gradients(setup: Setup, network: Network, sizes: list[int]) -> tuple[dict[str, torch.Tensor], float, int]:
     network.zero_grad()
     assert setup.pairs is not None
-    positions = list(torch.arange(sum(sizes)).split(sizes))
+    positions = [part.contiguous() for part in torch.split(torch.arange(sum(sizes)), sizes)]
     parts, masked = pair_gradients(
         network, setup.plan.method, setup.pairs, positions, device=torch.device("cpu"), precision="fp32"
     )
@@ -171,7 +171,7 @@ def test_both_passes_of_a_micro_batch_see_the_same_dropout(root: Path) -> None:
         with torch.no_grad():
             for name, each in network.named_parameters():
                 if name in found:
-                    each += sign * step * found[name] * (1 if sign == 1 else 2)
+                    each.add_(found[name], alpha=step if sign == 1 else -2 * step)
         torch.manual_seed(3)
         losses.append(gradients(setup, network, [16, 16])[1])
     expected = 2 * step * sum(float((each**2).sum()) for each in found.values())
@@ -245,7 +245,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not work with data 'texts'"),
     "a tower": ({"model__backbone": "clip/text"}, "'clip/text' does not train on texts; expected sentence:FOLDER"),
-    "a folder that is none": ({"model__backbone": "sentence:none"}, "expected sentence:FOLDER, a folder on this machine"),
+    "a folder that is none": ({"model__backbone": "sentence:none"}, "expected sentence:FOLDER, a folder on this mach"),
     "no labels": ({"method": "independent", "old": None, "data__label": None}, "has nothing to learn from texts"),
     "prototypes of no labels": ({"data__label": None}, "prototypes need data.label; set data.label"),
     "views": ({"teacher_view": "same"}, "texts have only one view"),

@@ -53,14 +53,9 @@ def build_backbone(
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
-    if name in TOWERS:
-        return build_tower(name, options or {})
-    if name.startswith(VECTORS):
-        return build_vector_net(name, out_features, options or {})
-    if name == SENTENCE:
-        return build_sentence(out_features, options or {})
-    if name == STATIC:
-        return build_static(out_features, options or {})
+    described = _described(name, out_features, options or {})
+    if described is not None:
+        return described
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):
@@ -82,6 +77,17 @@ def build_backbone(
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return _small_stem(name, out_features)
     return _timm(name, out_features, pretrained)
+
+
+def _described(name: str, out_features: int, options: Mapping[str, int | float | str]) -> nn.Module | None:
+    """A backbone whose sizes stand in its options; None for other names."""
+    if name in TOWERS:
+        return build_tower(name, options)
+    if name.startswith(VECTORS):
+        return build_vector_net(name, out_features, options)
+    if name == SENTENCE:
+        return build_sentence(out_features, options)
+    return build_static(out_features, options) if name == STATIC else None
 
 
 def _small_stem(name: str, out_features: int) -> nn.Module:

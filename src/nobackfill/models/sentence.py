@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from nobackfill.errors import RunError, one_line, require
-from nobackfill.models.sentence_folder import read_sentence as read_sentence
 from nobackfill.models.text_source import output_layer
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
@@ -119,7 +118,8 @@ def empty_transformer(config: str) -> Any:
     tree = json.loads(config)
     if "auto_map" in tree:
         raise RunError("backbone 'sentence': its config wants code of its own, which is not run")
-    model = AutoModel.from_config(AutoConfig.for_model(**tree), trust_remote_code=False)
+    build: Any = AutoModel.from_config
+    model = build(AutoConfig.for_model(**tree), trust_remote_code=False)
     return without_pooler(model.float())
 
 

@@ -74,7 +74,7 @@ def open_source(name: str, texts: Callable[[], Iterable[str]]) -> TextSource | N
     Raises:
         ConfigError: if the folder does not hold such a model.
     """
-    from nobackfill.models.sentence import read_sentence
+    from nobackfill.models.sentence_folder import read_sentence
     from nobackfill.models.static import fresh_static, read_static
 
     kind, colon, place = name.partition(":")

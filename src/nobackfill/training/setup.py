@@ -17,8 +17,8 @@ from nobackfill.models.quicknet import QuickNet
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
-from nobackfill.training.text_samples import tokenized
 from nobackfill.training.teachers import Teachers, brought_vectors, check_view, class_means, teacher_vectors
+from nobackfill.training.text_samples import tokenized
 
 FIT_STEM = 2000  # training images at most, for a stem that is set to their principal directions
 

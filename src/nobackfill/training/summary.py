@@ -18,7 +18,8 @@ from nobackfill.training.setup import Setup
 def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dict[str, object]:
     """Sizes, and retrieval on the test split with every class: self-test, and cross-test where there is an old model.
 
-    Of pairs, the test queries search among the test documents. A data set without a test split is no fault: then the reason stands where the figures would.
+    Of pairs, the test queries search among the test documents. A data set without a test split is no fault: then the
+    reason stands where the figures would.
     """
     config = setup.plan.config
     summary: dict[str, object] = {
