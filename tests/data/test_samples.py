@@ -129,7 +129,7 @@ def test_old_vectors_follow_their_items() -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"name": "digit"}, "key 'data.name': input should be one of 'digits', .*'vectors', found 'digit'"),
+        ({"name": "digit"}, "key 'data.name': input should be one of 'digits', .*'vectors', .*found 'digit'"),
         ({}, "missing key 'data.name'"),
         ({"name": "digits", "labels": "y.npy"}, "unknown key 'data.labels': known: augment, classes"),
         ({"name": "digits", "captions": "c.json"}, "unknown key 'data.captions'"),
@@ -145,6 +145,7 @@ def test_each_kind_has_its_own_keys(section: dict[str, Any], message: str) -> No
 
 def test_what_is_known_before_anything_is_read(tmp_path: Path) -> None:
     images = summarise(DigitsData(image_size=16))
+    assert images.preprocessing is not None
     assert (images.count, images.classes, images.preprocessing.input_shape) == (1198, 10, (3, 16, 16))
     assert summarise(FolderData(root=tmp_path / "gone")).count is None
     for name, columns in (("new", 5), ("old", 3)):
@@ -154,5 +155,6 @@ def test_what_is_known_before_anything_is_read(tmp_path: Path) -> None:
     files = {"vectors": "new", "old_vectors": "old", "labels": "labels", "rows": "rows"}
     paths = {key: tmp_path / f"{name}.npy" for key, name in files.items()}
     vectors = summarise(VectorData.model_validate(paths))
+    assert vectors.preprocessing is not None
     assert (vectors.count, vectors.classes, vectors.preprocessing.input_shape) == (7, 4, (5,))
     assert vectors.old_space == ("old", 3)

@@ -23,6 +23,7 @@ def test_a_score_s_mean_is_the_metric_of_its_name() -> None:
     found = retrieval_metrics(vectors, vectors, labels, labels, exclude_self=True, topk=(1, 5, 10))
     assert 0 < found.without_match < 60
     named = {"top1": found.cmc[1], "top5": found.cmc[5], "top10": found.cmc[10], "mean_ap": found.mean_ap}
+    named |= {"recall10": found.recall[10], "mrr": float(np.mean(1 / found.first_match[found.first_match > 0]))}
     for score in TABLE:
         values = found.per_query(score.key)
         assert (np.isnan(values) == (found.first_match == 0)).all()

@@ -37,7 +37,7 @@ def test_an_image_and_its_mirror_image_have_one_vector(mirrored: Encoder) -> Non
 
 
 def test_it_is_the_sum_of_both_views_at_the_norm(mirrored: Encoder) -> None:
-    inputs = mirrored.spec.preprocessing.normalize(torch.from_numpy(pixels(4)).permute(0, 3, 1, 2))  # type: ignore[union-attr]
+    inputs = mirrored.spec.preprocessing.normalize(torch.from_numpy(pixels(4)).permute(0, 3, 1, 2))
     with torch.inference_mode():
         both = [mirrored.network(view)["embedding"] for view in (inputs, inputs.flip(-1))]
         expected = mirrored.spec.norm * normalize(both[0].double() + both[1].double())
@@ -76,7 +76,7 @@ def test_vectors_have_no_mirror_image(key: str, tmp_path: Path) -> None:
 def test_the_mean_and_deviation_of_a_config_are_part_of_the_encoder(tmp_path: Path) -> None:
     run = train(tiny_config("independent", data__mean=0.5, data__std=[0.5, 0.25, 1.0]), tmp_path / "run")
     preprocessing = nobackfill.load(run, "cpu").spec.preprocessing
-    view = preprocessing.normalize(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))  # type: ignore[union-attr]
+    view = preprocessing.normalize(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
     assert view[0, :, 0, 0].tolist() == [1.0, 2.0, 0.5]
     with pytest.raises(ConfigError, match=r"'data.std': expected values above 0"):
         tiny_config("independent", data__std=0.0)

@@ -22,7 +22,7 @@ def test_a_plan_says_what_a_run_is_going_to_be(runs: dict[str, Path]) -> None:
     assert plan.digests == {"old": old.fingerprint, "independent": new.fingerprint}
     assert (plan.old_dim, plan.prefixes) == (4, old.as_prefixes())
     assert plan.method.needed == {"old", "independent", "prototypes"}
-    assert (plan.data.count, plan.data.preprocessing.input_shape) == (1198, (3, 8, 8))
+    assert (plan.data.count, plan.preprocessing.input_shape) == (1198, (3, 8, 8))
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.old_dim = 5  # type: ignore[misc]
 

@@ -18,6 +18,7 @@ from nobackfill.cli.fit import fit
 from nobackfill.cli.gallery import gallery
 from nobackfill.cli.import_clip import import_clip
 from nobackfill.cli.import_reference import import_reference
+from nobackfill.cli.import_text import import_text
 from nobackfill.cli.methods import methods
 from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
@@ -33,7 +34,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-for verb in (demo, train, fit, runs, evaluate, embed, export, check, report, import_reference, import_clip):
+for verb in (
+    demo,
+    train,
+    fit,
+    runs,
+    evaluate,
+    embed,
+    export,
+    check,
+    report,
+    import_reference,
+    import_clip,
+    import_text,
+):
     app.command()(verb)
 app.command("run")(run_verb)
 app.command("methods")(methods)

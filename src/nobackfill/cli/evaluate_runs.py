@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import typer
 
 from nobackfill.arrays import Array
 from nobackfill.cli.source import open_data
-from nobackfill.data import Samples
+from nobackfill.data import PairSamples, Samples, TextSamples
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import Distance
-from nobackfill.evaluation.scores import MAIN, title
-from nobackfill.models import load
+from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
+from nobackfill.models import Encoder, load
 from nobackfill.reports.document import Report, Search, UpgradeSection
 from nobackfill.reports.examples import ItemSource, flip_examples
 from nobackfill.reports.tables import print_searches
 from nobackfill.reports.training import history
 from nobackfill.reports.upgrades import print_upgrade
 
+Sides = tuple[Array, Array]
+"""Queries and gallery items, embedded by one model."""
 Searches = dict[tuple[str, str], RetrievalMetrics]
 """By query and gallery model."""
 
@@ -47,10 +50,16 @@ def evaluate_runs(
         names = names[-1:]
     bound = None if independent is None else load(independent)
     images, processes = open_data(data, split, on_bad_image, workers)
-    vectors = {name: encoders[name].encode_set(images, processes) for name in names}
-    protocol = Protocol(images.labels, images.labels, exclude_self=True, distance=distance)
+    protocol = _protocol(images, distance)
+
+    def embedded(encoder: Encoder) -> Sides:
+        if isinstance(images, PairSamples):
+            return encoder.encode_set(images.queries, processes), encoder.encode_set(images.documents, processes)
+        return (encoder.encode_set(images, processes),) * 2
+
+    vectors = {name: embedded(encoders[name]) for name in names}
     cells: Searches = {
-        (one, other): protocol.search(vectors[one], vectors[other])
+        (one, other): protocol.search(vectors[one][0], vectors[other][1])
         for i, one in enumerate(names)
         for other in names[: i + 1]
     }
@@ -64,8 +73,7 @@ def evaluate_runs(
     else:
         upper = None
         if bound is not None:
-            rows = bound.encode_set(images, processes)
-            upper = protocol.search(rows, rows)
+            upper = protocol.search(*embedded(bound))
         for old in names[:-1]:
             upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, images))
             if not specs[-1].compatible_with(encoders[old].spec):
@@ -75,6 +83,8 @@ def evaluate_runs(
         if len(names) > 2:
             print_searches(searches, _titles(cells))
             _print_lineage(names, cells)
+    if isinstance(images, PairSamples):
+        _print_pair_scores(cells)
     return Report(
         generations=names,
         searches=searches,
@@ -91,20 +101,47 @@ def _assess_step(
     protocol: Protocol,
     searches: Searches,
     upper: RetrievalMetrics | None,
-    vectors: Mapping[str, Array],
+    vectors: Mapping[str, Sides],
     images: Samples,
 ) -> UpgradeSection:
     """Assess and print the upgrade from one model to the newest."""
     cells = upgrade_cells(searches, old, new, upper)
-    curve = protocol.curve(vectors[new], vectors[old], vectors[new])
-    upgrade = assess([cells], [curve], images.labels, images.class_names)
+    (old_queries, old_gallery), (new_queries, new_gallery) = vectors[old], vectors[new]
+    curve = protocol.curve(new_queries, old_gallery, new_gallery)
+    pairs = isinstance(images, PairSamples)
+    upgrade = assess([cells], [curve], *(() if pairs else (images.labels, images.class_names)))
     print_upgrade(upgrade, old, new)
-    shown = ItemSource.of(images)
+    queries, gallery = _shown(images)
     examples = flip_examples(
-        cells["old/old"], cells["new/old"], (vectors[old], vectors[old]), (vectors[new], vectors[old]), shown, shown,
-        exclude_self=True, distance=protocol.distance,
+        cells["old/old"], cells["new/old"], (old_queries, old_gallery), (new_queries, old_gallery), queries, gallery,
+        exclude_self=protocol.exclude_self, distance=protocol.distance,
     )  # fmt: skip
     return UpgradeSection(old=old, new=new, result=upgrade, examples=examples)
+
+
+def _protocol(samples: Samples, distance: Distance) -> Protocol:
+    """Of pairs, queries search among documents; else every sample among all others."""
+    if isinstance(samples, PairSamples):
+        return Protocol(relevant=samples.relevant(), distance=distance)
+    return Protocol(samples.labels, samples.labels, exclude_self=True, distance=distance)
+
+
+def _shown(samples: Samples) -> tuple[ItemSource, ItemSource]:
+    """What can be shown of queries and gallery items."""
+    if isinstance(samples, PairSamples):
+        return ItemSource(None, texts=samples.queries.texts), ItemSource(None, texts=samples.documents.texts)
+    if isinstance(samples, TextSamples):
+        shown = ItemSource(samples.labels, samples.class_names, texts=samples.texts)
+    else:
+        shown = ItemSource.of(samples)
+    return shown, shown
+
+
+def _print_pair_scores(cells: Searches) -> None:
+    """Recall and reciprocal rank, which searches of documents are usually told by."""
+    for (query, gallery), metrics in cells.items():
+        means = (f"{title(key)} {np.nanmean(metrics.per_query(key)):.1%}" for key in PAIR_SCORES)
+        typer.echo(f"{query} → {gallery}: {', '.join(means)}")
 
 
 def _print_lineage(names: list[str], cells: Searches) -> None:

@@ -34,7 +34,8 @@ def train(
     from nobackfill.config import load_config
 
     settings = load_config(config, set_)
-    from nobackfill.evaluation.scores import SCORES
+    from nobackfill.evaluation.scores import PAIR_SCORES, SCORES
+    from nobackfill.evaluation.scores import title as score_title
     from nobackfill.reports.training import draw_history
     from nobackfill.training import train as train_run
     from nobackfill.training.processes import is_main
@@ -49,7 +50,8 @@ def train(
     for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
         if name in metrics:
             label = title if "cross_test" in metrics else "self-test"
-            scores = "  ".join(f"{score.title} {metrics[name][key]:6.1%}" for key, score in SCORES.items())
+            keys = [*SCORES, *(key for key in PAIR_SCORES if key in metrics[name])]
+            scores = "  ".join(f"{score_title(key)} {metrics[name][key]:6.1%}" for key in keys)
             typer.echo(f"  {label:9}  {scores}")
     if "not_tested" in metrics:
         typer.echo(f"  not tested: {metrics['not_tested']}")

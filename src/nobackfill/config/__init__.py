@@ -14,6 +14,8 @@ from nobackfill.config.data import (
     ImageData,
     Kind,
     Modality,
+    PairData,
+    TextData,
     VectorData,
 )
 from nobackfill.config.evaluation import INDEPENDENT, EvaluationConfig, Name
@@ -53,10 +55,12 @@ __all__ = [
     "ModelConfig",
     "Name",
     "OptimizerConfig",
+    "PairData",
     "Positive",
     "RunConfig",
     "ScheduleConfig",
     "Section",
+    "TextData",
     "VectorData",
     "dump_config",
     "explain",

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from nobackfill.config.section import Positive, Section
 
-Kind = Literal["image", "vector"]
+Kind = Literal["image", "vector", "text", "pair"]
 """Of the samples a run trains on."""
 Modality = Literal["image", "text", "vector"]
 """What an encoder takes."""
@@ -179,7 +179,82 @@ class VectorData(DataSection):
         return {key: path for key, path in named.items() if path is not None}
 
 
-DataConfig = Annotated[DigitsData | Cifar100Data | FolderData | VectorData, Field(discriminator="name")]
+Column = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class TextFiles(DataSection):
+    """Rows of text in files: CSV or TSV with a header, JSON lines, or parquet."""
+
+    modality: ClassVar[Modality] = "text"
+
+    train: Path
+    test: Path | None = None
+    """File of the test split. Rows of `train` that share a text with it are left out of training, and counted."""
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Without `test`: use this fraction of the rows as the test split; no text stands on both sides."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files of both splits."""
+        return {"train": self.train, **({} if self.test is None else {"test": self.test})}
+
+    @pydantic.model_validator(mode="after")
+    def _check_split(self) -> TextFiles:
+        if self.test_fraction is not None and (self.test is not None or self.holdout is not None):
+            other = "test" if self.test is not None else "holdout"
+            raise ValueError(
+                f"keys 'data.test_fraction', 'data.{other}': both make a test split; leave one of them out"
+            )
+        return self
+
+
+class TextData(TextFiles):
+    """Texts with a class label each."""
+
+    kind: ClassVar[Kind] = "text"
+
+    name: Literal["texts"] = "texts"
+    text: Column = "text"
+    """Column of the texts."""
+    label: Column | None = "label"
+    """Column of the class labels, strings or integers; null: the texts have none."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is a column of labels."""
+        return self.label is not None
+
+
+class PairData(TextFiles):
+    """Queries, each with a document that answers it."""
+
+    kind: ClassVar[Kind] = "pair"
+
+    name: Literal["pairs"] = "pairs"
+    query: Column = "query"
+    """Column of the queries."""
+    positive: Column = "positive"
+    """Column of the documents that answer them."""
+    negatives: list[Column] = Field(default_factory=list)
+    """Columns of hard negatives, a text or (JSON lines, parquet) a list of texts in each cell; may be empty."""
+    id: Column | None = None
+    """Column of the positives' ids: rows with the same id have the same document. null: its text is its id."""
+
+    @property
+    def labelled(self) -> bool:
+        """Pairs have no classes."""
+        return False
+
+    @pydantic.model_validator(mode="after")
+    def _check_classes(self) -> PairData:
+        if self.classes is not None:
+            raise ValueError("key 'data.classes': pairs have no classes; leave it out")
+        return self
+
+
+DataConfig = Annotated[
+    DigitsData | Cifar100Data | FolderData | VectorData | TextData | PairData, Field(discriminator="name")
+]
 
 
 def each_channel(value: Channels) -> tuple[float, float, float]:

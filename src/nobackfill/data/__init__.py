@@ -1,7 +1,8 @@
-"""Samples in, (position, view) out: digits, CIFAR-100 in four layouts, image folders, vectors of other models."""
+"""Samples in, (position, view) out: images, texts, pairs of texts, vectors of other models."""
 
 from nobackfill.data.images import DATASETS
 from nobackfill.data.kinds import load_split, open_loader, summarise
+from nobackfill.data.pairs import PairSamples
 from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
 from nobackfill.data.samples import ImageSamples, Samples, TextSamples, VectorSamples
 from nobackfill.data.splits import Split, choose_classes, training_samples
@@ -11,6 +12,7 @@ __all__ = [
     "DATASETS",
     "DataSummary",
     "ImageSamples",
+    "PairSamples",
     "Preprocessing",
     "Samples",
     "Split",

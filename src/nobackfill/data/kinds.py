@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from nobackfill.config import DataSection, Kind
 from nobackfill.data.images import image_loader, load_images, summarise_images
+from nobackfill.data.pairs import load_pairs, pair_loader, summarise_pairs
 from nobackfill.data.samples import Samples
 from nobackfill.data.splits import Split
 from nobackfill.data.summary import DataSummary
+from nobackfill.data.texts import load_texts, summarise_texts, text_loader
 from nobackfill.data.vectors import load_vectors, summarise_vectors, vector_loader
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class KindOfSample:
 KINDS: dict[Kind, KindOfSample] = {
     "image": KindOfSample(load_images, summarise_images, image_loader),
     "vector": KindOfSample(load_vectors, summarise_vectors, vector_loader),
+    "text": KindOfSample(load_texts, summarise_texts, text_loader),
+    "pair": KindOfSample(load_pairs, summarise_pairs, pair_loader),
 }
 
 

@@ -15,6 +15,7 @@ from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
 from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing, read_image
 from nobackfill.data.samples import Images
+from nobackfill.data.tokens import Tokens
 from nobackfill.errors import DataError
 from nobackfill.machine import cores
 
@@ -74,6 +75,58 @@ class VectorLoader:
         for start in range(0, len(order), batch_size):
             positions = whole[start : start + batch_size]
             yield positions, self.rows[positions].to(self.device)
+
+
+class TextLoader:
+    """Serves the tokens of texts, which have one view only.
+
+    Args:
+        tokens: of all texts.
+        device: where batches are wanted.
+    """
+
+    resident = False
+
+    def __init__(self, tokens: Tokens, device: torch.device) -> None:
+        self.tokens, self.device = tokens, device
+
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
+        """int64 [b, t], t that of the longest text of the batch."""
+        for start in range(0, len(order), batch_size):
+            positions = order[start : start + batch_size]
+            yield torch.from_numpy(positions), torch.from_numpy(self.tokens.batch(positions)).to(self.device)
+
+    def training_views(
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,  # noqa: ARG002 (nothing is random)
+        epoch: int = 0,  # noqa: ARG002
+    ) -> Views:
+        """The same."""
+        return self.batches(order, batch_size)
+
+
+class PairLoader:
+    """Serves the positions of pairs: which texts they need follows from all pairs of a batch together."""
+
+    resident = False
+
+    def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
+        """Positions int64 [b], twice."""
+        for start in range(0, len(order), batch_size):
+            positions = torch.from_numpy(order[start : start + batch_size])
+            yield positions, positions
+
+    def training_views(
+        self,
+        order: NDArray[np.int64],
+        batch_size: int,
+        seed: int = 0,  # noqa: ARG002 (nothing is random)
+        epoch: int = 0,  # noqa: ARG002
+    ) -> Views:
+        """The same."""
+        return self.batches(order, batch_size)
 
 
 class ImageLoader:

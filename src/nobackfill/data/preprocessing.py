@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+Role = Literal["query", "document"]
+"""What a text is in a search, where that is known."""
 
 
 class TextPreprocessing(BaseModel):
@@ -33,7 +35,13 @@ class TextPreprocessing(BaseModel):
     Attributes:
         tokenizer: SHA-256 of the run folder's `tokenizer.json`.
         max_tokens: longer texts are cut to this many tokens, marks of beginning and end included.
-        padding: the token that fills a batch up.
+        padding: the token that fills a batch up, where the network needs no mask.
+        masked: fill up with −1 instead, which the network leaves out.
+        marks: add the tokenizer's marks of beginning and end.
+        left_out: a token that is removed from every text, such as the one of unknown words.
+        prompt: text before each text.
+        query_prompt: instead of `prompt`, before texts that are known to be queries; null: `prompt`.
+        document_prompt: the same for documents.
     """
 
     modality: ClassVar[Modality] = "text"
@@ -41,6 +49,42 @@ class TextPreprocessing(BaseModel):
     tokenizer: str
     max_tokens: int = Field(gt=2, le=65536)
     padding: int = Field(ge=0)
+    masked: bool = False
+    marks: bool = True
+    left_out: int | None = None
+    prompt: str = ""
+    query_prompt: str | None = None
+    document_prompt: str | None = None
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of a sample: any number of tokens."""
+        return (1,)
+
+    @property
+    def backbone_options(self) -> dict[str, int]:
+        """Nothing: what a text backbone is built from comes with its tokenizer."""
+        return {}
+
+    @property
+    def description(self) -> str:
+        """What the network takes, in words."""
+        return f"texts of up to {self.max_tokens} tokens"
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """Tokens as they are."""
+        return tokens
+
+    def prompt_of(self, role: Role | None) -> str:
+        """The text before each text of this role."""
+        own = {"query": self.query_prompt, "document": self.document_prompt}.get(role or "")
+        return self.prompt if own is None else own
+
+    def random_inputs(self, count: int) -> Tensor:
+        """int64 [count, 16] on which a network can be tried: the tokenizer's first token."""
+        import torch
+
+        return torch.zeros(count, 16, dtype=torch.int64)
 
 
 class VectorPreprocessing(BaseModel):
@@ -74,6 +118,12 @@ class VectorPreprocessing(BaseModel):
         from torch.nn.functional import normalize
 
         return normalize(vectors.float())
+
+    def random_inputs(self, count: int) -> Tensor:
+        """float32 [count, input_dim] on which a network can be tried."""
+        import torch
+
+        return torch.randn(count, self.input_dim)
 
 
 class Preprocessing(BaseModel):
@@ -130,6 +180,12 @@ class Preprocessing(BaseModel):
         std = torch.tensor(self.std, device=images.device).view(1, 3, 1, 1)
         scaled = images.to(torch.float32).div_(255).sub_(mean).div_(std)
         return scaled.contiguous(memory_format=torch.channels_last)
+
+    def random_inputs(self, count: int) -> Tensor:
+        """float32 [count, 3, s, s] on which a network can be tried."""
+        import torch
+
+        return torch.randn(count, *self.input_shape)
 
 
 def to_rgb(image: Image.Image) -> NDArray[np.uint8]:

@@ -20,6 +20,8 @@ from PIL import Image
 from nobackfill.arrays import Array
 from nobackfill.cache import file_stamps
 from nobackfill.config import Modality
+from nobackfill.data.preprocessing import Role
+from nobackfill.data.tokens import Tokens
 from nobackfill.errors import DataError
 
 Images = Array | Sequence[str | Path | Image.Image]
@@ -128,13 +130,20 @@ class ImageSamples:
 
 @dataclass(frozen=True)
 class TextSamples:
-    """Labelled texts."""
+    """Labelled texts.
+
+    Attributes:
+        role: which prompt of an encoder goes before them, where they are queries or documents.
+        tokens: what the encoder that trains reads of them, once that is known.
+    """
 
     texts: tuple[str, ...]
     labels: NDArray[np.int64]
     class_names: tuple[str, ...]
     origin: str
     skipped: tuple[str, ...] = ()
+    role: Role | None = None
+    tokens: Tokens | None = None
 
     def __post_init__(self) -> None:
         _check("text", len(self.texts), self)
@@ -149,7 +158,9 @@ class TextSamples:
 
     def take(self, index: NDArray[np.int64]) -> TextSamples:
         """The texts at these positions, in this order."""
-        return replace(self, texts=tuple(self.texts[i] for i in index), labels=self.labels[index])
+        tokens = None if self.tokens is None else self.tokens.take(index)
+        texts = tuple(self.texts[i] for i in index)
+        return replace(self, texts=texts, labels=self.labels[index], tokens=tokens)
 
     def inputs(self, modality: Modality) -> Inputs:
         """The texts."""
@@ -157,9 +168,9 @@ class TextSamples:
         return self.texts
 
     def digest(self, modality: Modality) -> str:
-        """SHA-256 of the texts."""
+        """SHA-256 of the texts, and of their role if they have one."""
         _require("text", modality, self.origin)
-        return _list_digest(list(self.texts))
+        return _list_digest([*self.texts, *([{"role": self.role}] if self.role else [])])
 
     def vectors_of(self, teacher: str) -> None:
         """None come with texts."""

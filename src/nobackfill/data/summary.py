@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 
 
 @dataclass(frozen=True)
@@ -12,13 +12,14 @@ class DataSummary:
     """Sizes and preprocessing that follow from the section `data` alone, or from the heads of the files it names.
 
     Attributes:
-        preprocessing: how the encoder that trains on them sees samples.
+        preprocessing: how the encoder that trains on them sees samples; of texts None, since it comes with the
+            encoder's tokenizer.
         count: samples of the training split; None: unknown without reading them.
         classes: of the whole data set; None: unknown.
         old_space: name and size of the old model's vectors, where they come with the data.
     """
 
-    preprocessing: Preprocessing | VectorPreprocessing
+    preprocessing: Preprocessing | TextPreprocessing | VectorPreprocessing | None
     count: int | None = None
     classes: int | None = None
     old_space: tuple[str, int] | None = None

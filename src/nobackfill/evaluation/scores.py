@@ -46,6 +46,18 @@ def _match_within(k: int) -> Callable[[Ranks], Doubles]:
     return per_query
 
 
+def _recall_within(k: int) -> Callable[[Ranks], Doubles]:
+    def per_query(ranks: Ranks) -> Doubles:
+        found = ranks.hits[:, ranks.cutoffs.index(k)] / np.maximum(ranks.matches, 1)
+        return np.where(ranks.first > 0, found, np.nan)
+
+    return per_query
+
+
+def _reciprocal_rank(ranks: Ranks) -> Doubles:
+    return np.where(ranks.first > 0, 1 / np.maximum(ranks.first, 1), np.nan)
+
+
 def _average_precision(ranks: Ranks) -> Doubles:
     return ranks.precision
 
@@ -55,16 +67,22 @@ TABLE: tuple[Score, ...] = (
     Score(MAIN, "top-1", _match_within(1), decides=True),
     Score("top5", "top-5", _match_within(5), fit=False),
     Score("top10", "top-10", _match_within(10), upgrade=False),
+    Score("recall10", "recall@10", _recall_within(10), upgrade=False, fit=False, cutoff=10),
+    Score("mrr", "MRR", _reciprocal_rank, upgrade=False, fit=False),
     Score("mean_ap", "mAP", _average_precision, decides=True),
 )
 
+PAIR_SCORES = ("recall10", "mrr")
+"""What a search of queries among documents is told by, beside `SCORES`."""
 SCORES = {score.key: score for score in TABLE if score.upgrade}
+PAIR_SCORES = ("recall10", "mrr")
+"""What searches of queries among documents are told by as well."""
 FIT_SCORES = {score.key: score for score in TABLE if score.fit}
 DECISIVE = tuple(score.key for score in TABLE if score.decides)
 RANKING = DECISIVE[-1]  # of the whole ranking: what classes are sorted by, and what maps are chosen by
 NEEDED = tuple(sorted({score.cutoff for score in TABLE if score.cutoff}))
 """Where every search counts hits."""
-CUTOFFS = tuple(sorted({1, 5, *NEEDED}))
+CUTOFFS = tuple(sorted({1, 5, *(row.cutoff for row in TABLE if row.cutoff and (row.upgrade or row.fit))}))
 """Where searches report CMC, recall and nDCG unless told otherwise."""
 
 

@@ -13,11 +13,10 @@ from nobackfill.config import INDEPENDENT, RunConfig, load_config
 from nobackfill.data import Samples, load_split
 from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
 from nobackfill.experiments.config import ScenarioConfig
-from nobackfill.methods import method_class
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
-from nobackfill.training.resolving import resolve, teacher_keys
+from nobackfill.training.resolving import needed_runs, resolve
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
 def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
     """A run's config with its seed, and the run folders of its teachers and of the model it starts from."""
     places = {"old": old, INDEPENDENT: independent}
-    needed = teacher_keys(method_class(config.method)(config.loss))
+    needed = needed_runs(config)
     given: dict[str, Path | None] = {key: places[key] if needed[key] else None for key in needed}
     if start is not None:
         given["init_from"] = places[start]

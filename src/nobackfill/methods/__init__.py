@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nobackfill.config import Kind
 from nobackfill.errors import ConfigError, nearest
 from nobackfill.methods.advbct import AdvBCT
 from nobackfill.methods.base import Batch, Method
@@ -14,6 +15,7 @@ from nobackfill.methods.independent import Independent
 from nobackfill.methods.lce import LCE
 from nobackfill.methods.mixbct import MixBCT
 from nobackfill.methods.oca import OCA
+from nobackfill.methods.pairs import PAIR_METHODS, PairBatch, PairMethod
 from nobackfill.methods.prefix import PrefixMethod
 from nobackfill.methods.ract import RACT
 from nobackfill.methods.unibct import UniBCT
@@ -39,12 +41,16 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
-def method_class(name: str) -> type[Method]:
-    """The method of this name; raises `ConfigError` with the nearest known one."""
+def method_class(name: str, kind: Kind = "image") -> type[Method]:
+    """The method of this name, for pairs its form for pairs where it has one.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+    """
     try:
-        return METHODS[name]
+        return PAIR_METHODS.get(name, METHODS[name]) if kind == "pair" else METHODS[name]
     except KeyError:
         raise ConfigError(f"method: unknown method {name!r}; {nearest(name, METHODS)}") from None
 
 
-__all__ = ["METHODS", "Batch", "Method", "method_class"]
+__all__ = ["METHODS", "PAIR_METHODS", "Batch", "Method", "PairBatch", "PairMethod", "method_class"]

@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from nobackfill.config import Kind
-from nobackfill.methods import METHODS
+from nobackfill.methods import METHODS, PAIR_METHODS
 from nobackfill.methods.base import Method
 
 CHOICE = """\
@@ -79,13 +79,14 @@ def cards() -> list[MethodCard]:
 def _card(name: str, method: type[Method]) -> MethodCard:
     teachers = method({}).needed
     labels = ["labels"] if "label_smoothing" in method.loss_defaults else []
-    if labels and "pair" in {str(kind) for kind in method.kinds}:
+    pairs: set[Kind] = {"pair"} if name in PAIR_METHODS else set()
+    if labels and pairs:
         labels = ["labels or pairs"]
     return MethodCard(
         name=name,
         idea=method.idea or _idea(method),
         loss=_equation(method),
-        samples=tuple(sorted(method.kinds)),
+        samples=tuple(sorted(method.kinds | pairs)),
         needs=(*labels, *(words for teacher, words in TEACHERS.items() if teacher in teachers)),
         runs=2 if "independent" in teachers else 1,
         beside=method.modules is not Method.modules,

@@ -15,6 +15,9 @@ from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.clip import TOWERS, build_tower
 from nobackfill.models.quicknet import QuickNet
 from nobackfill.models.reference import PREFIX, build_reference
+from nobackfill.models.sentence import build_sentence
+from nobackfill.models.static import build_static
+from nobackfill.models.text_source import SENTENCE, STATIC
 from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
@@ -24,7 +27,7 @@ def backbone_modality(name: str) -> Modality:
     """What the backbone of this name takes."""
     if name.startswith(VECTORS):
         return "vector"
-    return "text" if name == "clip/text" else "image"
+    return "text" if name == "clip/text" or name.partition(":")[0] in (SENTENCE, STATIC) else "image"
 
 
 def build_backbone(
@@ -41,19 +44,18 @@ def build_backbone(
         name: `smallnetW` for a small residual net of width W (8–512); `quicknetW` for plain convolutions;
             `reference/…` for an architecture of the BT² paper; `clip/text` or `clip/image` for a tower of CLIP; a timm
             model name such as `resnet18`; or `small-stem/resnet18`, the same for images of about 32 pixels;
-            `vectors/…` for vectors of another model.
+            `vectors/…` for vectors of another model; `sentence` or `static` for texts.
         out_features: size of the output.
         pretrained: timm only: start from the published weights, which must be on this machine already.
         weights: `reference/vit_b16` only: folder of the pre-trained transformer to start from.
-        options: `clip/…` and `vectors/…` only, and needed there: the sizes of the tower, of the input.
+        options: `clip/…`, `vectors/…`, `sentence` and `static` only, and needed there: what they are built from.
 
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
-    if name in TOWERS:
-        return build_tower(name, options or {})
-    if name.startswith(VECTORS):
-        return build_vector_net(name, out_features, options or {})
+    described = _described(name, out_features, options or {})
+    if described is not None:
+        return described
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
     if weights and not name.startswith(PREFIX):
@@ -75,6 +77,17 @@ def build_backbone(
             raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return _small_stem(name, out_features)
     return _timm(name, out_features, pretrained)
+
+
+def _described(name: str, out_features: int, options: Mapping[str, int | float | str]) -> nn.Module | None:
+    """A backbone whose sizes stand in its options; None for other names."""
+    if name in TOWERS:
+        return build_tower(name, options)
+    if name.startswith(VECTORS):
+        return build_vector_net(name, out_features, options)
+    if name == SENTENCE:
+        return build_sentence(out_features, options)
+    return build_static(out_features, options) if name == STATIC else None
 
 
 def _small_stem(name: str, out_features: int) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
+from nobackfill.data.tokens import tokenizer_digest
 from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.models.transformer import from_folder
 
@@ -112,8 +112,3 @@ def read_tokenizer(folder: Path, options: Mapping[str, int | float | str]) -> tu
     return text, TextPreprocessing(
         tokenizer=tokenizer_digest(text), max_tokens=int(options["max_position_embeddings"]), padding=padding
     )
-
-
-def tokenizer_digest(text: str) -> str:
-    """SHA-256 of a tokenizer's JSON."""
-    return hashlib.sha256(text.encode()).hexdigest()

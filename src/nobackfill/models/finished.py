@@ -9,10 +9,15 @@ from nobackfill.models.spec import AnyPreprocessing, EmbeddingSpec, OlderSpace, 
 
 
 def finished_encoder(
-    network: Network, method: str, preprocessing: AnyPreprocessing, prefixes: tuple[OlderSpace, ...] = ()
+    network: Network,
+    method: str,
+    preprocessing: AnyPreprocessing,
+    prefixes: tuple[OlderSpace, ...] = (),
+    tokenizer: str | None = None,
 ) -> Encoder:
-    """Wrap a trained network: fold its head, fingerprint it, name the generation."""
-    return ENCODERS[preprocessing.modality](network, finished_spec(network, method, preprocessing, prefixes))
+    """Wrap a trained network: fold its head, fingerprint it, name the generation. Texts need their tokenizer's JSON."""
+    spec = finished_spec(network, method, preprocessing, prefixes)
+    return ENCODERS[spec.modality](network, spec, *([] if tokenizer is None else [tokenizer]))
 
 
 def finished_spec(

@@ -23,6 +23,8 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
 
     from nobackfill.models.backbones import SmallNet
     from nobackfill.models.quicknet import QuickNet
+    from nobackfill.models.sentence import SentenceBackbone
+    from nobackfill.models.static import StaticBackbone
 
     matcher: dict[str, object]
     if isinstance(backbone, SmallNet):
@@ -45,6 +47,16 @@ def stages(backbone: nn.Module, name: str) -> dict[str, int]:
             "blocks": [
                 (r"^transformer\.(?:encoder\.)?layers?\.(\d+)", None),
                 (r"^transformer\.(?:layernorm|pooler)", (99999,)),  # timm's mark for "with the stage before"
+            ],
+        }
+    elif isinstance(backbone, StaticBackbone):
+        matcher = {"stem": r"^table"}
+    elif isinstance(backbone, SentenceBackbone):
+        matcher = {
+            "stem": r"^model\.(?:embeddings|embed_tokens|tok_embeddings)",
+            "blocks": [
+                (r"^model\.(?:(?:encoder|transformer|decoder)\.)?(?:layers?|h)\.(\d+)", None),
+                (r"^(?:model|dense)\.", (99999,)),
             ],
         }
     else:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from nobackfill.data.preprocessing import TextPreprocessing
-from nobackfill.errors import DataError, RunError, one_line, require
-from nobackfill.models.clip import tokenizer_digest
+from nobackfill.data.preprocessing import Role, TextPreprocessing
+from nobackfill.data.samples import Inputs, Samples, TextSamples
+from nobackfill.data.tokens import TextTokenizer
+from nobackfill.errors import DataError, RunError
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
+
+
+class _Texts(list[str]):
+    """Texts of one role."""
+
+    def __init__(self, texts: Sequence[str], role: Role | None) -> None:
+        super().__init__(texts)
+        self.role = role
 
 
 class TextEncoder(Encoder):
@@ -24,19 +35,41 @@ class TextEncoder(Encoder):
 
     def __init__(self, network: Network, spec: EmbeddingSpec, tokenizer: str) -> None:
         super().__init__(network, spec)
-        self.tokenizer = tokenizer
         settings = spec.preprocessing
-        if not isinstance(settings, TextPreprocessing) or tokenizer_digest(tokenizer) != settings.tokenizer:
-            raise RunError(f"tokenizer of generation {spec.generation}: not the one used to make its vectors")
-        require("transformers", what="a text model")
-        from tokenizers import Tokenizer
-
+        assert isinstance(settings, TextPreprocessing)  # noqa: S101 (what makes it a TextEncoder)
+        self.tokenizer = tokenizer
         try:
-            self._tokens = Tokenizer.from_str(tokenizer)
-        except Exception as error:  # whatever a stranger's JSON makes of it
-            raise RunError(f"tokenizer of generation {spec.generation}: {one_line(error)}") from error
-        self._tokens.enable_truncation(settings.max_tokens)
-        self._tokens.enable_padding(pad_id=settings.padding)
+            self._tokens = TextTokenizer(tokenizer, settings)
+        except RunError as error:
+            raise RunError(f"tokenizer of generation {spec.generation}: {error}") from error
+
+    def encode_set(self, samples: Samples, workers: int = 0, batch_size: int | None = None) -> NDArray[np.float32]:
+        """Embed a data set of texts, with the prompt of their role; of images the captions.
+
+        Raises:
+            DataError: if it has nothing of the kind.
+        """
+        role = samples.role if isinstance(samples, TextSamples) else None
+        return self.encode(samples.inputs("text"), batch_size, workers, role=role)
+
+    def encode(
+        self, samples: Inputs, batch_size: int | None = None, workers: int = 0, *, role: Role | None = None
+    ) -> NDArray[np.float32]:
+        """Embed texts, on the device the encoder is on.
+
+        Args:
+            samples: strings.
+            batch_size: texts at a time; None: `BATCH`.
+            workers: not used.
+            role: which of the model's prompts goes before the texts; None: the default one, if there is any.
+
+        Returns:
+            float32 [n, dim], in the order given.
+
+        Raises:
+            DataError: for anything but strings.
+        """
+        return super().encode(_Texts(self._check(samples), role), batch_size, workers)
 
     def _check(self, samples: object) -> Sequence[str]:
         if isinstance(samples, str) or not isinstance(samples, Sequence):
@@ -48,15 +81,18 @@ class TextEncoder(Encoder):
 
     def _batches(
         self,
-        samples: Sequence[str],
+        samples: _Texts,
         batch_size: int,
         workers: int,  # noqa: ARG002 (tokenizers has its own threads)
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        for start in range(0, len(samples), batch_size):
-            tokens = self.tokens(list(samples[start : start + batch_size]))
-            yield torch.arange(start, start + len(tokens)), tokens.to(device)
+        tokens = self._tokens.tokens(samples, samples.role)
+        order = np.argsort(-tokens.lengths, kind="stable")  # texts of like length together: little padding
+        for start in range(0, len(order), batch_size):
+            positions = order[start : start + batch_size]
+            yield torch.from_numpy(positions), torch.from_numpy(tokens.batch(positions)).to(device)
 
     def tokens(self, texts: Sequence[str]) -> Tensor:
         """What `forward` takes of n ≥ 1 texts: int64 [n, t] on the CPU, t that of the longest; raises `DataError`."""
-        return torch.tensor([each.ids for each in self._tokens.encode_batch(list(self._check(texts)))])
+        tokens = self._tokens.tokens(self._check(texts))
+        return torch.from_numpy(tokens.batch(np.arange(len(tokens))))

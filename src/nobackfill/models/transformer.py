@@ -13,7 +13,7 @@ from nobackfill.errors import ConfigError, one_line
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without its table of tensors that the other tower has, and without its progress bars."""
     from transformers import utils
 
@@ -48,7 +48,7 @@ def from_folder(kind: Any, folder: Path, what: str, model_type: str) -> Any:
         given_type = json.loads((place / "config.json").read_text(encoding="utf-8")).get("model_type")
         if given_type != model_type:
             raise ConfigError(f"{folder}: expected a {what}, but its config.json says model_type {given_type!r}")
-        with _quiet():
+        with quiet():
             model, report = kind.from_pretrained(
                 str(place), local_files_only=True, trust_remote_code=False, output_loading_info=True
             )

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nobackfill.config import RunConfig
 from nobackfill.data import choose_classes
 from nobackfill.errors import ConfigError, TrainingError
-from nobackfill.methods import Batch, Method
+from nobackfill.methods import Batch, Method, PairBatch, PairMethod
 from nobackfill.models import Network, build_backbone
 from nobackfill.training.plan import RunPlan, plan_without_teachers
 
@@ -59,25 +59,30 @@ def check_config(config: RunConfig) -> Check:
         TrainingError: if the random step gives a loss that is not finite.
     """
     plan = plan_without_teachers(config)
-    config, method, preprocessing, old_dim = plan.config, plan.method, plan.data.preprocessing, plan.old_dim
+    config, method, preprocessing, old_dim = plan.config, plan.method, plan.preprocessing, plan.old_dim
     samples, classes = _sizes(plan)
-    shape, options = preprocessing.input_shape, preprocessing.backbone_options
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = method.head(config.model, old_dim, classes)
-        backbone = build_backbone(config.model.backbone, head.in_features, options=options)
-        network = Network(backbone, head, config.model.backbone, options)
+        options = plan.backbone_options(head.in_features)
+        backbone = build_backbone(plan.backbone, head.in_features, options=options)
+        network = Network(backbone, head, plan.backbone, options)
         network.own = method.modules(config.model, old_dim, classes)
         network.eval()
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-            network.backbone(torch.randn(1, *shape))
+            network.backbone(preprocessing.random_inputs(1))
         network.train()
         macs = counter.get_total_flops() // 2
         # One sample of a small net is too short to time, one batch of a large one too long to wait for.
         for count in (2, 64 if macs < SMALL else 4):  # the first warms up
             started = time.perf_counter()
-            output = network(torch.randn(count, *shape))
-            parts = method.loss(output, _random_batch(method, old_dim, output, classes, network))
+            if isinstance(method, PairMethod):  # the texts of both sides pass the network: twice the work of one
+                output = network(preprocessing.random_inputs(2 * count))
+                queries, documents = ({name: each[half::2] for name, each in output.items()} for half in (0, 1))
+                parts = method.pair_loss(queries, documents, _random_pairs(old_dim, queries))
+            else:
+                output = network(preprocessing.random_inputs(count))
+                parts = method.loss(output, _random_batch(method, old_dim, output, classes, network))
             total = torch.stack(list(parts.values())).sum()
             total.backward()  # type: ignore[no-untyped-call]
             seconds = (time.perf_counter() - started) / count
@@ -122,3 +127,10 @@ def _random_batch(
         classifier=getattr(network.head, "classifier", None),
         own=network.own,
     )
+
+
+def _random_pairs(old_dim: int, queries: dict[str, torch.Tensor]) -> PairBatch:
+    count = len(queries["new"])
+    old = normalize(torch.randn(count, old_dim)) if old_dim else None
+    independent = normalize(torch.randn_like(queries["new"]))
+    return PairBatch(torch.eye(count, dtype=torch.bool), old, old, independent, independent)

@@ -110,7 +110,7 @@ def restore_checkpoint(
         tensors = load_file(checkpoint / "state.safetensors")
         network.load_state_dict(_section(tensors, "network"))
         _restore_optimizer(_section(tensors, "optimizer"), optimizer)
-        _restore_random(_section(tensors, f"random.{rank}"))
+        restore_random(_section(tensors, f"random.{rank}"))
         if average:
             average.restore(_section(tensors, "average"))
     except (OSError, SafetensorError, RuntimeError, KeyError, ValueError, IndexError) as error:
@@ -170,7 +170,8 @@ def _restore_optimizer(tensors: dict[str, Tensor], optimizer: torch.optim.Optimi
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _restore_random(states: dict[str, Tensor]) -> None:
+def restore_random(states: dict[str, Tensor]) -> None:
+    """Put back what `random_states` returned."""
     torch.set_rng_state(states["cpu"])
     for name, state in states.items():
         if name.startswith("cuda") and torch.cuda.is_available():

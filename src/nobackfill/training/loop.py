@@ -28,6 +28,7 @@ from nobackfill.training.averaging import WeightAverage
 from nobackfill.training.checkpoint import Position, newest, read_position, restore_checkpoint
 from nobackfill.training.checkpointer import Checkpointer
 from nobackfill.training.memory import keep_freed_memory
+from nobackfill.training.pair_step import pair_gradients
 from nobackfill.training.plan import RunPlan, make_plan
 from nobackfill.training.precision import choose_precision
 from nobackfill.training.processes import of_all_processes, start_processes, synchronise_batch_norm
@@ -142,7 +143,8 @@ def _train(
 
     if average:
         average.copy_to(network)
-    encoder = finished_encoder(network, config.method, plan.data.preprocessing, plan.prefixes)
+    tokenizer = None if plan.source is None else plan.source.tokenizer
+    encoder = finished_encoder(network, config.method, plan.preprocessing, plan.prefixes, tokenizer)
     summary = {
         "seconds": round(position.seconds + time.perf_counter() - started, 2),
         "device": _device_name(accelerator),
@@ -170,7 +172,7 @@ def _epochs(
     `sums` are those of the epoch under way.
     """
     plan, device, begun = setup.plan, accelerator.device, checkpointer.begun
-    config, preprocessing = plan.config, plan.data.preprocessing
+    config, preprocessing = plan.config, plan.preprocessing
     loader = open_loader(setup.samples, preprocessing, config.data, device, resident=True)
     teachers = setup.teachers.to(device, rows=loader.resident)
     seen = math.nan
@@ -183,7 +185,14 @@ def _epochs(
             record.rate = learning_rate(config, epoch, record.steps, setup.steps)
             for group in optimizer.param_groups:
                 group["lr"] = record.rate * group["fraction"]
-            for number, (positions, views) in enumerate(batch, start=1):
+            if setup.pairs is not None:
+                at = [positions for positions, _ in batch]
+                parts, masked = pair_gradients(
+                    network, plan.method, setup.pairs, at, device=device, precision=precision
+                )
+                record.add(parts, 1)
+                record.count("masked", masked)
+            for number, (positions, views) in enumerate(batch if setup.pairs is None else (), start=1):
                 # Gradients of the micro-batches add up; only the last one's pass asks the other processes for theirs.
                 with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
                     with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from nobackfill.config import RunConfig
-from nobackfill.data import DataSummary, summarise
+from nobackfill.data import DataSummary, PairSamples, TextSamples, load_split, summarise
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method, method_class
 from nobackfill.models import EmbeddingSpec, OlderSpace
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
+from nobackfill.models.text_source import TextSource, open_source
 from nobackfill.training.resolving import resolve, teacher_keys
 
 
@@ -25,6 +27,8 @@ class RunPlan:
         config: fully resolved.
         method: with its weights.
         data: what is known of the data before they are read.
+        preprocessing: how the new encoder sees samples.
+        source: the text model that the new one starts from; None for samples that are no texts.
         teachers: the specs of the run folders by key, of `old`, `independent` and `init_from`.
         digests: what a resumed run must find as it was: the fingerprints of these runs, and the digests of data files;
             a path does not say which model was there.
@@ -35,10 +39,23 @@ class RunPlan:
     config: RunConfig
     method: Method
     data: DataSummary
+    preprocessing: Preprocessing | TextPreprocessing | VectorPreprocessing
+    source: TextSource | None
     teachers: Mapping[str, EmbeddingSpec]
     digests: Mapping[str, str]
     old_dim: int
     prefixes: tuple[OlderSpace, ...]
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name, as the run folder keeps it."""
+        return self.config.model.backbone if self.source is None else self.source.backbone
+
+    def backbone_options(self, out_features: int) -> dict[str, int | float | str]:
+        """What a backbone with so many outputs is built from, beside its name."""
+        if self.source is not None:
+            return self.source.options_for(out_features)
+        return dict(self.preprocessing.backbone_options)
 
 
 def make_plan(config: RunConfig) -> RunPlan:
@@ -49,7 +66,7 @@ def make_plan(config: RunConfig) -> RunPlan:
         RunError, DataError: for a run folder or file that is missing or damaged.
     """
     config = resolve(config)
-    method, data = method_class(config.method)(config.loss), summarise(config.data)
+    method, data = method_class(config.method, config.data.kind)(config.loss), summarise(config.data)
     needed = [key for key, needs in teacher_keys(method).items() if needs]
     folders = {key: path for key in [*needed, "init_from"] if (path := getattr(config, key)) is not None}
     teachers = {key: load_spec(path) for key, path in folders.items()}
@@ -57,7 +74,10 @@ def make_plan(config: RunConfig) -> RunPlan:
         **{key: spec.fingerprint for key, spec in teachers.items()},
         **{key: _file_digest(path) for key, path in config.data.files.items()},
     }
-    return _plan(config, method, data, teachers, digests)
+    source = open_source(config.model.backbone, lambda: _training_texts(config))
+    if source is not None:
+        digests["backbone"] = source.fingerprint
+    return _plan(config, method, data, teachers, digests, source)
 
 
 def plan_without_teachers(config: RunConfig) -> RunPlan:
@@ -67,13 +87,15 @@ def plan_without_teachers(config: RunConfig) -> RunPlan:
         ConfigError: for keys that do not go together, and if nothing says how large the old embedding is.
     """
     config = resolve(config)
-    method, data = method_class(config.method)(config.loss), summarise(config.data)
+    method, data = method_class(config.method, config.data.kind)(config.loss), summarise(config.data)
     teachers = {}
     if teacher_keys(method)["old"] and data.old_space is None and config.model.old_dim is None:
         if config.old is None or not config.old.is_dir():
             raise ConfigError(f"key 'model.old_dim': required, to check without the old run {config.old}")
         teachers = {"old": load_spec(config.old)}
-    return _plan(config, method, data, teachers, {})
+    return _plan(
+        config, method, data, teachers, {}, open_source(config.model.backbone, lambda: _training_texts(config))
+    )
 
 
 def _plan(
@@ -82,7 +104,14 @@ def _plan(
     data: DataSummary,
     teachers: Mapping[str, EmbeddingSpec],
     digests: Mapping[str, str],
+    source: TextSource | None,
 ) -> RunPlan:
+    preprocessing = data.preprocessing if source is None else source.preprocessing
+    if preprocessing is None:
+        raise ConfigError(
+            f"key 'model.backbone': {config.model.backbone!r} does not train on texts; expected sentence:FOLDER, "
+            "static:FOLDER or static"
+        )
     for key, wanted_key, wanted in (
         ("old", "model.old_dim", config.model.old_dim),
         ("independent", "model.embedding_dim", config.model.embedding_dim),
@@ -92,6 +121,11 @@ def _plan(
                 f"key {key!r}: {getattr(config, key)} has an embedding of {teachers[key].dim}, "
                 f"but {wanted_key} says {wanted}"
             )
+    for key, spec in teachers.items():
+        if config.data.modality == "text" and spec.modality != "text":
+            raise ConfigError(
+                f"key {key!r}: {getattr(config, key)} embeds {spec.modality}s, but data {config.data.name!r} are texts"
+            )
     old = teachers.get("old")
     old_dim = old.dim if old else config.model.old_dim or 0
     prefixes = old.as_prefixes() if old else ()
@@ -100,8 +134,16 @@ def _plan(
         if old and old.dim != old_dim:
             raise ConfigError(f"key 'old': {config.old} has an embedding of {old.dim}, data.old_vectors {old_dim}")
         prefixes = prefixes or (named_prefix(name, old_dim),)
-    method.check_input(config.model, data.preprocessing.input_shape)
-    return RunPlan(config, method, data, teachers, digests, old_dim, prefixes)
+    method.check_input(config.model, preprocessing.input_shape)
+    return RunPlan(config, method, data, preprocessing, source, teachers, digests, old_dim, prefixes)
+
+
+def _training_texts(config: RunConfig) -> Iterable[str]:
+    """Those of training, both sides of pairs."""
+    samples = load_split(config.data, "train")
+    if isinstance(samples, PairSamples):
+        return [*samples.queries.texts, *samples.documents.texts]
+    return samples.texts if isinstance(samples, TextSamples) else ()
 
 
 def _file_digest(path: Path) -> str:

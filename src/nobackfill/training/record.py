@@ -39,6 +39,11 @@ class EpochRecord:
             self.sums[name] = value.detach() * fraction + (0 if before is None else before)
         self.first_bad = torch.where((self.first_bad < 0) & ~total.isfinite(), float(self.steps), self.first_bad)
 
+    def count(self, name: str, number: int) -> None:
+        """Something that was counted in a step; the history has its mean over the steps."""
+        before = self.sums.get(name, torch.zeros((), device=self.accelerator.device))
+        self.sums[name] = before + number
+
     def step_done(self, images: int) -> None:
         """The optimiser has made a step on so many images."""
         self.steps += 1

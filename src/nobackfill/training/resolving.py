@@ -16,7 +16,7 @@ def resolve(config: RunConfig) -> RunConfig:
     Raises:
         ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
     """
-    method = method_class(config.method)
+    method = method_class(config.method, config.data.kind)
     weighted = method(config.loss)
     _check_data(config, weighted)
     _check_teachers(config, method, teacher_keys(weighted))
@@ -40,6 +40,11 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
+def needed_runs(config: RunConfig) -> dict[str, bool]:
+    """`teacher_keys` of the method that a config names."""
+    return teacher_keys(method_class(config.method, config.data.kind)(config.loss))
+
+
 def teacher_keys(method: Method) -> dict[str, bool]:
     """Which of a config's teacher keys its method needs; the prototypes come from the old model.
 
@@ -56,7 +61,7 @@ def _check_data(config: RunConfig, method: Method) -> None:
     """Raise `ConfigError` where method, backbone and data do not go together."""
     data, backbone = config.data, config.model.backbone
     if data.kind not in method.kinds:
-        fitting = sorted(name for name, each in METHODS.items() if data.kind in each.kinds)
+        fitting = sorted(name for name in METHODS if data.kind in method_class(name, data.kind).kinds)
         raise ConfigError(
             f"key 'method': {config.method!r} does not train on {data.kind}s, the samples of data.name {data.name!r}; "
             f"expected {', '.join(fitting[:-1])} or {fitting[-1]}"
@@ -68,7 +73,12 @@ def _check_data(config: RunConfig, method: Method) -> None:
             f"key 'method': {config.method!r} needs class labels; give data.labels, or choose another method"
         )
     if "prototypes" in method.needed and not data.labelled:
-        raise ConfigError("key 'loss.prototypes': prototypes need data.labels; set data.labels, or this to 0")
+        key = "data.label" if data.kind == "text" else "data.labels"
+        raise ConfigError(f"key 'loss.prototypes': prototypes need {key}; set {key}, or this to 0")
+    if data.kind == "text" and not data.labelled and "old" not in method.needed:
+        raise ConfigError(
+            f"key 'data.label': method {config.method!r} has nothing to learn from texts without labels; set it"
+        )
     if config.teacher_view == "same":
         if not data.random_views:
             raise ConfigError(f"key 'teacher_view': {data.kind}s have only one view; leave it out")

@@ -10,13 +10,15 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nobackfill.data import Samples, load_split, open_loader, training_samples
+from nobackfill.data import PairSamples, Samples, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.quicknet import QuickNet
+from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
 from nobackfill.training.teachers import Teachers, brought_vectors, check_view, class_means, teacher_vectors
+from nobackfill.training.text_samples import tokenized
 
 FIT_STEM = 2000  # training images at most, for a stem that is set to their principal directions
 
@@ -29,6 +31,7 @@ class Setup:
         network: on the CPU, its weights where they start, drawn from the global random state.
         start: what there is to say of a warm start or of frozen weights.
         batch_size: of all processes and micro-batches together: the config's, or what the data hold if that is less.
+        pairs: what the teachers say of pairs, where the samples are pairs.
     """
 
     plan: RunPlan
@@ -37,6 +40,7 @@ class Setup:
     teachers: Teachers
     start: dict[str, object]
     batch_size: int
+    pairs: PairTeachers | None = None
 
     @property
     def steps(self) -> int:
@@ -65,28 +69,39 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
     if plan.method.needs_labels and class_count < 2:
         raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
+    cut = 0
+    if plan.source is not None:
+        samples, cut = tokenized(samples, plan.source)
     labels = torch.from_numpy(classes)
     network = _network(plan, class_count)
-    start = start_weights(config, network)
+    start = {**start_weights(config, network), **({"texts_cut": cut} if cut else {})}
     if isinstance(network.backbone, QuickNet) and config.init_from is None:
         network.backbone.fit_stem(_some_views(plan, samples))
-    teachers = _teachers(plan, encoders, samples, labels, class_count, accelerator)
+    pairs = None
+    if isinstance(samples, PairSamples):
+        pairs = pair_teachers(encoders, plan.method.needed, samples, accelerator)
+        teachers = Teachers(labels)
+    else:
+        teachers = _teachers(plan, encoders, samples, labels, class_count, accelerator)
     micro_batches = config.accumulate * accelerator.num_processes
     batch_size = min(config.batch_size, len(samples) // micro_batches * micro_batches)
     if batch_size < 2 * micro_batches:
         raise DataError(
             f"{samples.origin}: {len(samples)} training samples are too few for {micro_batches} micro-batches of two"
         )
-    return Setup(plan, network, samples, teachers, start, batch_size)
+    return Setup(plan, network, samples, teachers, start, batch_size, pairs)
 
 
 def _network(plan: RunPlan, classes: int) -> Network:
-    model, options = plan.config.model, plan.data.preprocessing.backbone_options
+    model = plan.config.model
     head = plan.method.head(model, plan.old_dim, classes)
+    options = plan.backbone_options(head.in_features)
     backbone = build_backbone(
-        model.backbone, head.in_features, pretrained=model.pretrained, weights=model.weights, options=options
+        plan.backbone, head.in_features, pretrained=model.pretrained, weights=model.weights, options=options
     )
-    network = Network(backbone, head, model.backbone, options)
+    if plan.source is not None:
+        plan.source.fill(backbone)
+    network = Network(backbone, head, plan.backbone, options)
     network.own = plan.method.modules(model, plan.old_dim, classes)
     return network
 
@@ -94,7 +109,7 @@ def _network(plan: RunPlan, classes: int) -> Network:
 def _some_views(plan: RunPlan, samples: Samples) -> torch.Tensor:
     """What the network sees of some 2,000 training samples, the same ones whatever the seed; float32 [n, …]."""
     order = np.sort(np.random.default_rng(0).permutation(len(samples))[:FIT_STEM])
-    loader = open_loader(samples, plan.data.preprocessing, plan.config.data, torch.device("cpu"))
+    loader = open_loader(samples, plan.preprocessing, plan.config.data, torch.device("cpu"))
     return torch.cat([views for _, views in loader.batches(order, 256)])
 
 
@@ -130,12 +145,13 @@ def _teachers(
 
 def _try_network(plan: RunPlan) -> None:
     """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
-    model, preprocessing = plan.config.model, plan.data.preprocessing
+    model, preprocessing = plan.config.model, plan.preprocessing
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         head = plan.method.head(model, plan.old_dim, classes=2)
-        backbone = build_backbone(model.backbone, head.in_features, options=preprocessing.backbone_options).eval()
+        options = plan.backbone_options(head.in_features)
+        backbone = build_backbone(plan.backbone, head.in_features, options=options).eval()
         try:
-            shape = list(backbone(torch.zeros(2, *preprocessing.input_shape)).shape)
+            shape = list(backbone(preprocessing.random_inputs(2)).shape)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             reason = one_line(error)
             raise ConfigError(

@@ -6,9 +6,10 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from nobackfill.data import load_split
+from nobackfill.data import PairSamples, load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
+from nobackfill.evaluation.scores import PAIR_SCORES
 from nobackfill.models import Encoder, load
 from nobackfill.training.processes import encode_shared
 from nobackfill.training.setup import Setup
@@ -17,7 +18,8 @@ from nobackfill.training.setup import Setup
 def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dict[str, object]:
     """Sizes, and retrieval on the test split with every class: self-test, and cross-test where there is an old model.
 
-    A data set without a test split is no fault: then the reason stands where the figures would.
+    Of pairs, the test queries search among the test documents. A data set without a test split is no fault: then the
+    reason stands where the figures would.
     """
     config = setup.plan.config
     summary: dict[str, object] = {
@@ -33,6 +35,9 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     if test.skipped:
         summary["skipped_test_images"] = list(test.skipped)
 
+    if isinstance(test, PairSamples):
+        return {**summary, **_pair_summary(setup, encoder, test, accelerator)}
+
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
@@ -45,4 +50,26 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
         old = encode_shared(load(config.old, accelerator.device), test, config.data.processes, accelerator)
     if old is not None:
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
+    return summary
+
+
+def _pair_summary(setup: Setup, encoder: Encoder, test: PairSamples, accelerator: Accelerator) -> dict[str, object]:
+    """The searches of the test queries among the test documents."""
+    config, relevant = setup.plan.config, test.relevant()
+
+    def sides(model: Encoder) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        queries, documents = (encode_shared(model, side, 0, accelerator) for side in (test.queries, test.documents))
+        return queries, documents
+
+    def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
+        found = retrieval_metrics(query, gallery, relevant=relevant)
+        more = {key: float(np.nanmean(found.per_query(key))) for key in PAIR_SCORES}
+        return {**found.scores(), **more}
+
+    new_queries, new_documents = sides(encoder)
+    summary: dict[str, object] = {"self_test": searched(new_queries, new_documents)}
+    if config.old:
+        old_queries, old_documents = sides(load(config.old, accelerator.device))
+        summary["cross_test"] = searched(new_queries, old_documents)
+        summary["status_quo"] = searched(old_queries, old_documents)
     return summary

@@ -1,0 +1,27 @@
+"""A text model of another package as an encoder of this one, as it is: a first generation to be compatible with."""
+
+from __future__ import annotations
+
+from nobackfill.errors import ConfigError
+from nobackfill.models.backbones import build_backbone
+from nobackfill.models.encoder import Encoder
+from nobackfill.models.finished import finished_encoder
+from nobackfill.models.heads import UnitHead
+from nobackfill.models.network import Network
+from nobackfill.models.text_source import open_source
+
+
+def import_text(model: str) -> Encoder:
+    """The model of `sentence:FOLDER` or `static:FOLDER`; its vectors get unit norm.
+
+    Raises:
+        ConfigError: for another name, or a folder that does not hold such a model.
+    """
+    source = open_source(model, lambda: ()) if ":" in model else None
+    if source is None or source.dim is None:
+        raise ConfigError(f"{model!r}: expected sentence:FOLDER or static:FOLDER")
+    options = source.options_for(source.dim, output=False)
+    backbone = build_backbone(source.backbone, source.dim, options=options)
+    source.fill(backbone)
+    network = Network(backbone, UnitHead(source.dim), source.backbone, options)
+    return finished_encoder(network, source.backbone, source.preprocessing, tokenizer=source.tokenizer)
