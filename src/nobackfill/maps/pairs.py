@@ -15,6 +15,7 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
 from nobackfill.evaluation.vectors import Floats, unit
 from nobackfill.files import read_npy
+from nobackfill.models.spec import OlderSpace
 
 Integers = NDArray[np.int64]
 HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most
@@ -29,6 +30,7 @@ class Pairs:
         old, new: .npy files of floats [n, d_o] and [n, d], row by row.
         labels: .npy file of class numbers [n], if they are known.
         old_name, new_name: of the models.
+        old_space, new_space: the models themselves, where more than their names is known.
     """
 
     old: Path
@@ -36,6 +38,8 @@ class Pairs:
     labels: Path | None = None
     old_name: str = "old"
     new_name: str = "new"
+    old_space: OlderSpace | None = None
+    new_space: OlderSpace | None = None
 
     def read(self) -> tuple[Array, Array, Integers | None]:
         """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""
