@@ -18,7 +18,7 @@ from tests.sentence_models import TEXTS, bert_model, save, static_model
 import nobackfill
 from nobackfill.errors import ConfigError, DataError, MissingPackageError, RunError
 from nobackfill.models.sentence_encoder import FunctionEncoder, load_function_encoder, load_sentence_encoder
-from nobackfill.models.sentence_folder import folder_fingerprint, read_lineage, write_lineage
+from nobackfill.models.sentence_identity import folder_fingerprint, read_lineage, write_lineage
 from nobackfill.models.spec import OlderSpace
 
 PROMPTS = {"query": "where ", "document": "the "}

@@ -17,7 +17,7 @@ from nobackfill.interop.export import Exported
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SENTENCE, SentenceEncoder, load_sentence_encoder
-from nobackfill.models.sentence_folder import write_lineage
+from nobackfill.models.sentence_identity import write_lineage
 from nobackfill.models.spec import OlderSpace
 from nobackfill.models.vector_net import VectorNet
 from nobackfill.models.vectors import VectorEncoder

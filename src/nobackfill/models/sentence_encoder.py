@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import Modality
 from nobackfill.errors import ConfigError, DataError, RunError, one_line, require
-from nobackfill.models.sentence_folder import check_sentence_folder, folder_fingerprint, read_lineage
+from nobackfill.models.sentence_identity import check_sentence_folder, folder_fingerprint, read_lineage
 from nobackfill.models.spec import OlderSpace
 from nobackfill.progress import track
 
