@@ -15,12 +15,13 @@ TEXTS = ["where is my card", "the money transfer", "when will it come", "a new p
 
 def bert_model(*, size: int = 16, seed: int = 0, pooling: str = "mean", normalize: bool = True, **options: Any) -> Any:
     """A `SentenceTransformer` of a random BERT of one layer, on the CPU."""
+    import importlib
     import tempfile
 
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    from transformers import BertConfig, BertModel
 
     torch.manual_seed(seed)
     config = BertConfig(
@@ -30,7 +31,8 @@ def bert_model(*, size: int = 16, seed: int = 0, pooling: str = "mean", normaliz
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
         BertModel(config).save_pretrained(folder)
-        BertTokenizerFast(str(Path(folder) / "vocab.txt")).save_pretrained(folder)
+        transformers: Any = importlib.import_module("transformers")  # it loads this name lazily
+        transformers.BertTokenizerFast(str(Path(folder) / "vocab.txt")).save_pretrained(folder)
         modules = [Transformer(folder), Pooling(size, pooling)]
     modules += [Normalize()] if normalize else []
     return SentenceTransformer(modules=modules, device="cpu", **options)

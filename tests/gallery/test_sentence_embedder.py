@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -14,7 +16,7 @@ def counts(texts: list[str]) -> list[list[float]]:
 
 
 def test_each_item_has_a_vector_or_a_reason() -> None:
-    texts = ["ab", " ", "aa", "xyz", 7]
+    texts: list[Any] = ["ab", " ", "aa", "xyz", 7]
     embedder = SentenceEmbedder(FunctionEncoder(lambda each: np.add(counts(each), 0.0), "counts"), texts, list("pqrst"))
     assert isinstance(embedder, Embedder)
     assert (embedder.fingerprint, embedder.generation.dim) == ("name:counts", 2)

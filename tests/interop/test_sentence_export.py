@@ -28,7 +28,7 @@ from nobackfill.models.network import build_network
 
 NEW, OLD = 16, 6
 PREFIX = OlderSpace(generation="old", dim=OLD, fingerprint="f" * 64)
-RUNS = {
+RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "linear": ("vectors/linear", "unit", {"dim": OLD}),
     "net": ("vectors/linear+9", "unit", {"dim": OLD}),
     "bt2": ("vectors/keep", "bt2_vectors", {"dim": NEW, "extra_dim": 0, "old_dim": OLD, "scale": 2.0, "beside": 0}),
@@ -130,7 +130,8 @@ HEADINGS: list[Head] = [
 def test_a_trained_head_becomes_modules_as_well(head: Head, tmp_path: Path) -> None:
     if isinstance(head, BasisTransformHead):
         for layer in (head.basis.P, head.basis.B):
-            layer.weight = torch.nn.init.orthogonal_(torch.empty_like(layer.weight))
+            weight: Any = layer.weight
+            layer.weight = torch.nn.init.orthogonal_(torch.empty_like(weight))
     backbone: Any = bert_model(size=head.in_features, normalize=False)
     features = torch.from_numpy(backbone.encode(TEXTS))
     expected = head(features)["embedding"].detach().numpy()

@@ -62,6 +62,8 @@ class BackwardCompatibleLoss(nn.Module):
         ConfigError: for arguments that do not go together.
     """
 
+    loss: Any  # what it has beyond a module's is checked in the constructor
+
     def __init__(
         self,
         model: SentenceTransformer,
@@ -168,7 +170,7 @@ def with_old_vectors(dataset: Any, old: Any, columns: Sequence[str] | None = Non
             sides.append(encoder.encode(texts, role="document" if place else "query"))
         else:
             sides.append(encoder.encode(texts))
-    return dataset.add_column("label", list(np.stack(sides, axis=1)))
+    return dataset.add_column("label", [list(row) for row in np.stack(sides, axis=1)])  # Arrow takes rows of 1-d arrays
 
 
 def record_lineage(folder: str | Path, old: str | Path) -> None:
