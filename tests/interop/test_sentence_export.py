@@ -135,7 +135,7 @@ def test_a_trained_head_becomes_modules_as_well(head: Head, tmp_path: Path) -> N
     backbone: Any = bert_model(size=head.in_features, normalize=False)
     features = torch.from_numpy(backbone.encode(TEXTS))
     expected = head(features)["embedding"].detach().numpy()
-    model = sentence_model([*backbone, *head_modules(head)], backbone)
+    model = sentence_model([*backbone, *head_modules(head)])
     save_sentence_folder(model, tmp_path / "out", (PREFIX,))
     found = SentenceTransformer(str(tmp_path / "out"), device="cpu", local_files_only=True).encode(TEXTS)
     np.testing.assert_allclose(found, expected, atol=1e-5)

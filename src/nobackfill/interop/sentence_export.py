@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ def export_sentence_transformer(run: str | Path, out: str | Path, base: str | Pa
     values compare with.
 
     Args:
-        run: run folder: a fitted map of vectors (with `base`), or a text run whose encoder has `sentence_modules()`.
+        run: run folder: a fitted map of vectors (with `base`), or a text run (`sentence:…`, `static`).
         out: folder to write, absent or empty.
         base: folder of the SentenceTransformer whose vectors a fitted map takes, also as `sentence:FOLDER`.
 
@@ -87,11 +87,11 @@ def save_sentence_folder(
     return difference
 
 
-def sentence_model(modules: Sequence[nn.Module], like: Any = None) -> Any:
-    """A `SentenceTransformer` of these modules on the CPU, with the prompts of another one."""
+def sentence_model(modules: Sequence[nn.Module], prompts: Mapping[str, Any] | None = None) -> Any:
+    """A `SentenceTransformer` of these modules on the CPU; `prompts`: its `prompts` and `default_prompt_name`."""
     from sentence_transformers import SentenceTransformer
 
-    prompts = {} if like is None else {"prompts": dict(like.prompts), "default_prompt_name": like.default_prompt_name}
+    prompts = prompts or {}
     return SentenceTransformer(modules=list(modules), device="cpu", **prompts)
 
 
@@ -112,22 +112,18 @@ def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple
     if not isinstance(modules[-1], Normalize):
         modules.append(Normalize())
     modules += [*map_modules(net), *head_modules(encoder.network.head)]
-    return sentence_model(modules, model), encoder.encode(before.encode(list(TEXTS)))
+    prompts = {"prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
+    return sentence_model(modules, prompts), encoder.encode(before.encode(list(TEXTS)))
 
 
 def _of_text(encoder: Encoder) -> tuple[Any, np.ndarray[Any, Any]]:
-    """Of a text run whose backbone is made of sentence-transformers' modules: `encoder.sentence_modules()`."""
     from nobackfill.interop.standard_modules import head_modules
+    from nobackfill.interop.text_modules import backbone_modules, prompts_of
 
     if encoder.spec.modality != "text":
         raise RunError(f"it embeds {encoder.spec.modality}s")
-    before = getattr(encoder, "sentence_modules", None)
-    if before is None:
-        raise RunError(
-            f"no standard modules compute its backbone {encoder.spec.architecture.backbone!r}; use "
-            "nobackfill.interop.SentenceModule"
-        )
-    return sentence_model([*before(), *head_modules(encoder.network.head)]), encoder.encode(list(TEXTS))
+    modules = [*backbone_modules(encoder), *head_modules(encoder.network.head)]
+    return sentence_model(modules, prompts_of(encoder)), encoder.encode(list(TEXTS))
 
 
 def _check_base(run: Path, encoder: VectorEncoder, base: SentenceEncoder) -> None:
