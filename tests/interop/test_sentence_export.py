@@ -73,7 +73,9 @@ def test_the_folder_gives_the_run_s_vectors(name: str, base: Path, tmp_path: Pat
     assert made.difference < 1e-5
     kinds = [module["type"] for module in json.loads((tmp_path / "out" / "modules.json").read_text())]
     assert all(kind.startswith("sentence_transformers.") for kind in kinds)
-    assert nobackfill.load(f"sentence:{tmp_path / 'out'}").spec.prefixes == (PREFIX,)
+    spec = nobackfill.load(f"sentence:{tmp_path / 'out'}").spec
+    assert (spec.fingerprint, spec.generation) == (encoder.spec.fingerprint, encoder.spec.generation)
+    assert spec.prefixes == (PREFIX,)
 
 
 def test_a_model_that_truncates_is_truncated_before_the_map(tmp_path: Path) -> None:

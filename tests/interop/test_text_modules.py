@@ -58,7 +58,7 @@ def test_a_table_of_tokens_gives_the_same_directions(tmp_path: Path) -> None:
     expected = layer(torch.stack(means)).detach().numpy()
     found = written(modules, tmp_path / "out")
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (found, expected)]
-    np.testing.assert_allclose(*unit, atol=1e-6)
+    np.testing.assert_allclose(unit[0], unit[1], atol=1e-6)
 
 
 def test_other_layers_are_refused() -> None:

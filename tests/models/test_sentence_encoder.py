@@ -170,6 +170,12 @@ def test_lineage_is_kept_and_belongs_to_these_weights(static: Path, tmp_path: Pa
     edit(folder / "config_sentence_transformers.json", default_prompt_name="query", prompts=PROMPTS)
     with pytest.raises(RunError, match="written for another model"):
         read_lineage(folder, folder_fingerprint(folder))
+    write_lineage(folder, older, OlderSpace(generation="run", dim=8, fingerprint="g"))
+    spec = load_sentence_encoder(folder, "cpu").spec
+    assert (spec.generation, spec.fingerprint, spec.prefixes) == ("run", "g", older)
+    write_lineage(folder, older, OlderSpace(generation="run", dim=7, fingerprint="g"))
+    with pytest.raises(RunError, match=r"gives 8 values, but its nobackfill\.json says 7"):
+        load_sentence_encoder(folder, "cpu")
     (folder / "nobackfill.json").write_text("{}")
     with pytest.raises(RunError, match=r"nobackfill\.json: damaged"):
         load_sentence_encoder(folder)

@@ -32,9 +32,9 @@ TEXTS = ("a", "Where is my card?", "The first backfill took nine days.", "une ph
 def export_sentence_transformer(run: str | Path, out: str | Path, base: str | Path | None = None) -> Exported:
     """Write the encoder of a run as a new SentenceTransformer folder, whole or not at all.
 
-    The head becomes `Dense` and `Normalize` modules, and the folder's `nobackfill.json` holds the lineage, so that
-    `sentence:FOLDER` is a generation of a gallery. `encode(texts, truncate_dim=d)` gives the part that old vectors of d
-    values compare with.
+    The head becomes `Dense` and `Normalize` modules. The folder's `nobackfill.json` holds the lineage, so that in a
+    gallery `sentence:FOLDER` is the run's generation. `encode(texts, truncate_dim=d)` gives the part that old vectors of
+    d values compare with.
 
     Args:
         run: run folder: a fitted map of vectors (with `base`), or a text run (`sentence:…`, `static`).
@@ -54,12 +54,17 @@ def export_sentence_transformer(run: str | Path, out: str | Path, base: str | Pa
         model, expected = _of_map(run, encoder, base) if isinstance(encoder, VectorEncoder) else _of_text(encoder)
     except RunError as error:
         raise RunError(f"{run}: cannot be exported to {FORM}: {error}") from error
-    difference = save_sentence_folder(model, out, encoder.spec.prefixes, expected)
+    exported = encoder.spec.as_prefixes()[0]
+    difference = save_sentence_folder(model, out, encoder.spec.prefixes, expected, exported)
     return Exported(out, encoder.spec, difference)
 
 
 def save_sentence_folder(
-    model: Any, out: Path, prefixes: tuple[OlderSpace, ...], expected: np.ndarray[Any, Any] | None = None
+    model: Any,
+    out: Path,
+    prefixes: tuple[OlderSpace, ...],
+    expected: np.ndarray[Any, Any] | None = None,
+    exported: OlderSpace | None = None,
 ) -> float | None:
     """Write a `SentenceTransformer` of standard modules and its lineage, whole or not at all.
 
@@ -68,6 +73,7 @@ def save_sentence_folder(
         out: folder to write.
         prefixes: the older models that the first values compare with, newest first.
         expected: vectors of `TEXTS` [5, dim] that the folder has to give.
+        exported: the run whose vectors they are.
 
     Returns:
         The greatest difference from `expected`.
@@ -78,7 +84,7 @@ def save_sentence_folder(
     difference = None
     with atomic_folder(out) as working:
         model.save_pretrained(str(working), create_model_card=False)
-        write_lineage(working, prefixes)
+        write_lineage(working, prefixes, exported)
         found = load_sentence_encoder(working, "cpu").encode(list(TEXTS))
         if expected is not None:
             difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf

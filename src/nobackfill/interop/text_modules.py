@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -65,16 +66,16 @@ def transformer_modules(transformer: Any, tokenizer: str, *, max_tokens: int, pa
         RunError: for a layer that `Dense` cannot be.
     """
     from tokenizers import Tokenizer
-    from transformers import AutoModel, PreTrainedTokenizerFast
 
+    transformers: Any = importlib.import_module("transformers")  # parts of it have no types
     with torch.random.fork_rng(devices=[]):
-        whole = AutoModel.from_config(transformer.config)
+        whole = transformers.AutoModel.from_config(transformer.config)
     found = whole.load_state_dict(transformer.state_dict(), strict=False)
     state = whole.state_dict()
     for name in found.missing_keys:  # a pooling layer that nothing looks at; the same in every export
         state[name].zero_()
     tokens = Tokenizer.from_str(tokenizer)
-    reader = PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token=tokens.id_to_token(padding))
+    reader = transformers.PreTrainedTokenizerFast(tokenizer_object=tokens, pad_token=tokens.id_to_token(padding))
     reader.model_max_length = max_tokens
     with tempfile.TemporaryDirectory() as folder:
         whole.save_pretrained(folder)

@@ -169,7 +169,7 @@ def load_sentence_encoder(folder: str | Path, device: Any = None) -> SentenceEnc
     folder = Path(folder)
     check_sentence_folder(folder)
     digest = folder_fingerprint(folder)
-    prefixes = read_lineage(folder, digest)
+    lineage = read_lineage(folder, digest)
     require("sentence_transformers", what=f"{SENTENCE}{folder}")
     from sentence_transformers import SentenceTransformer
 
@@ -184,9 +184,11 @@ def load_sentence_encoder(folder: str | Path, device: Any = None) -> SentenceEnc
     dim = len(model.encode("text", show_progress_bar=False))
     stem = folder.resolve().name
     name = stem if NAME.fullmatch(stem) else "sentence"
-    return SentenceEncoder(
-        model, TextSpec(generation=f"{name}-{digest[:12]}", dim=dim, prefixes=prefixes, fingerprint=digest)
-    )
+    known = lineage.exported or OlderSpace(generation=f"{name}-{digest[:12]}", dim=dim, fingerprint=digest)
+    if known.dim != dim:
+        raise RunError(f"{folder}: gives {dim} values, but its nobackfill.json says {known.dim}")
+    spec = TextSpec(generation=known.generation, dim=dim, prefixes=lineage.prefixes, fingerprint=known.fingerprint)
+    return SentenceEncoder(model, spec)
 
 
 def load_function_encoder(name: str) -> FunctionEncoder:

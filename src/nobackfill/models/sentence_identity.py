@@ -35,12 +35,14 @@ class Lineage(BaseModel):
     Attributes:
         fingerprint: of the folder when it was written; a model trained further is another one.
         prefixes: the older models, newest first.
+        exported: the run whose vectors the folder gives, if it was exported from one: both are one generation.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     fingerprint: str
     prefixes: tuple[OlderSpace, ...]
+    exported: OlderSpace | None = None
 
 
 def check_sentence_folder(folder: Path) -> None:
@@ -83,28 +85,31 @@ def folder_fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def read_lineage(folder: Path, fingerprint: str) -> tuple[OlderSpace, ...]:
-    """The older models of a folder of this fingerprint; none without a `nobackfill.json`.
+def read_lineage(folder: Path, fingerprint: str) -> Lineage:
+    """What a folder of this fingerprint says of its lineage; nothing without a `nobackfill.json`.
 
     Raises:
         RunError: if that file is damaged, or was written for other weights.
     """
     path = folder / LINEAGE
     if not path.is_file():
-        return ()
+        return Lineage(fingerprint=fingerprint, prefixes=())
     try:
         lineage = Lineage.model_validate_json(path.read_bytes())
     except pydantic.ValidationError as error:
         raise RunError(f"{path}: damaged: {explain(error, Lineage)}") from error
     if lineage.fingerprint != fingerprint:
         raise RunError(f"{path}: written for another model: the folder changed since; write its lineage again")
-    return lineage.prefixes
+    return lineage
 
 
-def write_lineage(folder: str | Path, prefixes: tuple[OlderSpace, ...]) -> None:
-    """Record that the first values of a folder's vectors compare with these older models, newest first."""
+def write_lineage(folder: str | Path, prefixes: tuple[OlderSpace, ...], exported: OlderSpace | None = None) -> None:
+    """Record that the first values of a folder's vectors compare with these older models, newest first.
+
+    With `exported`, that its vectors are those of this run.
+    """
     folder = Path(folder)
-    lineage = Lineage(fingerprint=folder_fingerprint(folder), prefixes=prefixes)
+    lineage = Lineage(fingerprint=folder_fingerprint(folder), prefixes=prefixes, exported=exported)
     write_text(folder / LINEAGE, lineage.model_dump_json(indent=2) + "\n")
 
 
