@@ -33,8 +33,8 @@ def export_sentence_transformer(run: str | Path, out: str | Path, base: str | Pa
     """Write the encoder of a run as a new SentenceTransformer folder, whole or not at all.
 
     The head becomes `Dense` and `Normalize` modules. The folder's `nobackfill.json` holds the lineage, so that in a
-    gallery `sentence:FOLDER` is the run's generation. `encode(texts, truncate_dim=d)` gives the part that old vectors of
-    d values compare with.
+    gallery `sentence:FOLDER` is the run's generation. `encode(texts, truncate_dim=d)` gives the part that old vectors
+    of d values compare with.
 
     Args:
         run: run folder: a fitted map of vectors (with `base`), or a text run (`sentence:…`, `static`).
