@@ -7,7 +7,8 @@ python examples/text_upgrade.py [--banking77 FOLDER] [--out FOLDER]
 
 The old model is a table of token vectors (static, 64 values). The new one is trained in a script of
 sentence-transformers with five more lines, marked (+) below. Pairs are two texts of one intent. Takes half a minute
-with the small model, a few minutes on two cores with MiniLM-L6.
+with the small model, whose queries then pass the old ones in the old gallery. MiniLM-L6 on BANKING77 takes five minutes
+of one core for 100 steps, which are too few to get there (25.6 against 35.2 % top-1): train longer.
 """
 
 from __future__ import annotations
