@@ -7,11 +7,19 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.source import DATA_HELP, BadImageOption, RayOption, SplitOption, WorkersOption, open_data
+from nobackfill.cli.source import (
+    DATA_HELP,
+    MODEL_HELP,
+    BadImageOption,
+    RayOption,
+    SplitOption,
+    WorkersOption,
+    open_data,
+)
 
 
 def embed(
-    run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)],
     out: Annotated[Path, typer.Option(help="Output file, .npy or .parquet.", show_default=False)],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     vectors: Annotated[
@@ -34,7 +42,7 @@ def embed(
     """
     from nobackfill.cli.vectors import items_of
     from nobackfill.errors import ConfigError
-    from nobackfill.models import load
+    from nobackfill.models import EmbeddingSpec, load
     from nobackfill.models.vector_files import WRITERS, write_vectors
 
     if out.suffix not in WRITERS:
@@ -42,6 +50,8 @@ def embed(
     if (data is None) == (vectors is None):
         raise ConfigError("embed: expected either --data, or --vectors for a fitted run")
     encoder = load(run)
+    if ray is not None and not isinstance(encoder.spec, EmbeddingSpec):
+        raise ConfigError(f"--ray: works with run folders, and {run} is not one; leave it out")
     if vectors is not None:
         images = items_of(vectors, encoder)
         made = encoder.encode_set(images)

@@ -15,11 +15,13 @@ def evaluate(
         Path | None, typer.Argument(help="YAML file with query, gallery and data, instead of options.")
     ] = None,
     query: Annotated[
-        Path | None, typer.Option(help="Run folder of the new model, or its query vectors (.npy).")
+        Path | None, typer.Option(help="Run folder of the new model (or sentence:FOLDER), or its query vectors (.npy).")
     ] = None,
     gallery: Annotated[
         list[Path] | None,
-        typer.Option(help="Run folder of the gallery's model (repeat it, oldest first), or gallery vectors (.npy)."),
+        typer.Option(
+            help="Run folder of the gallery's model, or sentence:FOLDER (repeat it, oldest first); or vectors (.npy)."
+        ),
     ] = None,
     independent: Annotated[
         Path | None, typer.Option(help="Run folder of an independently trained new model: the upper bound.")

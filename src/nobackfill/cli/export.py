@@ -10,19 +10,42 @@ import typer
 
 def export(
     run: Annotated[Path, typer.Argument(help="Run folder of the model.", show_default=False)],
-    out: Annotated[Path, typer.Option(help="Output file: .onnx, or .pt2 for torch.", show_default=False)],
-    form: Annotated[str, typer.Option("--format", help="onnx (extra `onnx`), or torch for torch.export.")] = "onnx",
+    out: Annotated[Path, typer.Option(help="Output: .onnx, .pt2 for torch, or a folder.", show_default=False)],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="onnx (extra `onnx`), torch for torch.export, or sentence-transformers (a folder)."
+        ),
+    ] = "onnx",
     check: Annotated[
         bool, typer.Option(help="Run the exported file and compare its embeddings with the model's.")
     ] = True,
+    base: Annotated[
+        Path | None,
+        typer.Option(help="sentence-transformers, for a fitted run: the SentenceTransformer whose vectors it takes."),
+    ] = None,
 ) -> None:
-    """Export the encoder of a run to one file, with a dynamic batch size.
+    """Export the encoder of a run to one file, with a dynamic batch size; or to a SentenceTransformer folder.
 
     The input is the preprocessed sample (for a fitted run, the vector itself); the output is "embedding". The file
     describes its preprocessing and generation as JSON under "nobackfill".
 
     Example: `nobackfill export runs/digits/bt2 --format onnx --out bt2.onnx`
+
+    Example: `nobackfill export fits/upgrade --format sentence-transformers --base sentence:NEW --out upgraded`
     """
+    from nobackfill.errors import ConfigError
+    from nobackfill.interop.sentence_export import FORM, export_sentence_transformer
+
+    if form == FORM:
+        folder = export_sentence_transformer(run, out, base)
+        typer.echo(
+            f"{out}: SentenceTransformer of {folder.spec.dim} values, generation {folder.spec.generation}; checked: "
+            f"embeddings within {folder.difference:.1e} of the model's"
+        )
+        return
+    if base is not None:
+        raise ConfigError(f"--base: goes with --format {FORM}; leave it out")
     from nobackfill.interop.export import export_encoder
     from nobackfill.interop.graph import encoder_facts
 

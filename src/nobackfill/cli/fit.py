@@ -46,6 +46,12 @@ def fit(
     old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: the file's name.")] = None,
     new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: the file's name.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split and of training.")] = 0,
+    old_model: Annotated[
+        Path | None, typer.Option(help="Instead of --old and --new: the old model, such as sentence:FOLDER.")
+    ] = None,
+    new_model: Annotated[Path | None, typer.Option(help="With --old-model: the new model.")] = None,
+    data: Annotated[str | None, typer.Option(help="With --old-model: what both models embed, as for `embed`.")] = None,
+    split: Annotated[str, typer.Option(help="With --data: its split, train or test.")] = "train",
 ) -> None:
     """Fit maps and BT² on pairs of vectors, and assess whether any of them beats the status quo.
 
@@ -55,9 +61,12 @@ def fit(
 
     Example: `nobackfill fit --old old.npy --new new.npy --labels y.npy --out fits/upgrade`
 
+    Example: `nobackfill fit --old-model sentence:OLD --new-model sentence:NEW --data texts.yaml --out fits/upgrade`
+
     Example: `nobackfill fit --pairs pairs.parquet --method bt2 --extra-dim 8 --extra-dim 64 --out fits/bt2`
     """
     from nobackfill.cli.fit_inputs import read_held, read_pairs
+    from nobackfill.cli.fit_models import embedded_pairs, write_base
     from nobackfill.errors import ConfigError, MissingPackageError
     from nobackfill.files import require_new, write_text
     from nobackfill.maps import Settings
@@ -87,7 +96,11 @@ def fit(
                 "pip install 'nobackfill[train]'",
                 err=True,
             )
-    given = read_pairs(old, new, pairs, labels, old_name, new_name, Path(f"{out}.unfinished", ARRAYS))
+    arrays = Path(f"{out}.unfinished", ARRAYS)
+    vectors_given = any(value is not None for value in (old, new, pairs, labels, old_name, new_name))
+    given = embedded_pairs(old_model, new_model, data, split, arrays, alone=not vectors_given) or read_pairs(
+        old, new, pairs, labels, old_name, new_name, arrays
+    )
     held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
     settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
     fitted = fit_pairs(
@@ -108,6 +121,7 @@ def fit(
         fitted_on_gallery=fitted.seen,
     )
     files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items() if value is not None}
+    write_base(out, given.pairs)
     write_text(out / "report.json", Report(fit=section, settings=files).to_json())
     print_table(fit_table(section))
     if draw_trade(section, out / "trade.png"):

@@ -63,7 +63,7 @@ def read_pairs(
     if (old.suffix == ".parquet") != (new.suffix == ".parquet"):
         raise ConfigError("--old and --new: expected two .npy files or two .parquet files")
     if old.suffix != ".parquet":
-        return Given(Pairs(old, new, labels, **names))
+        return Given(Pairs(old, new, labels, names["old_name"], names["new_name"]))
     return _joined(old, new, labels, names, arrays)
 
 
@@ -135,7 +135,7 @@ def _written(arrays: Path, old: Array, new: Array, labels: Array | None, names: 
             paths[name] = arrays / f"{name}.npy"
             with atomic_file(paths[name]) as temporary:
                 np.save(temporary, array)
-    return Pairs(paths["old"], paths["new"], paths.get("labels"), **names)
+    return Pairs(paths["old"], paths["new"], paths.get("labels"), names["old_name"], names["new_name"])
 
 
 def _parquet(path: Path) -> pa.Table:

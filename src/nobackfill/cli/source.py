@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from nobackfill.data import Samples
 
 DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file, for its data section."
+MODEL_HELP = "Run folder of the model, or sentence:FOLDER (a SentenceTransformer), or python:MODULE:FUNCTION."
 WorkersOption = Annotated[
     int | None, typer.Option(min=0, help="Processes that decode image files. Default: the config's, or 2.")
 ]

@@ -135,7 +135,8 @@ def _task(
     files = (pairs.new, pairs.old) if to_old else (pairs.old, pairs.new)
     names = (str(files[0]), str(files[1]))
     fitted, chosen = moments(x, y, split.fit, names), split.validation
-    prefix = named_prefix(pairs.old_name, old.shape[1]) if to_old else named_prefix(pairs.new_name, new.shape[1])
+    name, space = (pairs.old_name, pairs.old_space) if to_old else (pairs.new_name, pairs.new_space)
+    prefix = space or named_prefix(name, y.shape[1])
     return Task(
         direction=direction,
         x_file=files[0],

@@ -14,6 +14,7 @@ from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import DataError
 from nobackfill.evaluation.relevance import Relevant
 from nobackfill.files import read_npy
+from nobackfill.models.spec import OlderSpace
 
 Integers = NDArray[np.int64]
 HELD_OUT, VALIDATION = 10_000, 2_000  # rows at most
@@ -28,6 +29,7 @@ class Pairs:
         old, new: .npy files of floats [n, d_o] and [n, d], row by row.
         labels: .npy file of class numbers [n], if they are known.
         old_name, new_name: of the models.
+        old_space, new_space: the models themselves, where more than their names is known.
     """
 
     old: Path
@@ -35,6 +37,8 @@ class Pairs:
     labels: Path | None = None
     old_name: str = "old"
     new_name: str = "new"
+    old_space: OlderSpace | None = None
+    new_space: OlderSpace | None = None
 
     def read(self) -> tuple[Array, Array, Integers | None]:
         """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""

@@ -18,6 +18,7 @@ from nobackfill.config import explain
 from nobackfill.errors import RunError, require
 from nobackfill.files import atomic_file, write_text
 from nobackfill.models.array_encoder import ArrayEncoder, shapes_of, size_of
+from nobackfill.models.sentence_encoder import load_named
 from nobackfill.models.spec import EmbeddingSpec, fingerprint, refuse_other_formats
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
 
 
 def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
-    """Load the encoder of a run folder.
+    """Load the encoder of a run folder, of `sentence:FOLDER` (a SentenceTransformer) or `python:MODULE:FUNCTION`.
 
     Where PyTorch is not installed, a run of vectors comes as an `ArrayEncoder`, which encodes alike.
 
@@ -80,6 +81,9 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
             not those the spec was written for.
         MissingPackageError: if the model needs PyTorch and there is none.
     """
+    named = load_named(str(run), device)
+    if named is not None:
+        return cast("Encoder", named)
     spec = load_spec(run)
     try:
         import torch

@@ -14,6 +14,8 @@ from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
 from nobackfill.errors import ConfigError
 from nobackfill.gallery import ArrayEmbedder, Embedder, ExpectedCurve, Gallery, Generation, RunFolderEmbedder
+from nobackfill.gallery.embedders import SentenceEmbedder
+from nobackfill.models.sentence_encoder import TextFunction
 
 if TYPE_CHECKING:
     from nobackfill.data.samples import Inputs
@@ -61,7 +63,10 @@ def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:
     """All items, some at a time: ids, vectors, payloads."""
     for start in range(0, len(items.ids), BATCH):
         some = slice(start, start + BATCH)
-        vectors = encoder.encode(items.samples[some], workers=items.workers)
+        if isinstance(encoder, TextFunction):
+            vectors = encoder.encode(items.samples[some], role="document")
+        else:
+            vectors = encoder.encode(items.samples[some], workers=items.workers)
         yield items.ids[some], vectors, items.payloads[some]
 
 
@@ -111,6 +116,11 @@ def new_embedder(
     if data is None:
         raise ConfigError("give --data or --vectors: this gallery has no data source on record")
     items = open_items(data, split, workers, encoder)
+    if isinstance(encoder, TextFunction):
+        if cluster is not None:
+            raise ConfigError(f"--ray: works with run folders, but --model {run} is not one; leave it out")
+        sentences = SentenceEmbedder(encoder, items.samples, items.ids)
+        return sentences.generation, sentences
     embedder = RunFolderEmbedder(run, items.samples, items.ids, workers=items.workers, cluster=cluster, encoder=encoder)
     return embedder.generation, embedder
 
@@ -126,6 +136,8 @@ def query_vectors(
         return [str(row) for row in range(len(rows))], rows, fingerprint
     if encoder is None or not query:
         raise ConfigError("give image files (or texts) and --run, or --vectors")
+    if isinstance(encoder, TextFunction):
+        return query, encoder.encode(query, role="query"), fingerprint
     return query, encoder.encode(query), fingerprint
 
 

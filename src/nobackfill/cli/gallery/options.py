@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.source import MODEL_HELP
 from nobackfill.errors import ConfigError
 from nobackfill.gallery.stores.registry import FORMS
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=f"{FORMS}.", show_default=False)]
-RunOption = Annotated[Path | None, typer.Option("--run", help="Run folder of the model.", show_default=False)]
+RunOption = Annotated[Path | None, typer.Option("--run", "--model", help=MODEL_HELP, show_default=False)]
 NameOption = Annotated[
     str | None, typer.Option("--name", help="Instead of --run: the model's name, for vectors from files.")
 ]

@@ -1,0 +1,82 @@
+"""What `nobackfill fit` works on, where two models embed the same texts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nobackfill.cli.fit_inputs import Given
+from nobackfill.cli.source import open_data
+from nobackfill.errors import ConfigError
+from nobackfill.files import atomic_file, write_text
+from nobackfill.maps import Pairs
+
+if TYPE_CHECKING:
+    from nobackfill.arrays import Array
+    from nobackfill.models.spec import OlderSpace
+
+BASE = "base.json"
+
+
+def embedded_pairs(
+    old: Path | None, new: Path | None, data: str | None, split: str, arrays: Path, *, alone: bool
+) -> Given | None:
+    """The pairs that two models make of a data set, as files in the folder `arrays`; None without models.
+
+    Args:
+        old: `--old-model`: run folder, `sentence:FOLDER` or `python:MODULE:FUNCTION`; `new` alike.
+        new: `--new-model`.
+        data: `--data`.
+        split: of it.
+        arrays: folder to write to.
+        alone: whether no option names vectors.
+
+    Raises:
+        ConfigError: if options are missing or do not go together, or both models are the same.
+    """
+    from nobackfill.models import load
+
+    if old is None and new is None and data is None:
+        return None
+    if old is None or new is None or data is None:
+        raise ConfigError("--old-model, --new-model and --data: give all three or none")
+    if not alone:
+        raise ConfigError("--old-model, --new-model: the models make the vectors; leave out --old, --new, --pairs, "
+                          "--labels and the names")  # fmt: skip
+    samples, workers = open_data(data, split, "fail", None)
+    files: dict[str, Path] = {}
+    spaces: dict[str, OlderSpace] = {}
+    for side, model in (("old", old), ("new", new)):
+        encoder = load(str(model))
+        spaces[side] = encoder.spec.as_prefixes()[0]
+        files[side] = _written(arrays / f"{side}.npy", encoder.encode_set(samples, workers))
+    if spaces["old"].fingerprint == spaces["new"].fingerprint:
+        raise ConfigError(f"--old-model, --new-model: both are {spaces['old'].generation}; an upgrade needs two models")
+    labels = None
+    if len(np.unique(samples.labels)) > 1:
+        labels = _written(arrays / "labels.npy", samples.labels)
+    pairs = Pairs(
+        files["old"],
+        files["new"],
+        labels,
+        old_name=spaces["old"].generation,
+        new_name=spaces["new"].generation,
+        old_space=spaces["old"],
+        new_space=spaces["new"],
+    )
+    return Given(pairs)
+
+
+def write_base(run: Path, pairs: Pairs) -> None:
+    """Note in a fitted run whose vectors it takes, where that model is known."""
+    if pairs.new_space is not None:
+        write_text(run / BASE, json.dumps(pairs.new_space.model_dump(), indent=2) + "\n")
+
+
+def _written(path: Path, array: Array) -> Path:
+    with atomic_file(path) as temporary:
+        np.save(temporary, array)
+    return path

@@ -1,0 +1,56 @@
+"""What holds new vectors of pairs to the old model's, without classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from nobackfill.methods.base import one_minus_cosine
+
+
+def compatibility_terms(
+    embeddings: Sequence[Tensor], old: Sequence[Tensor], weights: Mapping[str, float], *, whole: bool = False
+) -> dict[str, Tensor]:
+    """`prototypes`·InfoNCE(b(query), φ_old(documents)) and `old`·(1 − mean cos(b, φ_old)); none of weight 0.
+
+    Args:
+        embeddings: new vectors φ of each column, floats [n, d]: queries first, then one or more of documents.
+        old: old vectors of the same texts, floats [n, d_o] of any norm, d_o ≤ d.
+        weights: `prototypes` and its `prototype_scale`, `old`.
+        whole: as BCT does, whose φ meets old vectors padded with zeros: b is part of a unit φ, and not a unit vector.
+
+    Returns:
+        Scalars.
+    """
+    size = old[0].shape[1]
+    units = [normalize(embedding.float())[:, :size] for embedding in embeddings]
+    compatible = units if whole else [normalize(unit) for unit in units]
+    parts = {}
+    if weights.get("prototypes"):
+        documents = normalize(torch.cat(list(old[1:])).float())
+        contrast = info_nce(compatible[0], documents, weights["prototype_scale"])
+        parts["prototypes"] = weights["prototypes"] * contrast
+    if weights.get("old"):
+        parts["old"] = weights["old"] * one_minus_cosine(torch.cat(compatible), torch.cat(list(old)).float())
+    return parts
+
+
+def info_nce(queries: Tensor, documents: Tensor, scale: float) -> Tensor:
+    """Cross entropy of scale·<query, document> at each query's own document (arXiv 1807.03748).
+
+    Args:
+        queries: unit vectors [n, d].
+        documents: unit vectors [m, d], m ≥ n; row i < n belongs to query i. A row equal to a query's own document is
+            not a negative.
+        scale: 1 over the temperature.
+    """
+    count = len(queries)
+    scores = scale * queries @ documents.T
+    _, number = torch.unique(documents, dim=0, return_inverse=True)
+    own = torch.arange(count, device=queries.device)
+    repeated = number[:count, None] == number[None]
+    repeated[own, own] = False
+    return cross_entropy(scores.masked_fill(repeated, -torch.inf), own)
