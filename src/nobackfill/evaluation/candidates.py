@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nobackfill.arrays import Array
 from nobackfill.evaluation.bootstrap import Difference, Doubles
 from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence
+from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.evaluation.retrieval import RetrievalMetrics
 from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, FIT_SCORES
@@ -23,10 +27,12 @@ class CandidateSearch:
 
     Attributes:
         name: of the method, or STATUS_QUO, FULL.
-        searched: in words: `old/old`, `new/old`, `new/mapped`, `new/new`.
+        searched: in words: `old/old`, `new/old`, `new/mapped`, `old + new/old`, `new/new`.
         query, gallery: float arrays [n, dim].
         choice: settings that were chosen.
         validation: score by which settings were chosen.
+        kind: which queries it needs and what becomes of the gallery; None for the status quo and a full backfill.
+        nearest: int64 [n, 10], the items found, where they are not those of highest cosine.
     """
 
     name: str
@@ -35,6 +41,8 @@ class CandidateSearch:
     gallery: Array
     choice: str = ""
     validation: float | None = None
+    kind: Kind | None = None
+    nearest: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,7 @@ class CandidateResult:
     """One candidate's search.
 
     Attributes:
-        name, searched, choice, validation: see `CandidateSearch`.
+        name, searched, choice, validation, kind: see `CandidateSearch`.
         dim: values of the vectors that are searched.
         overlap: mean fraction of a full backfill's nearest ten that is among this search's.
         scores: score → mean; empty without labels or relevance.
@@ -57,6 +65,7 @@ class CandidateResult:
     change: dict[str, Difference] | None = None
     choice: str = ""
     validation: float | None = None
+    kind: Kind | None = None
 
     @property
     def decision(self) -> Overall | None:
@@ -78,7 +87,10 @@ def assess_candidates(
     wanted = neighbours(full.query, full.gallery, NEAREST, exclude_self=exclude_self)
     results, values = [], {}
     for place, one in enumerate(searches):
-        agreement = overlap(neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self), wanted)
+        found = one.nearest
+        if found is None:
+            found = neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self)
+        agreement = overlap(found, wanted)
         decisive: dict[str, Doubles] = {AGREEMENT: agreement}
         scores: dict[str, float] = {}
         if place in measure:
@@ -96,6 +108,7 @@ def assess_candidates(
                 scores,
                 choice=one.choice,
                 validation=one.validation,
+                kind=one.kind,
             )
         )
     means = Comparison(values)
@@ -115,7 +128,7 @@ def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
 
     The best of many on the held-out items would look better than it is.
     """
-    deciding = [best for searched in ("new/old", "new/mapped") if (best := _best(results, searched))]
+    deciding = [best for kind in KINDS if (best := _best(results, kind.searched))]
     reasons = [f"{each.name}, {each.searched}: {_sentence(each)}" for each in deciding]
     reasons.append(f"full backfill, new/new: {_sentence(next(each for each in results if each.name == FULL))}")
     words = {each.decision for each in deciding}
@@ -133,7 +146,7 @@ def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
 
 
 def _best(results: Sequence[CandidateResult], searched: str) -> CandidateResult | None:
-    chosen = [each for each in results if each.searched == searched]
+    chosen = [each for each in results if each.searched == searched and each.validation is not None]
     return max(chosen, key=lambda each: each.validation or 0.0, default=None)
 
 
