@@ -129,6 +129,7 @@ def _train(task: Task, rate: float) -> tuple[ArrayEncoder, dict[str, Floats], in
         return fastfill_loss(net[-1](hidden), unsure(hidden)[:, 0], y[rows], classes)
 
     parameters = [*net.parameters(), *unsure.parameters()]
-    epochs = descend(parameters, loss, len(x), rate, task.settings.seed, f"training fastfill at {rate:g}")
+    title, seed = f"training fastfill at {rate:g}", task.settings.seed
+    epochs = descend(parameters, loss, len(x), rate, seed, title, budget.MOST_FROM_NOTHING)
     last = arrays_of({"weight": unsure.weight, "bias": unsure.bias})
     return relu_encoder("fastfill", folded(net), task.prefix), last, epochs

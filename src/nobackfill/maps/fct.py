@@ -72,5 +72,9 @@ def _train(old: Floats, new: Floats, hidden: int, rate: float, seed: int, name: 
         torch.manual_seed(seed)
         net = relu_net(old.shape[1], hidden, new.shape[1])
     title = f"training {name} at {rate:g}"
-    epochs = descend(net.parameters(), lambda rows: squared_error(net(x[rows]), y[rows]), len(x), rate, seed, title)
+
+    def loss(rows: Tensor) -> Tensor:
+        return squared_error(net(x[rows]), y[rows])
+
+    epochs = descend(net.parameters(), loss, len(x), rate, seed, title, budget.MOST_FROM_NOTHING)
     return folded(net), epochs

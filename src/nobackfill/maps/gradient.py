@@ -18,7 +18,13 @@ from nobackfill.progress import track
 
 
 def descend(
-    parameters: Iterable[nn.Parameter], loss: Callable[[Tensor], Tensor], count: int, rate: float, seed: int, title: str
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[Tensor], Tensor],
+    count: int,
+    rate: float,
+    seed: int,
+    title: str,
+    most_epochs: int,
 ) -> int:
     """Minimise a loss over rows 0 … count − 1, in batches of `budget.BATCH`; returns the number of epochs.
 
@@ -29,10 +35,11 @@ def descend(
         rate: of Adam, at the start.
         seed: of the order of rows.
         title: of the progress line.
+        most_epochs: at most; see `budget`.
     """
     optimizer = torch.optim.Adam(parameters, lr=rate)
     generator = torch.Generator().manual_seed(seed)
-    epochs, size = budget.epochs_for(count), min(budget.BATCH, count)
+    epochs, size = budget.epochs_for(count, most_epochs), min(budget.BATCH, count)
     batches = count // size  # the rest of an epoch is left out: batch norm wants whole batches
     for step in track(range(epochs * batches), title, epochs * batches):
         if step % batches == 0:

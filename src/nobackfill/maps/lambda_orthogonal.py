@@ -131,7 +131,8 @@ def _train(task: Task, rate: float) -> Maps:
         return pair_loss(ahead(o[rows]), back(n[rows]), o[rows], back.weight, None if labels is None else labels[rows])
 
     parameters = [*ahead.parameters(), *back.parameters()]
-    epochs = descend(parameters, loss, len(o), rate, task.settings.seed, f"training {NAME} at {rate:g}")
+    title, seed = f"training {NAME} at {rate:g}", task.settings.seed
+    epochs = descend(parameters, loss, len(o), rate, seed, title, budget.MOST_EPOCHS)
     linear = LinearMap(back.weight.detach().double().numpy(), back.bias.detach().double().numpy(), "")
     weights = arrays_of({f"backbone.{name}": each for name, each in ahead.state_dict().items()})
     return Maps(linear, weights, epochs)

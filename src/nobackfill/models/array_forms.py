@@ -9,7 +9,7 @@ from nobackfill.errors import RunError
 
 Floats = NDArray[np.float32]
 TINY = 1e-12  # norms below it count as it, as in PyTorch
-PARALLEL = 1e-4  # sine of the angle below which an arc is taken as straight
+PARALLEL = 2e-3  # sine of the angle below which an arc is taken as straight: float32 knows no smaller angles
 
 
 def unit_rows(rows: Floats) -> Floats:
