@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.base import Store
 
-PIECE = "uncertainty-{:06}.json"
+PIECE = "uncertainty-{:06d}"
 SIZE = 16_384  # items a document
 
 
