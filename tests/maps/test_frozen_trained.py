@@ -43,7 +43,7 @@ def rows(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 def test_a_folded_net_computes_what_the_trained_one_does(tmp_path: Path) -> None:
-    from nobackfill.maps.gradient import folded, relu_net
+    from nobackfill.training.small_nets import folded, relu_net
 
     torch.manual_seed(0)
     net = relu_net(OLD + 5, 16, NEW)
@@ -187,6 +187,6 @@ def test_a_killed_fit_keeps_what_was_trained(
     with monkeypatch.context() as patch, pytest.raises(PowerError):
         patch.setattr(fitting, "assess_fits", fail)
         fit(pairs, tmp_path / "run", methods=TRAINED, settings=settings)
-    monkeypatch.setattr("nobackfill.maps.gradient.descend", fail)
+    monkeypatch.setattr("nobackfill.training.small_nets.descend", fail)
     again = fit(pairs, tmp_path / "run", methods=TRAINED, settings=settings)
     assert {line.name for line in again.results} >= {"fct", "fct_side", "fastfill", "lambda_orthogonal", "rank merge"}

@@ -70,7 +70,7 @@ def uncertain(store: Store, newest: int, seed: int) -> list[str]:
     """
     known = uncertainties.read(store)
     ids = at_random(store, newest, seed)
-    if not any(name in known for name in ids):
+    if ids and not any(name in known for name in ids):
         raise GalleryError(
             f"{store.url}: no uncertainties are recorded for its old items; record them with "
             "`nobackfill gallery uncertainty`, or use another --order"

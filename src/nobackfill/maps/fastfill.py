@@ -108,7 +108,7 @@ def _train(task: Task, rate: float) -> tuple[ArrayEncoder, dict[str, Floats], in
     import torch
     from torch import nn
 
-    from nobackfill.maps.gradient import arrays_of, descend, folded, relu_net
+    from nobackfill.training.small_nets import arrays_of, descend, folded, relu_net
 
     old, new = task.rows_of(task.x_file), task.rows_of(task.y_file)
     x, y = torch.from_numpy(old), torch.from_numpy(new)
@@ -130,6 +130,7 @@ def _train(task: Task, rate: float) -> tuple[ArrayEncoder, dict[str, Floats], in
 
     parameters = [*net.parameters(), *unsure.parameters()]
     title, seed = f"training fastfill at {rate:g}", task.settings.seed
-    epochs = descend(parameters, loss, len(x), rate, seed, title, budget.MOST_FROM_NOTHING)
+    epochs = budget.epochs_for(len(x), budget.MOST_FROM_NOTHING)
+    descend(parameters, loss, len(x), rate, seed, title, epochs, budget.BATCH)
     last = arrays_of({"weight": unsure.weight, "bias": unsure.bias})
     return relu_encoder("fastfill", folded(net), task.prefix), last, epochs

@@ -65,7 +65,7 @@ def _chosen(task: Task, name: str, side: Floats | None) -> Candidate:
 def _train(old: Floats, new: Floats, hidden: int, rate: float, seed: int, name: str) -> tuple[dict[str, Floats], int]:
     import torch
 
-    from nobackfill.maps.gradient import descend, folded, relu_net
+    from nobackfill.training.small_nets import descend, folded, relu_net
 
     x, y = torch.from_numpy(old), torch.from_numpy(new)
     with torch.random.fork_rng(devices=[]):
@@ -76,5 +76,6 @@ def _train(old: Floats, new: Floats, hidden: int, rate: float, seed: int, name: 
     def loss(rows: Tensor) -> Tensor:
         return squared_error(net(x[rows]), y[rows])
 
-    epochs = descend(net.parameters(), loss, len(x), rate, seed, title, budget.MOST_FROM_NOTHING)
+    epochs = budget.epochs_for(len(x), budget.MOST_FROM_NOTHING)
+    descend(net.parameters(), loss, len(x), rate, seed, title, epochs, budget.BATCH)
     return folded(net), epochs

@@ -108,8 +108,8 @@ def _train(task: Task, rate: float) -> Maps:
     import torch
     from torch import nn
 
-    from nobackfill.maps.gradient import arrays_of, descend
     from nobackfill.models.vector_net import build_vector_net
+    from nobackfill.training.small_nets import arrays_of, descend
 
     old, new = task.rows_of(task.x_file), task.rows_of(task.y_file)
     start = procrustes(moments(new, old), centred=True)
@@ -132,7 +132,8 @@ def _train(task: Task, rate: float) -> Maps:
 
     parameters = [*ahead.parameters(), *back.parameters()]
     title, seed = f"training {NAME} at {rate:g}", task.settings.seed
-    epochs = descend(parameters, loss, len(o), rate, seed, title, budget.MOST_EPOCHS)
+    epochs = budget.epochs_for(len(o), budget.MOST_EPOCHS)
+    descend(parameters, loss, len(o), rate, seed, title, epochs, budget.BATCH)
     linear = LinearMap(back.weight.detach().double().numpy(), back.bias.detach().double().numpy(), "")
     weights = arrays_of({f"backbone.{name}": each for name, each in ahead.state_dict().items()})
     return Maps(linear, weights, epochs)

@@ -1,6 +1,7 @@
-"""Training of small nets on vectors that fit in memory: Adam, a cosine to zero, the same steps for all.
+"""Small nets between spaces, trained on vectors that fit in memory: Adam, its rate falling to zero along a cosine.
 
-Imported only where PyTorch is needed.
+The loop of `training.loop` reads samples, keeps checkpoints and runs on several devices; a net that trains in a minute
+needs none of that.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from nobackfill.evaluation.vectors import Floats
-from nobackfill.maps import budget
 from nobackfill.progress import track
 
 
@@ -24,9 +24,10 @@ def descend(
     rate: float,
     seed: int,
     title: str,
-    most_epochs: int,
-) -> int:
-    """Minimise a loss over rows 0 … count − 1, in batches of `budget.BATCH`; returns the number of epochs.
+    epochs: int,
+    batch: int,
+) -> None:
+    """Minimise a loss over rows 0 … count − 1.
 
     Args:
         parameters: what is trained.
@@ -35,12 +36,13 @@ def descend(
         rate: of Adam, at the start.
         seed: of the order of rows.
         title: of the progress line.
-        most_epochs: at most; see `budget`.
+        epochs: how often each row is seen, but for the rest of an epoch that fills no batch.
+        batch: rows at a time; all of them, if there are fewer.
     """
     optimizer = torch.optim.Adam(parameters, lr=rate)
     generator = torch.Generator().manual_seed(seed)
-    epochs, size = budget.epochs_for(count, most_epochs), min(budget.BATCH, count)
-    batches = count // size  # the rest of an epoch is left out: batch norm wants whole batches
+    size = min(batch, count)
+    batches = count // size  # whole ones: batch norm takes statistics of each
     for step in track(range(epochs * batches), title, epochs * batches):
         if step % batches == 0:
             order = torch.randperm(count, generator=generator)
@@ -50,7 +52,6 @@ def descend(
         optimizer.zero_grad()
         loss(order[start : start + size]).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    return epochs
 
 
 def relu_net(in_features: int, hidden: int, out_features: int) -> nn.Sequential:
