@@ -180,13 +180,23 @@ def test_a_killed_fit_keeps_what_was_trained(
 ) -> None:
     class PowerError(Exception): ...
 
+    class TrainedAgainError(Exception): ...
+
     def fail(*arguments: object) -> None:
         raise PowerError
+
+    def train(*arguments: object) -> None:
+        raise TrainedAgainError
 
     settings = Settings(hidden=16)
     with monkeypatch.context() as patch, pytest.raises(PowerError):
         patch.setattr(fitting, "assess_fits", fail)
         fit(pairs, tmp_path / "run", methods=TRAINED, settings=settings)
-    monkeypatch.setattr("nobackfill.training.small_nets.descend", fail)
+    monkeypatch.setattr("nobackfill.training.small_nets.descend", train)
+    with pytest.raises(TrainedAgainError):
+        new = np.load(pairs.new)
+        np.save(pairs.new, new[:, ::-1])  # the same file, with other vectors: all is trained anew
+        fit(pairs, tmp_path / "run", methods=TRAINED, settings=settings)
+    np.save(pairs.new, new)
     again = fit(pairs, tmp_path / "run", methods=TRAINED, settings=settings)
     assert {line.name for line in again.results} >= {"fct", "fct_side", "fastfill", "lambda_orthogonal", "rank merge"}
