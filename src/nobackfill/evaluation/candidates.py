@@ -31,7 +31,6 @@ class CandidateSearch:
         query, gallery: float arrays [n, dim].
         choice: settings that were chosen.
         validation: score by which settings were chosen.
-        kind: which queries it needs and what becomes of the gallery; None for the status quo and a full backfill.
         nearest: int64 [n, 10], the items found, where they are not those of highest cosine.
     """
 
@@ -41,7 +40,6 @@ class CandidateSearch:
     gallery: Array
     choice: str = ""
     validation: float | None = None
-    kind: Kind | None = None
     nearest: NDArray[np.int64] | None = None
 
 
@@ -50,7 +48,7 @@ class CandidateResult:
     """One candidate's search.
 
     Attributes:
-        name, searched, choice, validation, kind: see `CandidateSearch`.
+        name, searched, choice, validation: see `CandidateSearch`.
         dim: values of the vectors that are searched.
         overlap: mean fraction of a full backfill's nearest ten that is among this search's.
         scores: score → mean; empty without labels or relevance.
@@ -65,7 +63,11 @@ class CandidateResult:
     change: dict[str, Difference] | None = None
     choice: str = ""
     validation: float | None = None
-    kind: Kind | None = None
+
+    @property
+    def kind(self) -> Kind | None:
+        """Which queries it needs, and what becomes of the gallery; None where old and new vectors do not meet."""
+        return next((kind for kind in KINDS if kind.searched == self.searched), None)
 
     @property
     def decision(self) -> Overall | None:
@@ -108,7 +110,6 @@ def assess_candidates(
                 scores,
                 choice=one.choice,
                 validation=one.validation,
-                kind=one.kind,
             )
         )
     means = Comparison(values)

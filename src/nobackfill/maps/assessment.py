@@ -55,7 +55,7 @@ def assess_fits(held: Held, candidates: Sequence[Candidate]) -> list[CandidateRe
         if protocol is not None:
             measure[len(searches)] = merged_search(both, protocol)
         words = f"with {best.name}"
-        searches.append(CandidateSearch(RANK_MERGE, BOTH.searched, *both[0], words, None, BOTH, nearest))
+        searches.append(CandidateSearch(RANK_MERGE, BOTH.searched, *both[0], words, None, nearest))
     return assess_candidates(searches, measure, exclude_self=held.exclude_self)
 
 
@@ -92,8 +92,7 @@ def _searches(held: Held, one: Candidate) -> list[CandidateSearch]:
     encoder, kind = load(one.folder, "cpu"), kind_of(one)
 
     def search(searched: str, query: Floats, gallery: Floats) -> CandidateSearch:
-        asks = kind if searched == kind.searched else None  # new/new is what a full backfill leaves
-        return CandidateSearch(one.name, searched, query, gallery, one.choice, one.score, asks)
+        return CandidateSearch(one.name, searched, query, gallery, one.choice, one.score)
 
     if one.direction == "to-new":
         items = held.old_gallery
