@@ -146,7 +146,7 @@ def _written(arrays: Path, old: Array, new: Array, labels: Array | None, names: 
             paths[name] = arrays / f"{name}.npy"
             with atomic_file(paths[name]) as temporary:
                 np.save(temporary, array)
-    return Pairs(paths["old"], paths["new"], paths.get("labels"), **names)
+    return Pairs(paths["old"], paths["new"], paths.get("labels"), side=None, **names)
 
 
 def _parquet(path: Path) -> pa.Table:
