@@ -143,8 +143,8 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
 
 @pytest.mark.train
 def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nobackfill.maps.fits.STEPS", 20)
-    monkeypatch.setattr("nobackfill.maps.fits.RATES", (1e-3,))
+    monkeypatch.setattr("nobackfill.maps.budget.STEPS", 20)
+    monkeypatch.setattr("nobackfill.maps.budget.RATES", (1e-3,))
     sizes = ["--extra-dim", "0", "--extra-dim", "4", "--scale", "1", "--scale", "2"]
     assert run(["fit", *PAIRS, "--labels", "labels.npy", "--method", "bt2", *sizes, "--out", "swept"]) == 0
     with Image.open("swept/trade.png") as picture:

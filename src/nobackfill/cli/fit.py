@@ -20,7 +20,13 @@ def fit(
     labels: Annotated[Path | None, typer.Option(help="Class labels of the items, integers, .npy [n].")] = None,
     method: Annotated[
         list[str] | None,
-        typer.Option(help="procrustes, ridge, mlp, infonce, bt2, bt2_residual; repeatable. Default: the first five."),
+        typer.Option(
+            help="procrustes, ridge, low_rank, qdc, slerp, mlp, infonce, bt2, bt2_residual, fct, fastfill, "
+            "lambda_orthogonal; repeatable. Default: procrustes, ridge, mlp, infonce, bt2."
+        ),
+    ] = None,
+    side: Annotated[
+        Path | None, typer.Option(help="For fct: a second vector stored beside each item's old one, .npy [n, d_s].")
     ] = None,
     direction: Annotated[str, typer.Option(help="to-old: map new queries; to-new: map stored vectors; both.")] = "both",
     test_old: Annotated[
@@ -28,6 +34,7 @@ def fit(
     ] = None,
     test_new: Annotated[Path | None, typer.Option(help="New vectors of the held-out items.")] = None,
     test_labels: Annotated[Path | None, typer.Option(help="Class labels of the held-out items.")] = None,
+    test_side: Annotated[Path | None, typer.Option(help="Side vectors of the held-out items.")] = None,
     query_old: Annotated[
         Path | None, typer.Option(help="Old vectors of separate queries. Default: the held-out items.")
     ] = None,
@@ -42,7 +49,7 @@ def fit(
     scale: Annotated[
         list[float] | None, typer.Option(min=0, help="BT²: constant C; repeat to try several.", show_default="2")
     ] = None,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of the network in mlp and bt2_residual.")] = 512,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of the networks.")] = 512,
     old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: the file's name.")] = None,
     new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: the file's name.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the split and of training.")] = 0,
@@ -97,11 +104,11 @@ def fit(
                 err=True,
             )
     arrays = Path(f"{out}.unfinished", ARRAYS)
-    vectors_given = any(value is not None for value in (old, new, pairs, labels, old_name, new_name))
+    vectors_given = any(value is not None for value in (old, new, pairs, labels, side, old_name, new_name))
     given = embedded_pairs(old_model, new_model, data, split, arrays, alone=not vectors_given) or read_pairs(
-        old, new, pairs, labels, old_name, new_name, arrays
+        old, new, pairs, labels, old_name, new_name, arrays, side
     )
-    held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant)
+    held, seen = read_held(given, test_old, test_new, test_labels, query_old, query_new, relevant, test_side)
     settings = Settings(tuple(extra_dim) if extra_dim else None, tuple(scale or (2.0,)), hidden, seed)
     fitted = fit_pairs(
         given.pairs,
@@ -126,6 +133,8 @@ def fit(
     print_table(fit_table(section))
     if draw_trade(section, out / "trade.png"):
         typer.echo(f"{out / 'trade.png'}: quality by number of dimensions")
+    for line in section.kinds:
+        typer.echo(line)
     if fitted.dropped:
         typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {fitted.dropped}")
     if fitted.seen:

@@ -38,12 +38,15 @@ def read_pairs(
     old_name: str | None,
     new_name: str | None,
     arrays: Path,
+    side: Path | None = None,
 ) -> Given:
     """The pairs that the options name; those of parquet files are joined by id and written to .npy files in `arrays`.
 
     Raises:
         ConfigError, DataError: for options or files that do not go together.
     """
+    if side is not None and (pairs is not None or (old is not None and old.suffix == ".parquet")):
+        raise ConfigError("--side: goes with --old and --new as .npy files; rows of .parquet files are joined by id")
     if pairs is not None:
         if old is not None or new is not None or labels is not None:
             raise ConfigError("--pairs: already holds old, new and labels; leave --old, --new and --labels out")
@@ -63,7 +66,7 @@ def read_pairs(
     if (old.suffix == ".parquet") != (new.suffix == ".parquet"):
         raise ConfigError("--old and --new: expected two .npy files or two .parquet files")
     if old.suffix != ".parquet":
-        return Given(Pairs(old, new, labels, names["old_name"], names["new_name"]))
+        return Given(Pairs(old, new, labels, names["old_name"], names["new_name"], side=side))
     return _joined(old, new, labels, names, arrays)
 
 
@@ -75,6 +78,7 @@ def read_held(
     query_old: Path | None,
     query_new: Path | None,
     relevant: Path | None,
+    test_side: Path | None = None,
 ) -> tuple[Held | None, bool]:
     """What to judge by (None: a share of the pairs), and whether its gallery is the pairs themselves."""
     if (test_old is None) != (test_new is None):
@@ -83,6 +87,8 @@ def read_held(
         raise ConfigError("--query-old, --query-new and --relevant: give all three or none")
     if test_labels is not None and (test_old is None or relevant is not None):
         raise ConfigError("--test-labels: needs --test-old and --test-new, and excludes --relevant")
+    if test_side is not None and (test_old is None or given.pairs.side is None):
+        raise ConfigError("--test-side: needs --side, --test-old and --test-new")
     if test_old is None and query_old is None:
         return None, False
     gallery = (given.pairs.old, given.pairs.new) if test_old is None or test_new is None else (test_old, test_new)
@@ -90,9 +96,14 @@ def read_held(
     if len(old) != len(new):
         raise DataError(f"{gallery[1]}: {len(new)} rows, but {gallery[0]} has {len(old)}")
     _check_sizes(given.pairs, old, new, gallery)
+    # Without --test-old the gallery is the pairs, and has their side vectors.
+    side_file = given.pairs.side if test_old is None else test_side
+    side = None if side_file is None else read_rows(side_file)
+    if side is not None and len(side) != len(old):
+        raise DataError(f"{side_file}: {len(side)} rows, but {gallery[0]} has {len(old)}")
     if query_old is None or query_new is None or relevant is None:
         labels = None if test_labels is None else class_numbers(read_npy(test_labels), len(old), str(test_labels))
-        return Held.of(old, new, labels), False
+        return Held.of(old, new, labels, side), False
     old_queries, new_queries = read_rows(query_old), read_rows(query_new)
     if len(old_queries) != len(new_queries):
         raise DataError(f"{query_new}: {len(new_queries)} rows, but {query_old} has {len(old_queries)}")
@@ -100,7 +111,7 @@ def read_held(
     lists = read_relevant(relevant, "--relevant")
     if given.ids is not None and test_old is None and not isinstance(lists, np.ndarray):
         lists = _places(lists, given.ids, relevant)
-    return Held(old, new, old_queries, new_queries, None, lists), test_old is None
+    return Held(old, new, old_queries, new_queries, None, lists, side=side), test_old is None
 
 
 def _check_sizes(pairs: Pairs, old: Array, new: Array, paths: tuple[Path, Path]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nobackfill.arrays import Array
 from nobackfill.evaluation.bootstrap import Difference, Doubles
 from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence
+from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.evaluation.retrieval import RetrievalMetrics
 from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, FIT_SCORES
@@ -23,10 +27,11 @@ class CandidateSearch:
 
     Attributes:
         name: of the method, or STATUS_QUO, FULL.
-        searched: in words: `old/old`, `new/old`, `new/mapped`, `new/new`.
+        searched: in words: `old/old`, `new/old`, `new/mapped`, `old + new/old`, `new/new`.
         query, gallery: float arrays [n, dim].
         choice: settings that were chosen.
         validation: score by which settings were chosen.
+        nearest: int64 [n, 10], the items found, where they are not those of highest cosine.
     """
 
     name: str
@@ -35,6 +40,7 @@ class CandidateSearch:
     gallery: Array
     choice: str = ""
     validation: float | None = None
+    nearest: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ class CandidateResult:
     validation: float | None = None
 
     @property
+    def kind(self) -> Kind | None:
+        """Which queries it needs, and what becomes of the gallery; None where old and new vectors do not meet."""
+        return next((kind for kind in KINDS if kind.searched == self.searched), None)
+
+    @property
     def decision(self) -> Overall | None:
         """Against the status quo; None for itself."""
         return None if self.change is None else overall(self.change)
@@ -78,7 +89,10 @@ def assess_candidates(
     wanted = neighbours(full.query, full.gallery, NEAREST, exclude_self=exclude_self)
     results, values = [], {}
     for place, one in enumerate(searches):
-        agreement = overlap(neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self), wanted)
+        found = one.nearest
+        if found is None:
+            found = neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self)
+        agreement = overlap(found, wanted)
         decisive: dict[str, Doubles] = {AGREEMENT: agreement}
         scores: dict[str, float] = {}
         if place in measure:
@@ -115,7 +129,7 @@ def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
 
     The best of many on the held-out items would look better than it is.
     """
-    deciding = [best for searched in ("new/old", "new/mapped") if (best := _best(results, searched))]
+    deciding = [best for kind in KINDS if (best := _best(results, kind.searched))]
     reasons = [f"{each.name}, {each.searched}: {_sentence(each)}" for each in deciding]
     reasons.append(f"full backfill, new/new: {_sentence(next(each for each in results if each.name == FULL))}")
     words = {each.decision for each in deciding}
@@ -133,7 +147,7 @@ def candidates_verdict(results: Sequence[CandidateResult]) -> Verdict:
 
 
 def _best(results: Sequence[CandidateResult], searched: str) -> CandidateResult | None:
-    chosen = [each for each in results if each.searched == searched]
+    chosen = [each for each in results if each.searched == searched and each.validation is not None]
     return max(chosen, key=lambda each: each.validation or 0.0, default=None)
 
 

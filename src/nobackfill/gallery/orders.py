@@ -8,10 +8,11 @@ from typing import Literal
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery import uncertainties
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.vectors import vectors_of
 
-Order = Literal["random", "oldest", "isolated", "dense", "popular"]
+Order = Literal["random", "oldest", "isolated", "dense", "popular", "uncertain"]
 REFERENCES = 5000  # old vectors among which the nearest one is looked for, by `isolated` and `dense`
 CHUNK = 4096
 
@@ -62,6 +63,21 @@ def dense(store: Store, newest: int, seed: int) -> list[str]:
     return isolated(store, newest, seed)[::-1]
 
 
+def uncertain(store: Store, newest: int, seed: int) -> list[str]:
+    """Items whose mapped vectors are least sure first (see `uncertainties`), those nothing is known of at random last.
+
+    Without a recorded uncertainty for any of them, it is refused.
+    """
+    known = uncertainties.read(store)
+    ids = at_random(store, newest, seed)
+    if ids and not any(name in known for name in ids):
+        raise GalleryError(
+            f"{store.url}: no uncertainties are recorded for its old items; record them with "
+            "`nobackfill gallery uncertainty`, or use another --order"
+        )
+    return sorted(ids, key=lambda name: -known.get(name, -np.inf))
+
+
 def _older(store: Store, newest: int) -> list[int]:
     return sorted(number for number in store.counts() if number < newest)
 
@@ -72,5 +88,6 @@ ORDERS: dict[Order, Callable[[Store, int, int], Iterable[str]]] = {
     "isolated": isolated,
     "dense": dense,
     "popular": popular,
+    "uncertain": uncertain,
 }
 """Called with the store, the number of the newest generation, and a seed."""

@@ -17,10 +17,13 @@ from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
 from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import atomic_file, publish_folder, require_new, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
-from nobackfill.maps.fits import DEFAULT_FITS, FITS, Candidate, Direction, Settings, Task, extra_dims, require_for
+from nobackfill.maps.fits import DEFAULT_FITS, FITS, require_for
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
+from nobackfill.maps.qdc import refuse_sizes
+from nobackfill.maps.task import Candidate, Direction, Settings, Task
+from nobackfill.maps.trained_fits import extra_dims
 from nobackfill.models.spec import named_prefix
 
 ROWS_FILE = "rows.npy"
@@ -85,23 +88,17 @@ def fit(
         if name not in FITS:
             raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
     require_for(methods)
-    if not any(direction in FITS[name][1] for name in methods for direction in directions):
+    if not any(direction in FITS[name].directions for name in methods for direction in directions):
         raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot map in this direction")
     require_new(out)
     old, new, labels = pairs.read()
+    pairs.read_side(len(old))
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
+    if "qdc" in methods:
+        refuse_sizes(old.shape[1], new.shape[1])
+    _refuse_side(pairs, held, methods)
     split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=held is not None)
-    if held is None:
-        rows = split.held
-        for array, path in ((old, pairs.old), (new, pairs.new)):
-            unit_rows_of(array, rows, str(path))  # whatever is wrong with them, before minutes pass
-        held = Held.of(np.asarray(old[rows]), np.asarray(new[rows]), None if labels is None else labels[rows])
-    else:
-        for array, name in (
-            (held.old_gallery, "old gallery"), (held.new_gallery, "new gallery"),
-            (held.old_query, "old queries"), (held.new_query, "new queries"),
-        ):  # fmt: skip
-            unit_rows_of(array, slice(None), f"held-out {name}")
+    held = _held(pairs, held, split, labels)
     working = Path(f"{out}.unfinished")
     tasks = [_task(pairs, direction, old, new, labels, split, settings, working) for direction in directions]
     _refuse_unusable(tasks[0], pairs)
@@ -112,12 +109,41 @@ def fit(
     candidates: list[Candidate] = []
     for task in tasks:
         for name in methods:
-            if task.direction in FITS[name][1]:
-                candidates += FITS[name][0](task)
+            if task.direction in FITS[name].directions:
+                candidates += FITS[name].make(task)
     results = assess_fits(held, candidates)
     best = best_candidate(candidates)
     _publish(working, out, best)
     return Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
+
+
+def _refuse_side(pairs: Pairs, held: Held | None, methods: Sequence[str]) -> None:
+    """Raise `ConfigError` for side vectors that nothing uses, or that are missing where the maps are assessed."""
+    if pairs.side is None:
+        return
+    if "fct" not in methods:
+        raise ConfigError("--side: only fct takes side vectors; add --method fct, or leave --side out")
+    if held is not None and held.side is None:
+        raise ConfigError("--side: the held-out items need their side vectors too; give --test-side")
+
+
+def _held(pairs: Pairs, held: Held | None, split: Split, labels: Integers | None) -> Held:
+    """What to assess by, whatever is wrong with it found before minutes pass."""
+    if held is None:
+        old, new, _ = pairs.read()
+        side, rows = pairs.read_side(len(old)), split.held
+        for array, path in ((old, pairs.old), (new, pairs.new), (side, pairs.side)):
+            if array is not None:
+                unit_rows_of(array, rows, str(path))
+        beside = None if side is None else np.asarray(side[rows])
+        return Held.of(np.asarray(old[rows]), np.asarray(new[rows]), None if labels is None else labels[rows], beside)
+    for array, name in (
+        (held.old_gallery, "old gallery"), (held.new_gallery, "new gallery"),
+        (held.old_query, "old queries"), (held.new_query, "new queries"), (held.side, "side"),
+    ):  # fmt: skip
+        if array is not None:
+            unit_rows_of(array, slice(None), f"held-out {name}")
+    return held
 
 
 def _task(
@@ -135,8 +161,11 @@ def _task(
     files = (pairs.new, pairs.old) if to_old else (pairs.old, pairs.new)
     names = (str(files[0]), str(files[1]))
     fitted, chosen = moments(x, y, split.fit, names), split.validation
-    name, space = (pairs.old_name, pairs.old_space) if to_old else (pairs.new_name, pairs.new_space)
-    prefix = space or named_prefix(name, y.shape[1])
+    spaces = (
+        pairs.old_space or named_prefix(pairs.old_name, old.shape[1]),
+        pairs.new_space or named_prefix(pairs.new_name, new.shape[1]),
+    )
+    side = None if to_old else pairs.read_side(len(old))
     return Task(
         direction=direction,
         x_file=files[0],
@@ -149,9 +178,12 @@ def _task(
         x=unit_rows_of(x, chosen, names[0]),
         y=unit_rows_of(y, chosen, names[1]),
         labels=None if labels is None else labels[chosen],
-        prefix=prefix,
+        prefix=spaces[0] if to_old else spaces[1],
         folder=working / "methods",
         settings=settings,
+        x_space=spaces[1] if to_old else spaces[0],
+        side_file=None if to_old else pairs.side,
+        side=None if side is None else unit_rows_of(side, chosen, str(pairs.side)),
     )
 
 

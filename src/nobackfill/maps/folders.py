@@ -26,6 +26,18 @@ def map_encoder(method: str, fitted: LinearMap, prefix: OlderSpace) -> ArrayEnco
     return ArrayEncoder.finished(method, architecture, weights, prefix)
 
 
+def net_encoder(method: str, weights: Mapping[str, Floats], prefix: OlderSpace) -> ArrayEncoder:
+    """X ↦ normalize(W·x + c + net(x)), of the weights of a `vectors/linear+H` backbone."""
+    hidden, in_dim = weights["backbone.net.0.weight"].shape
+    architecture = Architecture(
+        backbone=f"vectors/linear+{hidden}",
+        backbone_options={"in_features": in_dim},
+        head="unit",
+        head_options={"dim": prefix.dim},
+    )
+    return ArrayEncoder.finished(method, architecture, weights, prefix)
+
+
 def basis_encoder(method: str, basis: Basis, scale: float, prefix: OlderSpace, hidden: int = 0) -> ArrayEncoder:
     """X ↦ φ of BT² around the frozen x; with `hidden`, a small net that gives zero yet is ready to add to o.
 

@@ -28,6 +28,7 @@ class Pairs:
     Attributes:
         old, new: .npy files of floats [n, d_o] and [n, d], row by row.
         labels: .npy file of class numbers [n], if they are known.
+        side: .npy file of a second vector of each item, floats [n, d_s], that is stored beside the old one.
         old_name, new_name: of the models.
         old_space, new_space: the models themselves, where more than their names is known.
     """
@@ -39,6 +40,7 @@ class Pairs:
     new_name: str = "new"
     old_space: OlderSpace | None = None
     new_space: OlderSpace | None = None
+    side: Path | None = None
 
     def read(self) -> tuple[Array, Array, Integers | None]:
         """Old vectors, new vectors and class numbers, mapped; raises `DataError` where they do not belong together."""
@@ -49,6 +51,15 @@ class Pairs:
             )
         labels = None if self.labels is None else class_numbers(read_npy(self.labels), len(old), str(self.labels))
         return old, new, labels
+
+    def read_side(self, count: int) -> Array | None:
+        """The second vectors, mapped, if there are any; raises `DataError` unless there are `count` of them."""
+        if self.side is None:
+            return None
+        side = read_rows(self.side)
+        if len(side) != count:
+            raise DataError(f"{self.side}: {len(side)} rows, but {self.old} has {count}; expected one row per item")
+        return side
 
 
 def unit_rows_of(array: Array, rows: NDArray[np.int64] | slice, name: str) -> Floats:
@@ -66,6 +77,7 @@ class Held:
         labels: class numbers of queries [q] and of gallery [n].
         relevant: instead of labels, for each query its gallery items.
         exclude_self: the queries are the gallery's items.
+        side: second vectors of the gallery's items, floats [n, d_s], if the fitted pairs have some.
     """
 
     old_gallery: Array
@@ -75,11 +87,13 @@ class Held:
     labels: tuple[Integers, Integers] | None = None
     relevant: Relevant | None = None
     exclude_self: bool = False
+    side: Array | None = None
 
     @classmethod
-    def of(cls, old: Array, new: Array, labels: Integers | None) -> Held:
+    def of(cls, old: Array, new: Array, labels: Integers | None, side: Array | None = None) -> Held:
         """Every item is a query and finds the others."""
-        return cls(old, new, old, new, None if labels is None else (labels, labels), None, exclude_self=True)
+        both = None if labels is None else (labels, labels)
+        return cls(old, new, old, new, both, None, exclude_self=True, side=side)
 
 
 @dataclass(frozen=True)
@@ -121,9 +135,9 @@ def without_twins(held: Held, new: Array, rows: Integers) -> tuple[Held, int]:
         return held, 0
     if not keep.any():
         raise DataError("all held-out queries are among the fitted pairs; hold out other items")
-    old_gallery, new_gallery, relevant = held.old_gallery, held.new_gallery, held.relevant
+    old_gallery, new_gallery, relevant, side = held.old_gallery, held.new_gallery, held.relevant, held.side
     if held.exclude_self:
-        old_gallery, new_gallery = old_gallery[keep], new_gallery[keep]
+        old_gallery, new_gallery, side = old_gallery[keep], new_gallery[keep], None if side is None else side[keep]
     if isinstance(relevant, np.ndarray):
         relevant = relevant[keep]
     elif relevant is not None:
@@ -132,7 +146,7 @@ def without_twins(held: Held, new: Array, rows: Integers) -> tuple[Held, int]:
     if labels is not None:
         labels = (labels[0][keep], labels[1][keep] if held.exclude_self else labels[1])
     kept = Held(
-        old_gallery, new_gallery, held.old_query[keep], held.new_query[keep], labels, relevant, held.exclude_self
+        old_gallery, new_gallery, held.old_query[keep], held.new_query[keep], labels, relevant, held.exclude_self, side
     )
     return kept, dropped
 

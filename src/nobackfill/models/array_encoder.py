@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nobackfill.arrays import Array, unit
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
+from nobackfill.models.array_forms import refuse_unknown_options, slerp, unit_parts, unit_rows
 from nobackfill.models.spec import Architecture, EmbeddingSpec, OlderSpace, fingerprint
 
 if TYPE_CHECKING:
@@ -21,9 +22,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 VECTORS = "vectors/"
-FORM = re.compile(rf"{VECTORS}(linear|keep)(?:\+(\d{{1,5}}))?")
+FORM = re.compile(rf"{VECTORS}(linear|keep|relu|slerp)(?:\+(\d{{1,5}}))?")
 OPTIONS = {"unit": {"dim"}, "bt2_vectors": {"dim", "extra_dim", "old_dim", "scale", "beside"}}  # of the heads it knows
-TINY = 1e-12  # norms below it count as it, as in PyTorch
 Shape = tuple[int, ...]
 
 
@@ -82,7 +82,8 @@ class ArrayEncoder:
         """
         array, size = np.asarray(samples), self.input_dim
         if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
-            raise DataError(f"vectors: expected floats [n, {size}], found {array.dtype} {list(array.shape)}")
+            wanted = f"floats [n, {size}]{side_by_side(self.spec)}"
+            raise DataError(f"vectors: expected {wanted}, found {array.dtype} {list(array.shape)}")
         embeddings = np.empty((len(array), self.spec.dim), np.float32)
         rows, numbers = batch_size or self.BATCH, np.arange(len(array))
         for start in range(0, len(array), rows):
@@ -97,21 +98,45 @@ class ArrayEncoder:
     def _embed(self, rows: Floats) -> Floats:
         features = self._features(rows)
         if self.spec.architecture.head == "unit":
-            return _normalized(features)
+            return unit_rows(features)
         options = self.spec.architecture.head_options
         dim, old_dim = int(options["dim"]), int(options["old_dim"])
-        z = np.float32(options["scale"]) * _normalized(features[:, :dim]) @ self.weights["head.basis.P.weight"].T
+        z = np.float32(options["scale"]) * unit_rows(features[:, :dim]) @ self.weights["head.basis.P.weight"].T
         if options["extra_dim"]:
-            z = np.concatenate([_normalized(self._linear("head.extra", features)), z], axis=1)
+            z = np.concatenate([unit_rows(self._linear("head.extra", features)), z], axis=1)
         return np.concatenate([z[:, :old_dim] @ self.weights["head.basis.B.weight"].T, z[:, old_dim:]], axis=1)
 
     def _features(self, rows: Floats) -> Floats:
         form, hidden = _form(self.spec.architecture)
+        if "first" in self.spec.architecture.backbone_options:
+            rows = unit_parts(rows, self._first)
+        if form == "slerp":
+            alpha = float(self.spec.architecture.backbone_options["alpha"])
+            turned = rows[:, self._first :] @ self.weights["backbone.rotation.weight"].T
+            return slerp(rows[:, : self._first], unit_rows(turned), alpha)
+        if form == "relu":
+            return self._linear("backbone.net.4", self._hidden(rows))
         kept = self._linear("backbone.linear", rows) if form == "linear" else rows
         if not hidden:
             return kept
         net = self._linear("backbone.net.2", self._gelu(self._linear("backbone.net.0", rows)))
         return kept + net if form == "linear" else np.concatenate([kept, net], axis=1)
+
+    def hidden(self, samples: Array) -> Floats:
+        """The last hidden layer of a `relu` net, float32 [n, hidden], of floats [n, input_dim]."""
+        rows = unit_rows(np.asarray(samples, np.float32))
+        return self._hidden(
+            unit_parts(rows, self._first) if "first" in self.spec.architecture.backbone_options else rows
+        )
+
+    @property
+    def _first(self) -> int:
+        return int(self.spec.architecture.backbone_options["first"])
+
+    def _hidden(self, rows: Floats) -> Floats:
+        below: Floats = np.maximum(self._linear("backbone.net.0", rows), 0)
+        result: Floats = np.maximum(self._linear("backbone.net.2", below), 0)
+        return result
 
     def _linear(self, layer: str, rows: Floats) -> Floats:
         result: Floats = rows @ self.weights[f"{layer}.weight"].T + self.weights[f"{layer}.bias"]
@@ -151,14 +176,25 @@ def shapes_of(spec: EmbeddingSpec) -> dict[str, Shape]:
     size = preprocessing.input_dim
     form, hidden = _form(architecture)
     features = int(options["dim"] + options.get("beside", 0))
-    fits = form == "linear" or (features > size if hidden else features == size)
-    if architecture.backbone_options != {"in_features": size} or not fits:
+    refuse_unknown_options(form, architecture.backbone_options, size, spec.generation)
+    fits = {
+        "linear": True,
+        "relu": hidden > 0,
+        "slerp": architecture.backbone_options.get("first") == features and not hidden,
+        "keep": features > size if hidden else features == size,
+    }
+    if not fits[form]:
         raise RunError(f"generation {spec.generation}: damaged: its sizes are inconsistent")
     shapes: dict[str, Shape] = {}
+    if form == "slerp":
+        shapes |= {"backbone.rotation.weight": (features, size - features)}
     if form == "linear":
         shapes |= _layer("backbone.linear", features, size)
     if hidden:
         shapes |= _layer("backbone.net.0", hidden, size)
+    if form == "relu":
+        shapes |= _layer("backbone.net.2", hidden, hidden) | _layer("backbone.net.4", features, hidden)
+    elif hidden:
         shapes |= _layer("backbone.net.2", features if form == "linear" else features - size, hidden)
     if architecture.head == "bt2_vectors":
         dim, extra_dim, old_dim = (int(options[key]) for key in ("dim", "extra_dim", "old_dim"))
@@ -175,10 +211,14 @@ def _layer(name: str, rows: int, columns: int) -> dict[str, Shape]:
 def _form(architecture: Architecture) -> tuple[str, int]:
     form = FORM.fullmatch(architecture.backbone)
     if form is None:
-        raise RunError(f"backbone {architecture.backbone!r}: expected vectors/linear or vectors/keep")
+        raise RunError(f"backbone {architecture.backbone!r}: expected vectors/linear, keep, relu or slerp")
     return form[1], int(form[2] or 0)
 
 
-def _normalized(rows: Floats) -> Floats:
-    result: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), TINY)
-    return result
+def side_by_side(spec: EmbeddingSpec) -> str:
+    """What a row is made of, in words, where an encoder takes two vectors at once; else nothing."""
+    options = spec.architecture.backbone_options
+    if "first" not in options:
+        return ""
+    first = int(options["first"])
+    return f" ({first} + {int(options['in_features']) - first} values, two vectors side by side)"

@@ -6,9 +6,13 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 
 from nobackfill.errors import ConfigError
 from nobackfill.models.array_encoder import FORM
+from nobackfill.models.array_forms import PARALLEL
+
+WIDEST = 8192  # hidden units of a net whose second layer is as wide as its first
 
 
 class VectorNet(nn.Module):
@@ -39,8 +43,49 @@ class VectorNet(nn.Module):
         return mapped if self.net is None else mapped + self.net(vectors)
 
 
-def build_vector_net(name: str, out_features: int, options: Mapping[str, object]) -> VectorNet:
+class ReluNet(nn.Module):
+    """Two hidden layers with ReLU. With `first`, a row is two vectors side by side, each brought to unit norm."""
+
+    def __init__(self, hidden: int, in_features: int, out_features: int, first: int | None) -> None:
+        super().__init__()
+        self.first = first
+        self.net = nn.Sequential(
+            nn.Linear(in_features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(),
+            nn.Linear(hidden, out_features),
+        )  # fmt: skip
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[n, in_features] to [n, out_features]."""
+        if self.first is not None:
+            vectors = torch.cat([normalize(vectors[:, : self.first]), normalize(vectors[:, self.first :])], dim=1)
+        mapped: Tensor = self.net(vectors)
+        return mapped
+
+
+class Slerp(nn.Module):
+    """An old and a new vector side by side: on the arc from the old to the rotated new one. See `array_forms.slerp`."""
+
+    def __init__(self, in_features: int, first: int, alpha: float) -> None:
+        super().__init__()
+        self.first, self.alpha = first, alpha
+        self.rotation = nn.Linear(in_features - first, first, bias=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """[n, in_features] to [n, first]."""
+        start = normalize(vectors[:, : self.first])
+        end = normalize(self.rotation(normalize(vectors[:, self.first :])))
+        angle = (start * end).sum(dim=1, keepdim=True).clamp(-1, 1).acos()
+        straight = angle.sin() < PARALLEL
+        sine = angle.sin().where(~straight, torch.ones_like(angle))
+        from_start = torch.where(straight, 1 - self.alpha, ((1 - self.alpha) * angle).sin() / sine)
+        from_end = torch.where(straight, self.alpha, (self.alpha * angle).sin() / sine)
+        return from_start * start + from_end * end
+
+
+def build_vector_net(name: str, out_features: int, options: Mapping[str, object]) -> nn.Module:
     """`vectors/linear`, `vectors/keep`, or one of them with a net of H hidden units, `vectors/keep+H`.
+
+    Or what `fit` makes: `vectors/relu+H`, and `vectors/slerp` (see `ReluNet`, `Slerp`).
 
     Raises:
         ConfigError: for another name, or options that are not {"in_features": n}.
@@ -49,6 +94,19 @@ def build_vector_net(name: str, out_features: int, options: Mapping[str, object]
     if form is None:
         raise ConfigError(f"model.backbone: {name!r}: expected vectors/linear or vectors/keep, or either with +HIDDEN")
     size = options.get("in_features")
+    hidden = int(form[2] or 0)
+    if form[1] in ("relu", "slerp"):
+        return _net_of_parts(name, form[1], hidden, out_features, options)
     if set(options) != {"in_features"} or not isinstance(size, int) or not 0 < size <= 65536:
         raise ConfigError(f"backbone {name!r}: expected the option in_features, found {dict(options)}")
-    return VectorNet(form[1], int(form[2] or 0), size, out_features)
+    return VectorNet(form[1], hidden, size, out_features)
+
+
+def _net_of_parts(name: str, form: str, hidden: int, out_features: int, options: Mapping[str, object]) -> nn.Module:
+    size, first, alpha = options.get("in_features"), options.get("first"), options.get("alpha")
+    if isinstance(size, int) and 0 < size <= 65536 and 0 < (first if isinstance(first, int) else 1) < max(2, size):
+        if form == "relu" and 0 < hidden <= WIDEST and alpha is None and (first is None or isinstance(first, int)):
+            return ReluNet(hidden, size, out_features, first)
+        if form == "slerp" and not hidden and isinstance(alpha, int | float) and first == out_features:
+            return Slerp(size, out_features, float(alpha))
+    raise ConfigError(f"backbone {name!r}: its sizes do not fit its options {dict(options)}")

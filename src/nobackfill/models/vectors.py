@@ -14,6 +14,7 @@ from nobackfill.arrays import Array
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import Inputs
 from nobackfill.errors import DataError
+from nobackfill.models.array_encoder import side_by_side
 from nobackfill.models.encoder import Encoder
 
 
@@ -43,7 +44,8 @@ class VectorEncoder(Encoder):
         size = self.input_dim
         array = np.asarray(samples)
         if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
-            raise DataError(f"vectors: expected floats [n, {size}], found {array.dtype} {list(array.shape)}")
+            wanted = f"floats [n, {size}]{side_by_side(self.spec)}"
+            raise DataError(f"vectors: expected {wanted}, found {array.dtype} {list(array.shape)}")
         return array
 
     @property

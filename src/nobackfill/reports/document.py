@@ -19,6 +19,7 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation import MeanStd, MethodRanking, RetrievalMetrics, Upgrade
 from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.distances import Distance
+from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.scores import DECISIVE, MAIN, SCORES
 from nobackfill.evaluation.verdict import Verdict
 from nobackfill.reports.versions import versions
@@ -182,6 +183,15 @@ class FitSection(Part):
     def labelled(self) -> bool:
         """Whether it is known what is relevant."""
         return bool(self.results[0].scores)
+
+    @property
+    def kinds(self) -> list[str]:
+        """A sentence for each kind of search: which models embed its queries, what becomes of the gallery."""
+        names: dict[Kind, list[str]] = {}
+        for each in self.results:
+            if each.kind is not None and each.name not in names.setdefault(each.kind, []):
+                names[each.kind].append(each.name)
+        return [f"{kind.searched}: {kind.words} ({', '.join(names[kind])})." for kind in KINDS if kind in names]
 
 
 class Report(Part):

@@ -99,7 +99,7 @@ def _fit(fit: FitSection) -> str:
         f"{compared} against the status quo",
         "",
     ]
-    return _table(titles, lines)
+    return "".join([_table(titles, lines), "\n" if fit.kinds else "", *(f"- {_cell(line)}\n" for line in fit.kinds)])
 
 
 def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

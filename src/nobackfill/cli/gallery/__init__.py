@@ -10,6 +10,7 @@ from nobackfill.cli.gallery.create import create
 from nobackfill.cli.gallery.rollback import rollback
 from nobackfill.cli.gallery.search import search
 from nobackfill.cli.gallery.status import status
+from nobackfill.cli.gallery.uncertainty import uncertainty
 from nobackfill.cli.gallery.upgrade import upgrade
 from nobackfill.cli.gallery.verify import verify
 
@@ -19,5 +20,5 @@ gallery = typer.Typer(
     help="Galleries that hold vectors of an old and a new model side by side.",
     rich_markup_mode="markdown",
 )
-for verb in (create, upgrade, backfill, search, status, verify, rollback, compact):
+for verb in (create, upgrade, backfill, search, status, verify, rollback, compact, uncertainty):
     gallery.command()(verb)
