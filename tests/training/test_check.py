@@ -21,11 +21,10 @@ VIT_NEEDS_TRANSFORMERS = "vit"
 
 
 TEXT = sorted((CONFIGS / "text").glob("*.yaml"))  # check reads their data; see below
+OTHERS = sorted({*CONFIGS.rglob("*.yaml")} - {*TEXT})
 
 
-@pytest.mark.parametrize(
-    "path", sorted({*CONFIGS.rglob("*.yaml")} - {*TEXT}), ids=lambda path: f"{path.parent.name}-{path.stem}"
-)
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if VIT_NEEDS_TRANSFORMERS in path.stem:
         pytest.importorskip("transformers", reason="the extra 'text' is not installed")
