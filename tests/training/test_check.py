@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,11 @@ REFERENCE = sorted((CONFIGS / "reference").glob("*.yaml"))
 VIT_NEEDS_TRANSFORMERS = "vit"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}-{path.stem}")
+TEXT = sorted((CONFIGS / "text").glob("*.yaml"))  # check reads their data; see below
+OTHERS = sorted({*CONFIGS.rglob("*.yaml")} - {*TEXT})
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if VIT_NEEDS_TRANSFORMERS in path.stem:
         pytest.importorskip("transformers", reason="the extra 'text' is not installed")
@@ -29,6 +35,21 @@ def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str
     assert (code, printed.err) == (0, "")
     kinds = {"scenario": "scenario, valid", "eval": "evaluation config, valid"}
     assert next((words for part, words in kinds.items() if part in path.stem), "M parameters") in printed.out
+
+
+@pytest.mark.parametrize("path", TEXT, ids=lambda path: path.stem)
+def test_every_text_config_passes_check_with_data_of_its_form(path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("transformers", reason="the extra 'text' is not installed")
+    data = load_config(path).data
+    columns = [getattr(data, key) for key in ("text", "label", "query", "positive", "id") if getattr(data, key, None)]
+    rows = "".join(json.dumps({name: f"{name} {n}" for name in columns}) + "\n" for n in range(40))
+    (tmp_path / "rows.jsonl").write_text(rows)
+    changes = [f"data.train={tmp_path / 'rows.jsonl'}", "model.old_dim=64"]
+    config = load_config(path, [*changes, "model.backbone=static"])
+    if config.old is None:
+        config = load_config(path, [changes[0], "model.backbone=static"])
+    config = config.model_copy(update={"data": config.data.model_copy(update={"test": None})})
+    assert math.isfinite(sum(check_config(config).loss.values()))
 
 
 def test_the_configs_of_the_repository_are_all_there() -> None:
