@@ -72,8 +72,7 @@ def measured(pair: dict[str, str], folder: Path) -> dict[str, Any]:
         "may_fall": chosen.may_fall,
         "best": best,
         "area_of_best": round(rules[chosen.rule]["area"] / rules[best]["area"], 4),
-        "holds": rules[chosen.rule]["largest_fall"] <= 0.5
-        and rules[chosen.rule]["area"] >= 0.99 * rules[best]["area"],
+        "holds": rules[chosen.rule]["largest_fall"] <= 0.5 and rules[chosen.rule]["area"] >= 0.99 * rules[best]["area"],
         "rules": rules,
     }
 

@@ -58,7 +58,7 @@ def backfilling_curve(
     relevant: Relevant | None = None,
     exclude_self: bool = False,
     fractions: Sequence[float] = TENTHS,
-    rule: Rule = AUTO,
+    rule: Rule = "auto",
     distance: Distance = "cosine",
     seed: int = 0,
     device: str = "cpu",

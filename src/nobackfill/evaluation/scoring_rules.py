@@ -1,8 +1,8 @@
 """Rules that put the scores of old and new items into one ranking.
 
-A new query q [d] meets an old item φ [d_o] with its first values, s = q[:d_o]·φ, and a new item x with s = q·x. The two
-kinds of score can have different scales: then one kind hides the other, and a gallery that is partly backfilled is worse
-than one left alone. A rule brings the scores of old items to the scale of new ones, whose scores stay as they are:
+A new query q [d] meets an old item φ [d_o] with its first values, s = q[:d_o]·φ, and a new item x with s = q·x. These
+two can have different scales. Then one kind hides the other, and a gallery that is partly backfilled is worse than one
+left alone. A rule brings the scores of old items to the scale of new ones, whose scores stay as they are:
 
     without moments:  slope·s + intercept
     with moments:     μ_n + σ_n·(slope·(s − μ_o)/σ_o + intercept)
