@@ -32,7 +32,7 @@ PREFIX = "prefix"
 TINY = 1e-6  # the least deviation of scores, so that vectors that all point one way divide by something
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VectorMoments:
     """Mean and covariance of a generation's unit vectors.
 
