@@ -56,13 +56,17 @@ def measured(pair: dict[str, str], folder: Path) -> dict[str, Any]:
     chosen = curve("auto")
     rules = {}
     for name in (*RULES, PREFIX):
-        values = 100 * np.asarray(curve(name).scores[score])
+        found = curve(name)
+        values, first = (100 * np.asarray(found.scores[one]) for one in (score, "top1"))
         rules[name] = {
             "values": values.round(2).tolist(),
             "area": round(float(np.trapezoid(values, chosen.fractions)), 2),
             "largest_fall": round(max(0.0, float(-np.diff(values).min())), 2),
+            "top1": first.round(2).tolist(),
+            "top1_area": round(float(np.trapezoid(first, chosen.fractions)), 2),
         }
     best = max(RULES, key=lambda name: rules[name]["area"])
+    mine = rules[chosen.rule]
     return {
         "pair": pair["name"],
         "items": len(new),
@@ -71,8 +75,9 @@ def measured(pair: dict[str, str], folder: Path) -> dict[str, Any]:
         "chosen": chosen.rule,
         "may_fall": chosen.may_fall,
         "best": best,
-        "area_of_best": round(rules[chosen.rule]["area"] / rules[best]["area"], 4),
-        "holds": rules[chosen.rule]["largest_fall"] <= 0.5 and rules[chosen.rule]["area"] >= 0.99 * rules[best]["area"],
+        "area_of_best": round(mine["area"] / rules[best]["area"], 4),
+        "holds": mine["largest_fall"] <= 0.5 and mine["area"] >= 0.99 * rules[best]["area"],
+        "top1_area_of_best": round(mine["top1_area"] / max(rules[name]["top1_area"] for name in RULES), 4),
         "rules": rules,
     }
 
@@ -82,11 +87,15 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         f"{result['pair']}: {result['items']} items, {result['queries']} queries, {result['score']} in %; chosen "
         f"{result['chosen']}{' (may fall)' if result['may_fall'] else ''}, {100 * result['area_of_best']:.1f} % of the "
-        f"area of {result['best']}; {'holds' if result['holds'] else 'DOES NOT HOLD'}"
+        f"area of {result['best']}; {'holds' if result['holds'] else 'DOES NOT HOLD'}; top-1: "
+        f"{100 * result['top1_area_of_best']:.1f} % of the best area"
     ]
     for name, line in result["rules"].items():
         values = "".join(f"{value:6.1f}" for value in line["values"])
-        lines.append(f"  {name:13}{values}   area {line['area']:5.1f}  largest fall {line['largest_fall']:4.1f}")
+        lines.append(
+            f"  {name:13}{values}   area {line['area']:5.1f}  largest fall {line['largest_fall']:4.1f}"
+            f"  top-1 area {line['top1_area']:5.1f}"
+        )
     return "\n".join(lines)
 
 

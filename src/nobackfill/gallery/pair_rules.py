@@ -85,17 +85,24 @@ def fitted_rule(store: Store, pair: PairRule, dims: tuple[int, int]) -> ScoringR
         if data is None:
             return None
         if _digest(data) != pair.document.rsplit("-", 1)[-1]:
-            raise _damaged(store, pair.document)
+            raise damaged_rule(store, pair)
         try:
             moments = _decoded(data)
         except (SafetensorError, KeyError, ValueError) as error:
-            raise _damaged(store, pair.document) from error
+            raise damaged_rule(store, pair) from error
     if (len(moments[0].mean), len(moments[1].mean)) != dims:
-        raise _damaged(store, pair.document)
+        raise damaged_rule(store, pair)
     while len(_read) >= KEPT:
         _read.pop(next(iter(_read)), None)
     _read[pair.document] = moments
     return ScoringRule(pair.rule, pair.slope, pair.intercept, moments)
+
+
+def damaged_rule(store: Store, pair: PairRule) -> GalleryError:
+    """A rule whose document is not there, or is not what it was."""
+    return GalleryError(
+        f"{store.url}: damaged: the document {pair.document!r}; call `Gallery.renew_rules` to replace it"
+    )
 
 
 def forget_documents(store: Store, before: Manifest, after: Manifest) -> None:
@@ -164,7 +171,3 @@ def _symmetric(dim: int, triangle: np.ndarray, scale: Floats) -> Floats:
 
 def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _damaged(store: Store, name: str) -> GalleryError:
-    return GalleryError(f"{store.url}: damaged: the document {name!r}; fit its scoring rule again with `renew_rules`")

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Manifest, load_manifest
-from nobackfill.gallery.pair_rules import fitted_rule
+from nobackfill.gallery.pair_rules import damaged_rule, fitted_rule
 from nobackfill.gallery.stores.base import Floats, Nearest, Payload, Store
 from nobackfill.gallery.vectors import unit_rows
 
@@ -84,7 +84,11 @@ def merged(
 
 
 def _scales(store: Store, manifest: Manifest, query_generation: int, rows: Floats) -> Scales:
-    """What the scoring rules of these queries make of the scores of each stored generation."""
+    """What the scoring rules of these queries make of the scores of each stored generation.
+
+    Raises:
+        GalleryError: if the document of a rule is missing or damaged.
+    """
     scales = {}
     for number in range(1, query_generation):
         dims = manifest.generations[number - 1].dim, manifest.generations[query_generation - 1].dim
@@ -93,6 +97,8 @@ def _scales(store: Store, manifest: Manifest, query_generation: int, rows: Float
         if pair is not None and rule is None:  # renewed since the manifest was read
             pair = load_manifest(store).pair_rule(query_generation, number)
             rule = None if pair is None else fitted_rule(store, pair, dims)
+            if pair is not None and rule is None:
+                raise damaged_rule(store, pair)
         if rule is not None:
             scales[number] = rule.factors(rows)
     return scales
