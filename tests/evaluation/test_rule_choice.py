@@ -80,8 +80,10 @@ def test_agreement_equals_a_loop() -> None:
                     scores = {
                         j: new[i] @ new[j] if j in fresh else factor * (new[i, :D_O] @ old[j]) + offset for j in others
                     }
-                    wanted = set(sorted(others, key=lambda j: -(new[i] @ new[j]))[:10])
-                    found.append(len(wanted & set(sorted(others, key=lambda j: -scores[j])[:10])) / 10)
+                    right, ranked = (
+                        sorted(others, key=lambda j: -new[i] @ new[j]), sorted(others, key=lambda j: -scores[j])
+                    )  # fmt: skip
+                    found += [len(set(right[:k]) & set(ranked[:k])) / k for k in (10, 13)]  # 13: a third of the items
             assert curves[name].values[place] == pytest.approx(np.mean(found), abs=1e-9)
         assert curves[name].queries == 40
 
@@ -92,11 +94,12 @@ def test_labels_decide_where_there_are_some() -> None:
     assert choice.curve is not None
     assert choice.agreement is not None
     assert (choice.curve.score, choice.agreement.score) == ("mean_ap", "overlap")
+    assert choose_rule(old, new).curves["plain"].score == "deep_overlap"
     ends = label_curves({"plain": PLAIN}, old, new, labels, fractions=(0.0, 1.0))["plain"]
     whole = backfilling_curve(new, old, new, labels, labels, exclude_self=True, fractions=(0, 1), rule="plain")
     assert ends.values == pytest.approx(whole.scores["mean_ap"])
     unlike = label_curves({"plain": PLAIN}, old, new, np.arange(300), fractions=(0.0, 1.0))["plain"]
-    assert unlike.score == "overlap"
+    assert unlike.score == "deep_overlap"
 
 
 def test_of_steady_rules_the_simplest_that_is_as_good_is_taken() -> None:

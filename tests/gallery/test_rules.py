@@ -187,7 +187,7 @@ def test_the_command_line_tells_rule_quality_and_warning(tmp_path: Path) -> None
     shown = CliRunner().invoke(app, ["gallery", "status", url])
     for output in (upgraded.output, shown.output):
         assert "scores of first and m2 compared by" in output
-        assert "agreement with a full backfill: " in output
+        assert "agreement with a full backfill, nearest 10 and 30: " in output
         assert "warning" not in output
     assert "expected agreement with a full backfill, nearest ten of m2: now " in shown.output
     falling = RuleChoice(PLAIN, {"plain": RuleCurve("overlap", (0.0, 0.5, 1.0), (0.5, 0.2, 1.0), 9)}, None)

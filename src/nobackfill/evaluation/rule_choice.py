@@ -1,7 +1,8 @@
 """Which scoring rule a pair of generations gets: fitted on half of a sample, judged on the other half.
 
 Judged by what a search returns while more and more of the items are backfilled: by mean average precision where the
-items have labels, otherwise by agreement with the new model, the fraction of its ten nearest items that are found.
+items have labels, otherwise by agreement with the new model. Agreement is the fraction of the new model's nearest items
+that are found, for the nearest ten and the nearest thirty.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from nobackfill.evaluation.relevance import Relevance, by_label
 from nobackfill.evaluation.rule_fitting import NEAREST, fit_rules, nearest_mask
-from nobackfill.evaluation.scores import AGREEMENT, RANKING
+from nobackfill.evaluation.scores import AGREEMENT, DEEP_AGREEMENT, RANKING
 from nobackfill.evaluation.scoring_rules import PLAIN, RULES, ScoringRule, mixed_form
 from nobackfill.evaluation.search import search
 from nobackfill.evaluation.vectors import Floats
@@ -23,6 +24,7 @@ TENTHS = tuple(step / 10 for step in range(11))
 SAMPLE = 2000  # items are enough to choose a rule on
 LEAST = 100  # items, below which a choice would be chance
 JUDGED = 500  # queries at most
+DEPTHS = (10, 30)  # nearest items that are compared; ten alone misjudge queries that look for a whole class
 ORDERS = 3  # random orders of backfilling that a curve is the mean of
 FALL = 0.005  # from one tenth to the next, more of which a rule should not lose
 SLACK = 0.002  # of the area, which a simpler rule may cost
@@ -33,7 +35,7 @@ class RuleCurve:
     """What a search is worth against the fraction of the items that is backfilled, in random order.
 
     Attributes:
-        score: `overlap` (agreement with the new model) or `mean_ap`.
+        score: `overlap` (agreement with the new model's ten nearest), `deep_overlap` (at several depths) or `mean_ap`.
         fractions: from 0 to 1.
         values: the score at each, in 0–1.
         queries: how many queries it rests on.
@@ -62,7 +64,7 @@ class RuleChoice:
     Attributes:
         rule: chosen; fitted on the whole sample.
         curves: of every rule that was tried; empty where the sample is too small to choose on.
-        agreement: of the chosen rule, by agreement with the new model, whatever it was chosen by.
+        agreement: of the chosen rule, by agreement with the new model's ten nearest, whatever it was chosen by.
     """
 
     rule: ScoringRule
@@ -107,10 +109,13 @@ def choose_rule(
     halves = np.random.default_rng(seed).permutation(len(new))[:SAMPLE]
     fit, judge = np.sort(halves[: len(halves) // 2]), np.sort(halves[len(halves) // 2 :])
     rules = fit_rules(wanted, old[fit], new[fit]) or {PLAIN.name: PLAIN}
-    agreements = rule_curves(rules, old[judge], new[judge], seed=seed)
-    curves = agreements if labels is None else label_curves(rules, old[judge], new[judge], labels[judge], seed=seed)
+    if labels is None:
+        curves = rule_curves(rules, old[judge], new[judge], seed=seed)
+    else:
+        curves = label_curves(rules, old[judge], new[judge], labels[judge], seed=seed)
     name = best_rule(curves)
-    return RuleChoice(fit_rules([name], old, new).get(name, rules[name]), curves, agreements[name])
+    agreement = rule_curves({name: rules[name]}, old[judge], new[judge], depths=(NEAREST,), seed=seed)[name]
+    return RuleChoice(fit_rules([name], old, new).get(name, rules[name]), curves, agreement)
 
 
 def best_rule(curves: dict[str, RuleCurve]) -> str:
@@ -123,22 +128,33 @@ def best_rule(curves: dict[str, RuleCurve]) -> str:
 
 
 def rule_curves(
-    rules: dict[str, ScoringRule], old: Floats, new: Floats, *, fractions: Sequence[float] = TENTHS, seed: int = 0
+    rules: dict[str, ScoringRule],
+    old: Floats,
+    new: Floats,
+    *,
+    fractions: Sequence[float] = TENTHS,
+    depths: Sequence[int] = DEPTHS,
+    seed: int = 0,
 ) -> dict[str, RuleCurve]:
-    """Agreement with the new model's ten nearest under each rule, the items [n] being queries of each other."""
+    """Agreement with the new model under each rule, the items [n] being queries of each other.
+
+    The fraction of the new model's k nearest items that are among the k best, mean over the depths k; none is above a
+    third of the items.
+    """
     queries, orders = _draws(len(new), seed)
     rows = new[queries]
     own = np.arange(len(new)) == queries[:, None]
     old_scores, new_scores = rows[:, : old.shape[1]] @ old.T, np.where(own, -np.inf, rows @ new.T)
-    wanted = nearest_mask(new_scores, NEAREST) & ~own
+    wanted = {k: nearest_mask(new_scores, k) for k in {min(k, max(1, len(new) // 3)) for k in depths}}
     found: dict[str, list[float]] = {}
     for name, rule in rules.items():
         scaled = np.where(own, -np.inf, rule.apply(rows, old_scores))
         found[name] = [
-            float(np.mean([_share_found(scaled, new_scores, wanted, order, fraction) for order in orders]))
+            float(np.mean([_fraction_found(scaled, new_scores, wanted, order, fraction) for order in orders]))
             for fraction in fractions
         ]
-    return {name: RuleCurve(AGREEMENT, tuple(fractions), tuple(each), len(rows)) for name, each in found.items()}
+    score = AGREEMENT if tuple(depths) == (NEAREST,) else DEEP_AGREEMENT
+    return {name: RuleCurve(score, tuple(fractions), tuple(each), len(rows)) for name, each in found.items()}
 
 
 def label_curves(
@@ -184,9 +200,17 @@ def _draws(count: int, seed: int) -> tuple[NDArray[np.int64], list[NDArray[np.in
     return queries, [random.permutation(count) for _ in range(ORDERS)]
 
 
-def _share_found(
-    old_scores: Floats, new_scores: Floats, wanted: NDArray[np.bool_], order: NDArray[np.int64], fraction: float
+def _fraction_found(
+    old_scores: Floats,
+    new_scores: Floats,
+    wanted: dict[int, NDArray[np.bool_]],
+    order: NDArray[np.int64],
+    fraction: float,
 ) -> float:
+    """Mean over the queries and over the depths of `wanted`; scores [n_q, n]."""
     scores = np.where(first_backfilled(order, fraction), new_scores, old_scores)
-    found = nearest_mask(scores, NEAREST) & wanted
-    return float((found.sum(axis=1) / wanted.sum(axis=1)).mean())
+    deepest = max(wanted)
+    items = np.argpartition(-scores, deepest - 1, axis=1)[:, :deepest]
+    best_first = np.argsort(-np.take_along_axis(scores, items, axis=1), axis=1)
+    items = np.take_along_axis(items, best_first, axis=1)
+    return float(np.mean([np.take_along_axis(mask, items[:, :k], axis=1).mean() for k, mask in wanted.items()]))
