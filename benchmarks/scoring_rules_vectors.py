@@ -42,8 +42,8 @@ def main() -> None:
         known = f" --labels {out}/{name}-fit-labels.npy" if sets[f"{name}-fit"][1] else ""
         for method in ("bt2", "ridge"):
             print(
-                f"nobackfill fit --old {out}/{name}-fit-old.npy --new {out}/{name}-fit-new.npy{known} --method {method} "
-                f"--direction to-old --out {out}/fit-{name}-{method}"
+                f"nobackfill fit --old {out}/{name}-fit-old.npy --new {out}/{name}-fit-new.npy{known} "
+                f"--method {method} --direction to-old --out {out}/fit-{name}-{method}"
             )
             pair = {"name": f"{name} fit {method}", "query_run": f"fit-{name}-{method}"}
             pair |= {f"{side}_gallery": f"{name}-test-{side}.npy" for side in ("old", "new")}
