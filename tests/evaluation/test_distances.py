@@ -82,7 +82,7 @@ def units() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_of_unit_vectors_of_one_size_it_is_the_cosine(units: Any) -> None:
     old, new, labels = units
-    upgrades = [compare(old, new, labels, exclude_self=True, distance=name) for name in ("cosine", "l2")]
+    upgrades = [compare(old, new, labels, exclude_self=True, distance=name, rule="plain") for name in ("cosine", "l2")]
     for cell, scores in upgrades[0].scores.items():
         for score, interval in scores.items():
             assert upgrades[1].scores[cell][score].mean == pytest.approx(interval.mean, abs=1e-6)

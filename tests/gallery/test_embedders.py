@@ -12,7 +12,7 @@ from tests.gallery.galleries import COUNT, FIRST, IDS, NEW_VECTORS, OLD_VECTORS,
 
 import nobackfill
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import ArrayEmbedder, Embedded, FunctionEmbedder, Gallery, Generation, RunFolderEmbedder
+from nobackfill.gallery import ArrayEmbedder, Embedded, FunctionEmbedder, RunFolderEmbedder
 from nobackfill.gallery.stores.registry import open_store
 
 
@@ -54,11 +54,6 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path) -> None:
         gallery.upgrade(SECOND, lambda ids: NEW_VECTORS[:1])
     with pytest.raises(GalleryError, match="the model of a function is unknown"):
         gallery.backfill(lambda ids: NEW_VECTORS)
-    plain = Generation(name="plain", dim=9, fingerprint="p", compatible_with=(FIRST.fingerprint,))
-    bare = Gallery.create(f"faiss:{tmp_path / 'bare'}", FIRST, [(IDS, OLD_VECTORS, [{} for _ in IDS])])
-    with pytest.raises(GalleryError, match="calibrate: needs items with labels"):
-        bare.upgrade(plain, lambda ids: NEW_VECTORS, calibrate=True)
-    assert len(bare.manifest.generations) == 1
 
 
 def test_a_stream_that_ends_early_is_refused(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from tests.gallery.galleries import (
 )
 
 from nobackfill.errors import GalleryError
+from nobackfill.evaluation.rule_choice import RuleChoice
+from nobackfill.evaluation.scoring_rules import ScoringRule
 from nobackfill.gallery import Gallery, Generation, ItemBatch, Store
 from nobackfill.gallery.vectors import vectors_of
 
@@ -114,9 +116,10 @@ def test_three_generations(store: Store) -> None:
     assert_same(answers(gallery, queries, LAST), wanted)
 
 
-def test_calibrated_scores(store: Store) -> None:
+def test_scores_compared_by_a_rule(store: Store) -> None:
     gallery = fresh(store)
-    gallery.add_generation(SECOND, NEW_VECTORS, calibration={1: (0.5, 0.25)})
+    rule = ScoringRule("calibrated", 0.5, 0.25)
+    gallery.add_generation(SECOND, NEW_VECTORS, rules={1: RuleChoice(rule, {}, None)})
     gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, order="oldest")
     queries, first = vectors(NEW, 2, 5), vectors(OLD, 3, 4)
     new = [IDS.index(name) < 20 for name in IDS]
@@ -124,7 +127,7 @@ def test_calibrated_scores(store: Store) -> None:
     assert_same(answers(gallery, queries, SECOND), np.where(new, queries @ NEW_VECTORS.T, old_scores))
     scale = gallery.manifest.generations[1].scales[FIRST.fingerprint]
     by_old = np.where(new, first @ NEW_VECTORS[:, :OLD].T / scale, first @ OLD_VECTORS.T)
-    assert_same(answers(gallery, first, FIRST), by_old)  # only the newest queries are calibrated
+    assert_same(answers(gallery, first, FIRST), by_old)  # the rule is for newer queries
 
 
 def test_a_newer_generation_holds_the_older_spaces(store: Store) -> None:

@@ -32,7 +32,11 @@ def test_files_of_format_1_open(name: str) -> None:
     page, tables = build_report(report, name), build_markdown(report, name)
     assert "<h1>" in page
     assert tables.startswith("| ")
-    assert json.loads(report.to_json()) == json.loads((FIXTURES / name).read_text())
+    written = json.loads(report.to_json())
+    for upgrade in written["upgrades"]:
+        if curve := upgrade["result"]["curve"]:  # known since: the rule of a curve; before, scores were plain
+            assert (curve.pop("rule"), curve.pop("may_fall")) == ("plain", False)
+    assert written == json.loads((FIXTURES / name).read_text())
     if name == "report_upgrade.json":
         (upgrade,) = report.upgrades
         assert upgrade.result.verdict.decision == "ship"

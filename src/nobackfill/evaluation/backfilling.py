@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,12 +14,17 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation.distances import Distance, inner_form, rows_for
 from nobackfill.evaluation.relevance import Relevance, Relevant
 from nobackfill.evaluation.retrieval import check_selves, matches, summarise
+from nobackfill.evaluation.rule_choice import SAMPLE, TENTHS, choose_rule, first_backfilled
+from nobackfill.evaluation.rule_fitting import fit_rules
 from nobackfill.evaluation.scores import CUTOFFS
+from nobackfill.evaluation.scoring_rules import PLAIN, PREFIX, RULES, RuleName, ScoringRule, mixed_form, mixed_gallery
 from nobackfill.evaluation.search import search
 from nobackfill.evaluation.vectors import as_table
 
 MAX_QUERIES = 5000  # more would not move the curve by a visible amount
-TENTHS = tuple(step / 10 for step in range(11))
+AUTO = "auto"
+Rule = RuleName | Literal["auto", "prefix"] | ScoringRule
+"""`auto` chooses without labels, as galleries do where items have none; a name is fitted; a fitted rule is taken."""
 
 
 @dataclass(frozen=True)
@@ -30,29 +36,17 @@ class BackfillingCurve:
         scores: score → M(β) at each fraction.
         area: score → M̃, the area below, by the trapezoidal rule.
         queries: how many queries it rests on.
+        rule: by which old and new scores were compared (`scoring_rules`).
+        may_fall: whether no rule was found that holds the curve up: a sample showed a fall of more than half a point
+            from one tenth to the next.
     """
 
     fractions: tuple[float, ...]
     scores: dict[str, tuple[float, ...]]
     area: dict[str, float]
     queries: int
-
-
-def prefix_scale(new: Floats, dim: int) -> float:
-    """γ: mean norm of the first `dim` values of new unit vectors [n, d]; 1 where the old space is the whole new one."""
-    return float(np.linalg.norm(new[:, :dim], axis=1).mean())
-
-
-def mixed_gallery(old: Floats, new: Floats, backfilled: np.ndarray) -> Floats:
-    """Vectors [n, d_o] and [n, d] as one gallery [n, d]: new where `backfilled` (bool [n]), else [old ; 0].
-
-    Shrinking the old ones to the norm γ that a new vector's first values have sounds right and ranks worse
-    (`evaluation.mixing` measures it).
-    """
-    gallery = np.zeros_like(new)
-    gallery[:, : old.shape[1]] = old
-    gallery[backfilled] = new[backfilled]
-    return gallery
+    rule: str = "plain"
+    may_fall: bool = False
 
 
 def backfilling_curve(
@@ -65,6 +59,7 @@ def backfilling_curve(
     relevant: Relevant | None = None,
     exclude_self: bool = False,
     fractions: Sequence[float] = TENTHS,
+    rule: Rule = "auto",
     distance: Distance = "cosine",
     seed: int = 0,
     device: str = "cpu",
@@ -80,12 +75,16 @@ def backfilling_curve(
         relevant: instead of labels, see `retrieval_metrics`.
         exclude_self: query i is item i.
         fractions: β from 0 to 1, ascending.
-        distance: see `retrieval_metrics`; an old vector stands for its values and zeros behind them.
+        rule: how scores of old and new items are compared. `auto` and names are fitted on at most 2,000 of the items,
+            without labels; with fewer than 100 items `auto` is `plain`.
+        distance: see `retrieval_metrics`; an old vector stands for its values and zeros behind them. With `l2` the only
+            rule is `plain`.
         seed: of the order and of the thinning.
         device: where to compute.
 
     Raises:
-        DataError: for misshapen or non-finite input, or galleries of different lengths.
+        DataError: for misshapen or non-finite input, galleries of different lengths, an unknown rule, or one that does
+            not fit the distance or the sample.
     """
     new = rows_for(distance, as_table(new_gallery, "new gallery"), "new gallery")
     queries = new if query is new_gallery else rows_for(distance, as_table(query, "query"), "query")
@@ -104,20 +103,47 @@ def backfilling_curve(
     relevance = matches(query_labels, gallery_labels, relevant, len(queries), len(new))
     some = Relevance(relevance.starts[chosen], relevance.stops[chosen], relevance.items)
     own = chosen if exclude_self else None
+    fitted, may_fall = _rule_for(rule, old, new, distance, seed)
     steps = []
     for fraction in fractions:
-        backfilled = np.zeros(len(new), np.bool_)
-        backfilled[order[: round(fraction * len(new))]] = True
-        rows, gallery = inner_form(distance, queries[chosen], mixed_gallery(old, new, backfilled))
+        backfilled = first_backfilled(order, fraction)
+        if distance == "cosine":
+            rows, gallery = mixed_form(fitted, queries[chosen], old, new, backfilled)
+        else:
+            rows, gallery = inner_form(distance, queries[chosen], mixed_gallery(old, new, backfilled))
         steps.append(summarise(search(rows, gallery, some, CUTOFFS, own=own, device=device), CUTOFFS))
     points = [step.scores() for step in steps]
     scores = {name: tuple(point[name] for point in points) for name in points[0]}
     area = {name: float(np.trapezoid(values, fractions)) for name, values in scores.items()}
-    return BackfillingCurve(tuple(fractions), scores, area, steps[0].queries)
+    return BackfillingCurve(tuple(fractions), scores, area, steps[0].queries, fitted.name, may_fall)
+
+
+def _rule_for(rule: Rule, old: Floats, new: Floats, distance: Distance, seed: int) -> tuple[ScoringRule, bool]:
+    """The fitted rule, and whether the curve may fall under it; of unit vectors [n, d_o] and [n, d]."""
+    if isinstance(rule, ScoringRule):
+        name = rule.name
+    else:
+        name = rule
+        if name not in (AUTO, PREFIX, *RULES):
+            raise DataError(f"rule {name!r}: expected {AUTO}, {', '.join(RULES)} or {PREFIX}")
+    if distance != "cosine":
+        if name not in (AUTO, PLAIN.name):
+            raise DataError(f"rule {name!r}: works with cosine only; with distance {distance!r} choose plain")
+        return PLAIN, False
+    if isinstance(rule, ScoringRule):
+        return rule, False
+    some = np.sort(np.random.default_rng([seed, len(new)]).permutation(len(new))[:SAMPLE])
+    if name == AUTO:
+        choice = choose_rule(old[some], new[some], seed=seed)
+        return choice.rule, choice.may_fall
+    fitted = fit_rules([name], old[some], new[some])
+    if name not in fitted:
+        raise DataError(f"rule {name!r}: the new model's neighbours cannot be told from scores on old vectors")
+    return fitted[name], False
 
 
 def mean_curve(curves: Sequence[BackfillingCurve]) -> BackfillingCurve | None:
-    """Of several training runs' curves, point by point; None of none."""
+    """Of several training runs' curves, point by point; None of none. Rules that differ are listed."""
     if not curves:
         return None
     first = curves[0]
@@ -126,4 +152,7 @@ def mean_curve(curves: Sequence[BackfillingCurve]) -> BackfillingCurve | None:
         for score in first.scores
     }
     area = {score: float(np.mean([curve.area[score] for curve in curves])) for score in first.area}
-    return BackfillingCurve(first.fractions, scores, area, first.queries)
+    rules = ", ".join(dict.fromkeys(curve.rule for curve in curves))
+    return BackfillingCurve(
+        first.fractions, scores, area, first.queries, rules, any(curve.may_fall for curve in curves)
+    )

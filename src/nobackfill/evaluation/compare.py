@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from nobackfill.errors import DataError
 from nobackfill.evaluation.assess import Upgrade, assess, upgrade_cells
-from nobackfill.evaluation.backfilling import BackfillingCurve, backfilling_curve
+from nobackfill.evaluation.backfilling import BackfillingCurve, Rule, backfilling_curve
 from nobackfill.evaluation.bootstrap import REPLICATES
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.relevance import Relevant
@@ -30,6 +30,7 @@ class Protocol:
         exclude_self: query i is gallery item i, which never finds itself.
         distance: how vectors are compared.
         device: where to search.
+        rule: how the backfilling curve compares old and new scores; see `backfilling_curve`.
     """
 
     query_labels: ArrayLike | None = None
@@ -38,6 +39,7 @@ class Protocol:
     exclude_self: bool = False
     distance: Distance = "cosine"
     device: str = "cpu"
+    rule: Rule = "auto"
 
     def search(self, query: ArrayLike, gallery: ArrayLike) -> RetrievalMetrics:
         """One search; raises `DataError`."""
@@ -53,7 +55,7 @@ class Protocol:
         return backfilling_curve(
             query, old_gallery, new_gallery, self.query_labels, self.gallery_labels,
             relevant=self.relevant, exclude_self=self.exclude_self, distance=self.distance, device=self.device,
-            seed=seed,
+            rule=self.rule, seed=seed,
         )  # fmt: skip
 
 
@@ -67,6 +69,7 @@ def compare(
     independent: Vectors | None = None,
     exclude_self: bool = False,
     class_names: Sequence[str] | None = None,
+    rule: Rule = "auto",
     distance: Distance = "cosine",
     replicates: int = REPLICATES,
     seed: int = 0,
@@ -83,6 +86,7 @@ def compare(
         independent: by a new model trained with no thought for the old one: the upper bound of new/new.
         exclude_self: query i is gallery item i, which never finds itself.
         class_names: names by label.
+        rule: how the backfilling curve compares old and new scores; see `backfilling_curve`.
         distance: `cosine` or `l2`, see `retrieval_metrics`.
         replicates: of the bootstrap.
         seed: of all random draws.
@@ -93,7 +97,7 @@ def compare(
     """
     if gallery_labels is None and query_labels is not None and exclude_self:
         gallery_labels = query_labels
-    protocol = Protocol(query_labels, gallery_labels, relevant, exclude_self, distance, device)
+    protocol = Protocol(query_labels, gallery_labels, relevant, exclude_self, distance, device, rule)
     cells, curve = search_upgrade(protocol, _pair(old), _pair(new), seed=seed)
     if independent is not None:
         query, gallery = _pair(independent)

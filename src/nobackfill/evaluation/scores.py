@@ -88,7 +88,13 @@ CUTOFFS = tuple(sorted({1, 5, *(row.cutoff for row in TABLE if row.cutoff and (r
 
 AGREEMENT = "overlap"
 """Not of ranks: the fraction of a full backfill's nearest items that are found, where nobody knows what is relevant."""
-_TITLES = {**{score.key: score.title for score in TABLE}, AGREEMENT: "agreement with a full backfill"}
+DEEP_AGREEMENT = "deep_overlap"
+"""The same at several depths, mean over them."""
+_TITLES = {
+    **{score.key: score.title for score in TABLE},
+    AGREEMENT: "agreement with a full backfill",
+    DEEP_AGREEMENT: "agreement with a full backfill, nearest 10 and 30",
+}
 
 
 def title(key: str) -> str:

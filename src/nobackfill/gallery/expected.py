@@ -1,41 +1,47 @@
-"""What a new generation is worth to a gallery, measured on a sample of its items when it is added."""
+"""What a new generation is worth to a gallery, and by which rules its scores are compared: measured on a sample."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from nobackfill.errors import ConfigError
+from nobackfill.evaluation import backfilling_curve
+from nobackfill.evaluation.rule_choice import RuleChoice, choose_rule
+from nobackfill.evaluation.scoring_rules import RULES, RuleName
 from nobackfill.gallery.embedders.base import Embedded
 from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest
-from nobackfill.gallery.stores.base import Floats, Store
+from nobackfill.gallery.stores.base import Floats, Payload, Store
 
 FRACTIONS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SLACK = 0.002  # of the area below top-1, which a calibration may cost at most
+Rule = RuleName | Literal["auto"]
 
 
 @dataclass(frozen=True)
-class LabelledSample:
-    """Labelled items whose stored vectors are of one generation.
+class PairedSample:
+    """Sampled items whose stored vectors are of one generation.
 
     Attributes:
         generation: its number.
         old: stored unit vectors [n, d_o].
         new: the new model's unit vectors [n, d] of the same items.
-        labels: int64 [n].
+        labels: int64 [n], if every item has one and two have the same.
     """
 
     generation: int
     old: Floats
     new: Floats
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None
 
 
-def labelled_samples(
+def paired_samples(
     store: Store, manifest: Manifest, generation: Generation, embedded: Embedded, rows: Floats
-) -> list[LabelledSample]:
-    """The sampled items by stored generation, as far as they have labels and the new model is compatible with that.
+) -> list[PairedSample]:
+    """The sampled items by stored generation, as far as the new model is compatible with that.
 
     Args:
         store: of the gallery.
@@ -46,57 +52,50 @@ def labelled_samples(
     """
     new = dict(zip(embedded.ids, rows, strict=True))
     return [
-        LabelledSample(
-            items.generation,
-            items.vectors,
-            np.stack([new[name] for name in items.ids]),
-            np.array([payload["label"] for payload in items.payloads]),
+        PairedSample(
+            items.generation, items.vectors, np.stack([new[name] for name in items.ids]), _labels(items.payloads)
         )
         for items in store.fetch(list(embedded.ids))
         if manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
-        and all("label" in payload for payload in items.payloads)
     ]
 
 
-def expected_curve(samples: list[LabelledSample]) -> ExpectedCurve | None:
-    """The backfilling curve of the sampled items among themselves; None unless all are of one generation.
+def choose_rules(samples: list[PairedSample], rule: Rule = "auto", seed: int = 0) -> dict[int, RuleChoice]:
+    """A scoring rule for each older generation that was sampled, by its number; see `evaluation.rule_choice`."""
+    names = RULES if rule == "auto" else (rule,)
+    return {one.generation: choose_rule(one.old, one.new, one.labels, names=names, seed=seed) for one in samples}
+
+
+def check_rule(name: str) -> Rule:
+    """A rule's name, or `auto`; else `ConfigError`."""
+    if name == "auto":
+        return "auto"
+    for known in RULES:
+        if name == known:
+            return known
+    raise ConfigError(f"--rule {name!r}: expected auto, {', '.join(RULES)}")
+
+
+def expected_curve(samples: list[PairedSample], choices: Mapping[int, RuleChoice]) -> ExpectedCurve | None:
+    """The backfilling curve of the sampled items among themselves; None unless all are of one generation and labelled.
 
     Each item is a query of the others. A sample is easier to search than the whole: what counts is the change.
     """
-    if len(samples) != 1:
+    if len(samples) != 1 or samples[0].labels is None:
         return None
-    from nobackfill.evaluation import backfilling_curve
-
     one = samples[0]
-    curve = backfilling_curve(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=FRACTIONS)
+    curve = backfilling_curve(
+        one.new, one.old, one.new, one.labels, one.labels,
+        exclude_self=True, fractions=FRACTIONS, rule=choices[one.generation].rule,
+    )  # fmt: skip
     return ExpectedCurve(
         fractions=FRACTIONS, top1=curve.scores["top1"], mean_ap=curve.scores["mean_ap"], queries=curve.queries
     )
 
 
-def helpful_calibration(samples: list[LabelledSample]) -> dict[int, tuple[float, float]]:
-    """Factor and offset for the scores of each older generation, where the backfilling curve shows that they help.
-
-    They are fitted on half of the queries and assessed on the other half: kept if the area below mAP grows and that
-    below top-1 does not shrink.
-    """
-    from nobackfill.evaluation.mixing import fit_calibration_on, mixing_study
-
-    kept = {}
-    for one in samples:
-        rows = mixing_study(one.new, one.old, one.new, one.labels, one.labels, exclude_self=True, fractions=FRACTIONS)
-        area = {
-            (rule, score): float(np.trapezoid([float(row[score]) for row in rows if row["rule"] == rule], FRACTIONS))
-            for rule in ("inner", "calibrated")
-            for score in ("top1", "mean_ap")
-        }
-        if (
-            area["calibrated", "mean_ap"] > area["inner", "mean_ap"]
-            and area["calibrated", "top1"] >= area["inner", "top1"] - SLACK
-        ):
-            relevant = one.labels[:, None] == one.labels[None]
-            np.fill_diagonal(relevant, val=False)
-            (old_factor, old_offset), (factor, offset) = fit_calibration_on(one.new, one.old, one.new, relevant)
-            if factor > 0:
-                kept[one.generation] = (old_factor / factor, (old_offset - offset) / factor)
-    return kept
+def _labels(payloads: Sequence[Payload]) -> NDArray[np.int64] | None:
+    """Numbers for the labels, which may be any text or number."""
+    if not all("label" in payload for payload in payloads):
+        return None
+    _, numbers = np.unique([repr(payload["label"]) for payload in payloads], return_inverse=True)
+    return numbers.astype(np.int64) if len(np.unique(numbers)) < len(numbers) else None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
+from nobackfill.evaluation.rule_choice import RuleChoice
 from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
-from nobackfill.gallery.expected import expected_curve, helpful_calibration, labelled_samples
+from nobackfill.gallery.expected import Rule, choose_rules, expected_curve, paired_samples
 from nobackfill.gallery.job import JOB, Job, rewind_job
 from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest, load_manifest, save_manifest
 from nobackfill.gallery.orders import Order
-from nobackfill.gallery.searching import Calibration, Hit, search_store
+from nobackfill.gallery.pair_rules import PairRule, forget_documents, save_rule
+from nobackfill.gallery.renewing import renew_rules
+from nobackfill.gallery.searching import Hit, search_store
 from nobackfill.gallery.status import GalleryStatus, status_of
 from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
 from nobackfill.gallery.stores.registry import open_store
@@ -80,19 +83,19 @@ class Gallery:
         embed: Embedder | Function,
         *,
         sample: int = 2000,
-        calibrate: bool = False,
+        rule: Rule = "auto",
         seed: int = 0,
     ) -> Generation:
         """Add a generation: its queries work from now on; no vector is touched.
 
-        A sample of the items is embedded to measure the scale between old and new scores and, where the items have
-        labels, what backfilling is worth.
+        A sample of the items is embedded to choose how old and new scores are compared and to measure what backfilling
+        is worth: by the items' labels, or without them by agreement with the new model.
 
         Args:
             generation: the new model, compatible with every generation whose vectors are stored.
             embed: item ids to its vectors.
             sample: how many items are embedded.
-            calibrate: bring old and new scores to one scale, if the sample shows that it helps.
+            rule: how old and new scores are compared, see `evaluation.scoring_rules`; `auto` chooses on the sample.
             seed: of the sample.
 
         Returns:
@@ -114,20 +117,16 @@ class Gallery:
                 f"{self.store.url}: none of {len(ids)} sampled items could be embedded by {generation.name}{reason}; "
                 "they are needed to measure the scale between old and new scores"
             )
-        samples = labelled_samples(self.store, manifest, generation, embedded, rows)
-        if calibrate and not samples:
-            raise GalleryError(
-                "calibrate: needs items with labels and old vectors that the new model is compatible with"
-            )
-        calibration = helpful_calibration(samples) if calibrate else {}
-        return self.add_generation(generation, rows, expected_curve(samples), calibration)
+        samples = paired_samples(self.store, manifest, generation, embedded, rows)
+        choices = choose_rules(samples, rule, seed)
+        return self.add_generation(generation, rows, expected_curve(samples, choices), choices)
 
     def add_generation(
         self,
         generation: Generation,
         sample: ArrayLike,
         curve: ExpectedCurve | None = None,
-        calibration: Calibration | None = None,
+        rules: Mapping[int, RuleChoice] | None = None,
     ) -> Generation:
         """`upgrade` for who has measured already.
 
@@ -135,7 +134,8 @@ class Gallery:
             generation: the new model.
             sample: some of its vectors, floats [n, dim] with n ≥ 1, from which γ is measured.
             curve: what backfilling to it is worth, if known.
-            calibration: see `Manifest`; it takes the place of an earlier one.
+            rules: number of an older generation → how its scores are compared with those of new items; default: as
+                they are.
 
         Raises:
             GalleryError: as `upgrade`.
@@ -149,9 +149,31 @@ class Gallery:
                 generation.model_copy(update={"curve": curve}), rows, self.store.counts(), self.store.url
             )
             self.store.add_generation(extended.newest, generation.dim)
-            update = {"calibration": dict(calibration or {})}
-            self.manifest = save_manifest(self.store, extended.model_copy(update=update))
+            added = [save_rule(self.store, extended.newest, stored, one) for stored, one in (rules or {}).items()]
+            self.manifest = save_manifest(self.store, extended.with_rules(added))
         return self.manifest.generations[-1]
+
+    def renew_rules(
+        self, embed: Embedder | Function, *, sample: int = 2000, rule: Rule = "auto", seed: int = 0
+    ) -> tuple[PairRule, ...]:
+        """Choose anew how scores of the newest generation's queries are compared, on items that are still old.
+
+        Worth it where the items have changed since the upgrade, or a backfill in another order than `random` has left
+        items that are unlike the rest.
+
+        Args:
+            embed: item ids to vectors of the newest model.
+            sample: how many old items are embedded.
+            rule: as in `upgrade`.
+            seed: of the sample.
+
+        Returns:
+            The rules that were renewed: none if no old item is left, or could be embedded.
+        """
+        embedder = as_embedder(embed, load_manifest(self.store).generations[-1].fingerprint)
+        renewed = renew_rules(self.store, embedder, sample=sample, rule=rule, seed=seed)
+        self.manifest = load_manifest(self.store)
+        return renewed
 
     def backfill(
         self,
@@ -235,8 +257,10 @@ class Gallery:
                     "rollback needs a backfill with --keep-old"
                 )
             self.store.write(JOB, None)
-            update = {"generations": manifest.generations[:number], "calibration": {}}  # it was for newer queries
+            rules = tuple(rule for rule in manifest.rules if rule.query <= number)
+            update = {"generations": manifest.generations[:number], "rules": rules}
             self.manifest = save_manifest(self.store, manifest.model_copy(update=update))
+            forget_documents(self.store, manifest, self.manifest)
 
     def compact(self) -> None:
         """Give back the space of superseded vectors, kept ones too, and rebuild indexes; ends every rollback."""

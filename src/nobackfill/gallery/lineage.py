@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.formats import parse_document
+from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.stores.base import Floats, Store
 
 MANIFEST = "manifest"
@@ -95,15 +96,29 @@ class Manifest(BaseModel):
         format: of this document.
         generations: of the lineage.
         source: where the items came from, as `--data` named it; None for vectors from a file.
-        calibration: number of an older generation → factor and offset that bring its scores, with queries of the newest
-            one, to the scale of new items' scores; empty if scores are plain.
+        rules: how scores are compared, one for each pair of query and stored generation; scores of other pairs are
+            compared as they are.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     generations: tuple[Generation, ...] = Field(min_length=1)
     source: str | None = None
-    calibration: dict[int, tuple[float, float]] = Field(default_factory=dict)
+    rules: tuple[PairRule, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_earlier_release(cls, tree: Any) -> Any:
+        """Manifests had a factor and an offset for each older generation, for queries of the newest."""
+        if not isinstance(tree, dict) or not isinstance(tree.get("calibration"), dict):
+            return tree
+        newest = len(tree.get("generations", ()))
+        rules = [
+            {"query": newest, "stored": number, "rule": "calibrated", "slope": line[0], "intercept": line[1]}
+            for number, line in tree["calibration"].items()
+        ]
+        rest = {key: value for key, value in tree.items() if key != "calibration"}
+        return {**rest, "rules": rules} if rules else rest
 
     @property
     def newest(self) -> int:
@@ -125,6 +140,19 @@ class Manifest(BaseModel):
         """Whether vectors of these two generations compare."""
         newer, older = self.generations[max(one, other) - 1], self.generations[min(one, other) - 1]
         return one == other or older.fingerprint in newer.scales
+
+    def name(self, number: int) -> str:
+        """Of a generation."""
+        return self.generations[number - 1].name
+
+    def pair_rule(self, query: int, stored: int) -> PairRule | None:
+        """How scores of a query generation with a stored one are compared, if there is a rule."""
+        return next((rule for rule in self.rules if (rule.query, rule.stored) == (query, stored)), None)
+
+    def with_rules(self, rules: Sequence[PairRule]) -> Manifest:
+        """With these in place of those of the same pairs."""
+        pairs = {(rule.query, rule.stored): rule for rule in (*self.rules, *rules)}
+        return self.model_copy(update={"rules": tuple(pairs.values())})
 
     def query_vectors(self, queries: Floats, query_generation: int, gallery_generation: int) -> Floats:
         """Unit queries of one generation as inner-product queries for the unit vectors of another.
@@ -168,7 +196,7 @@ class Manifest(BaseModel):
         older = self.compatible_generations(generation, counts, url)
         scales = {each.fingerprint: _scale(generation, each, sample) for each in older}
         added = generation.model_copy(update={"scales": scales})
-        return self.model_copy(update={"generations": (*self.generations, added), "calibration": {}})
+        return self.model_copy(update={"generations": (*self.generations, added)})
 
 
 def load_manifest(store: Store) -> Manifest:

@@ -6,14 +6,17 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Manifest, load_manifest
-from nobackfill.gallery.stores.base import Nearest, Payload, Store
+from nobackfill.gallery.pair_rules import damaged_rule, fitted_rule
+from nobackfill.gallery.stores.base import Floats, Nearest, Payload, Store
 from nobackfill.gallery.vectors import unit_rows
 
-Calibration = Mapping[int, tuple[float, float]]
+Scales = Mapping[int, tuple[Floats, Floats]]
+"""Stored generation → factor and offset of each query, float32 [n]; scores of others are compared as they are."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class Hit:
 
     Attributes:
         id: of the item.
-        score: inner product, or its calibrated form; comparable within one query's results.
+        score: inner product, for items of older generations on the scale of the query's own; comparable within one
+            query's results.
         generation: name of the model that made the item's vector.
         payload: what else is known of the item.
     """
@@ -47,8 +51,8 @@ def search_store(
         },
         k,
     )
-    calibration = manifest.calibration if query_generation == manifest.newest else {}
-    results = [merged(nearest, query, k, calibration) for query in range(len(rows))]
+    scales = _scales(store, manifest, query_generation, rows)
+    results = [merged(nearest, query, k, scales) for query in range(len(rows))]
     counts = Counter(name for result in results for name, _, _ in result)
     if remember:
         store.count_hits(counts)
@@ -61,7 +65,7 @@ def search_store(
 
 
 def merged(
-    nearest: Mapping[int, Nearest], query: int, k: int, calibration: Calibration | None = None
+    nearest: Mapping[int, Nearest], query: int, k: int, scales: Scales | None = None
 ) -> list[tuple[str, float, int]]:
     """One query's best k of all generations: id, score, generation.
 
@@ -69,11 +73,35 @@ def merged(
     """
     results: dict[str, tuple[float, int]] = {}
     for number in sorted(nearest):
-        factor, offset = (calibration or {}).get(number, (1.0, 0.0))
-        for name, score in zip(nearest[number].ids[query], nearest[number].scores[query].tolist(), strict=True):
-            results[name] = (factor * score + offset, number)
+        scores = np.asarray(nearest[number].scores[query])
+        if scales and number in scales:
+            factor, offset = scales[number]
+            scores = factor[query] * scores + offset[query]
+        for name, score in zip(nearest[number].ids[query], scores.tolist(), strict=True):
+            results[name] = (score, number)
     best = sorted(results.items(), key=lambda item: (-item[1][0], item[0]))[:k]
     return [(name, score, number) for name, (score, number) in best]
+
+
+def _scales(store: Store, manifest: Manifest, query_generation: int, rows: Floats) -> Scales:
+    """What the scoring rules of these queries make of the scores of each stored generation.
+
+    Raises:
+        GalleryError: if the document of a rule is missing or damaged.
+    """
+    scales = {}
+    for number in range(1, query_generation):
+        dims = manifest.generations[number - 1].dim, manifest.generations[query_generation - 1].dim
+        pair = manifest.pair_rule(query_generation, number)
+        rule = None if pair is None else fitted_rule(store, pair, dims)
+        if pair is not None and rule is None:  # renewed since the manifest was read
+            pair = load_manifest(store).pair_rule(query_generation, number)
+            rule = None if pair is None else fitted_rule(store, pair, dims)
+            if pair is not None and rule is None:
+                raise damaged_rule(store, pair)
+        if rule is not None:
+            scales[number] = rule.factors(rows)
+    return scales
 
 
 def _searchable(store: Store, manifest: Manifest, query_generation: int) -> list[int]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from nobackfill.evaluation.scores import AGREEMENT
 from nobackfill.gallery.job import Job, read_job
 from nobackfill.gallery.lineage import Generation, load_manifest
+from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.stores.base import Store
 
 
@@ -17,11 +21,13 @@ class GalleryStatus:
         generations: of the lineage, oldest first.
         items: by generation, in the same order.
         job: the last backfill, if there was one.
+        rules: how scores of the newest model's queries with older generations are compared.
     """
 
     generations: tuple[Generation, ...]
     items: tuple[int, ...]
     job: Job | None
+    rules: tuple[PairRule, ...] = ()
 
     @property
     def newest(self) -> Generation:
@@ -39,11 +45,22 @@ class GalleryStatus:
         return self.items[-1] / self.total if self.total else 0.0
 
     @property
+    def main_rule(self) -> PairRule | None:
+        """The rule for the older generation of which there are most items."""
+        return max(self.rules, key=lambda rule: self.items[rule.stored - 1], default=None)
+
+    @property
     def expected(self) -> dict[str, float] | None:
-        """Top-1 and mAP of the newest model's queries now, if that could be measured."""
-        if self.newest.curve is None:
-            return None
-        return dict(zip(("top1", "mean_ap"), self.newest.curve.at(self.fraction), strict=True))
+        """What the newest model's queries are worth now, as far as it was measured.
+
+        Top-1 and mAP where the items have labels; `overlap`, agreement with the new model, in any case.
+        """
+        scores: dict[str, float] = {}
+        if self.newest.curve is not None:
+            scores = dict(zip(("top1", "mean_ap"), self.newest.curve.at(self.fraction), strict=True))
+        if self.main_rule and (curve := self.main_rule.agreement):
+            scores[AGREEMENT] = float(np.interp(self.fraction, curve.fractions, curve.values))
+        return scores or None
 
     @property
     def items_per_second(self) -> float:
@@ -63,4 +80,5 @@ def status_of(store: Store) -> GalleryStatus:
     """See `Gallery.status`."""
     manifest, counts = load_manifest(store), store.counts()
     items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
-    return GalleryStatus(manifest.generations, items, read_job(store))
+    rules = tuple(rule for rule in manifest.rules if rule.query == manifest.newest)
+    return GalleryStatus(manifest.generations, items, read_job(store), rules)

@@ -17,6 +17,7 @@ TITLES = {
     BOUND: "independent, full backfill",
 }
 WORST_CLASSES = 3
+FALLS = ", and no rule was found under which the scores never fall: switch when all is backfilled"
 
 
 def upgrade_table(upgrade: Upgrade) -> Table:
@@ -51,7 +52,8 @@ def upgrade_sentences(upgrade: Upgrade) -> list[str]:
         lines.append(
             f"Backfilling in random order, {title(MAIN)}: {100 * curve.scores[MAIN][0]:.1f} at 0 %, "
             f"{100 * curve.scores[MAIN][middle]:.1f} with {100 * curve.fractions[middle]:.0f} %, "
-            f"{100 * curve.scores[MAIN][-1]:.1f} with all of it; area {100 * curve.area[MAIN]:.1f}."
+            f"{100 * curve.scores[MAIN][-1]:.1f} with all of it; area {100 * curve.area[MAIN]:.1f}; old and new scores "
+            f"compared by {curve.rule}{FALLS if curve.may_fall else ''}."
         )
     fallen = [line for line in upgrade.classes if line.change() < 0]
     if fallen:

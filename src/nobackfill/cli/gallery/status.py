@@ -15,7 +15,9 @@ def status(store: StoreArgument, json_: JsonOption = False) -> None:
     import json
 
     from nobackfill.cli.gallery.items import curve_line
+    from nobackfill.evaluation.scores import AGREEMENT, title
     from nobackfill.gallery import Gallery
+    from nobackfill.gallery.pair_rules import rule_line, rule_warning
 
     gallery = Gallery.open(store)
     now = gallery.status()
@@ -25,7 +27,9 @@ def status(store: StoreArgument, json_: JsonOption = False) -> None:
             for one, items in zip(now.generations, now.items, strict=True)
         ]
         job = now.job.model_dump() if now.job else None
-        typer.echo(json.dumps({"generations": generations, "job": job, "expected": now.expected}, indent=2))
+        rules = [rule.model_dump() for rule in now.rules]
+        report = {"generations": generations, "job": job, "expected": now.expected, "rules": rules}
+        typer.echo(json.dumps(report, indent=2))
         return
     typer.echo(f"{gallery.store.url}: {now.total} items")
     for one, items in zip(now.generations, now.items, strict=True):
@@ -35,7 +39,13 @@ def status(store: StoreArgument, json_: JsonOption = False) -> None:
             f"  backfill running or stopped: {now.job.items_done} of {now.job.items} items, {now.items_per_second:.0f} "
             f"per second, about {now.seconds_left:.0f} s left; `gallery backfill` resumes it"
         )
-    if now.newest.curve and now.expected:
-        name, top1 = now.newest.name, now.expected["top1"]
-        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} backfilled) {top1:.1%}")
+    name, expected = now.newest.name, now.expected or {}
+    if now.newest.curve:
+        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} backfilled) {expected['top1']:.1%}")
         typer.echo(f"  by fraction backfilled: {curve_line(now.newest.curve)}")
+    if AGREEMENT in expected:
+        typer.echo(f"  expected {title(AGREEMENT)}, nearest ten of {name}: now {expected[AGREEMENT]:.1%}")
+    for rule in now.rules:
+        typer.echo(f"  {rule_line(rule, gallery.manifest.name)}")
+    if warning := rule_warning(gallery.manifest):
+        typer.echo(warning, err=True)

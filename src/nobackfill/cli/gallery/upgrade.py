@@ -27,29 +27,38 @@ def upgrade(
     vectors: VectorsOption = None,
     ids: IdsOption = None,
     sample: Annotated[int, typer.Option(min=10, help="Number of items to measure score scale and quality on.")] = 2000,
-    calibrate: Annotated[
-        bool,
-        typer.Option("--calibrate", help="Calibrate old and new scores to one scale, if the sample shows it helps."),
-    ] = False,
+    rule: Annotated[
+        str,
+        typer.Option(
+            help="How old and new scores are compared: auto (chosen on the sample), plain, quantiles, calibrated, "
+            "z_score or z_calibrated."
+        ),
+    ] = "auto",
     workers: WorkersOption = None,
 ) -> None:
     """Add a new model: its queries work at once; stored vectors stay as they are.
 
-    The new model embeds a sample of the items to measure the scale between old and new scores and, if the items have
-    labels, the expected gain of a backfill.
+    The new model embeds a sample of the items to choose how old and new scores are compared, and to measure the
+    expected gain of a backfill: by the items' labels, or by agreement with the new model if they have none.
 
     Example: `nobackfill gallery upgrade faiss:photos --run runs/digits/bt2`
     """
     from nobackfill.cli.gallery.items import curve_line, new_embedder
     from nobackfill.gallery import Gallery
+    from nobackfill.gallery.expected import check_rule
+    from nobackfill.gallery.pair_rules import rule_line, rule_warning
 
     require_model(run, name)
+    wanted = check_rule(rule)
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
-    added = gallery.upgrade(generation, embedder, sample=sample, calibrate=calibrate)
+    added = gallery.upgrade(generation, embedder, sample=sample, rule=wanted)
     typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
-    if calibrate:
-        factors = gallery.manifest.calibration
-        typer.echo(f"  calibration: {factors}" if factors else "  calibration: does not help; scores stay as they are")
+    manifest = gallery.manifest
+    for pair in manifest.rules:
+        if pair.query == manifest.newest:
+            typer.echo(f"  {rule_line(pair, manifest.name)}")
+    if warning := rule_warning(manifest):
+        typer.echo(warning, err=True)
     if added.curve is not None:
         typer.echo(f"  expected top-1, measured on {added.curve.queries} items: {curve_line(added.curve)}")
