@@ -71,7 +71,7 @@ def parse_filter(given: str | Mapping[str, object]) -> Filter:
         except (ValueError, RecursionError) as error:
             raise GalleryError(f"filter {given[:80]!r}: not JSON ({str(error).lower()[:80]})") from None
     if not isinstance(tree, Mapping):
-        raise GalleryError(f"filter {str(given)[:80]!r}: expected an object such as {{\"lang\": \"en\"}}")
+        raise GalleryError(f'filter {str(given)[:80]!r}: expected an object such as {{"lang": "en"}}')
     return tuple(condition for key, value in tree.items() for condition in _conditions(key, value))
 
 
@@ -118,12 +118,14 @@ def _conditions(key: object, value: object) -> Filter:
     unknown = [name for name in value if name not in (*RANGES, "in")]
     if unknown or not value:
         found = ", ".join(map(repr, unknown)) or "nothing"
-        raise GalleryError(f"filter: key {key!r}: expected a value, or an object with >=, >, <=, < or in; found {found}")
+        raise GalleryError(
+            f"filter: key {key!r}: expected a value, or an object with >=, >, <=, < or in; found {found}"
+        )
     conditions: list[Condition] = []
     if "in" in value:
         values = value["in"]
         if not isinstance(values, list | tuple):
-            raise GalleryError(f"filter: key {key!r}: \"in\" expects a list, found {values!r}")
+            raise GalleryError(f'filter: key {key!r}: "in" expects a list, found {values!r}')
         conditions.append(AnyOf(key, tuple(_scalar(key, each) for each in values)))
     bounds = {name: _bound(key, name, value[name]) for name in RANGES if name in value}
     if {">=", ">"} <= set(bounds) or {"<=", "<"} <= set(bounds):
@@ -164,5 +166,5 @@ def _number(value: object) -> bool:
 
 
 def _check_text(text: str) -> None:
-    if "\0" in text or not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text):
+    if "\0" in text or (not text.isprintable() and any("\ud800" <= sign <= "\udfff" for sign in text)):
         raise GalleryError(f"filter: {text[:80]!r}: holds a character that no store can hold")
