@@ -1,7 +1,8 @@
 """A gallery in PostgreSQL with pgvector: one table of items, its vectors searched by generation.
 
-    <table>               id, seq, generation, payload, embedding
+    <table>               id, seq, generation, version, payload, embedding
     <table>_kept          vectors of older generations, kept for a rollback
+    <table>_gone          versions of removed items, so that one that comes again is not taken for the former
     <table>_hits          how often searches returned an item, if they count
     <table>_documents     manifest and journal
 
@@ -14,20 +15,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_lost, lock_taken
-from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_filters import filter_sql
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
     from psycopg import Cursor
 
+Value = TypeVar("Value")
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
 HITS_PAGE = 8192
@@ -62,10 +67,12 @@ class PostgresStore(Store):
         statements = (
             "CREATE EXTENSION IF NOT EXISTS vector",
             "CREATE TABLE {items} (id text PRIMARY KEY, seq bigint GENERATED ALWAYS AS IDENTITY UNIQUE, "
-            f"generation integer NOT NULL, payload jsonb NOT NULL, embedding {kind} NOT NULL)",
+            "generation integer NOT NULL, version bigint NOT NULL DEFAULT 1, payload jsonb NOT NULL, "
+            f"embedding {kind} NOT NULL)",
             "CREATE INDEX ON {items} (generation, seq)",
             f"CREATE TABLE {{kept}} (id text, generation integer, embedding {kind} NOT NULL, "
             "PRIMARY KEY (id, generation))",
+            "CREATE TABLE {gone} (id text PRIMARY KEY, version bigint NOT NULL)",
             "CREATE TABLE {hits} (id text PRIMARY KEY, hits bigint NOT NULL)",
             "CREATE TABLE {documents} (name text PRIMARY KEY, data bytea NOT NULL)",
         )
@@ -73,7 +80,15 @@ class PostgresStore(Store):
             self.db.transaction(lambda cursor: [self.db.execute(cursor, statement) for statement in statements])
         except self.db.psycopg.errors.UniqueViolation:  # by another process, since we looked
             raise GalleryError(f"{self.url}: the table exists; choose another name or drop it") from None
-        self.db.register()
+        self.db.close()
+
+    def drop(self) -> None:
+        if not self.db.there("_documents"):
+            raise GalleryError(f"{self.url}: no gallery there; nothing was removed")
+        tables = ("items", *PARTS)
+        self.db.transaction(
+            lambda cursor: [self.db.execute(cursor, f"DROP TABLE IF EXISTS {{{name}}}") for name in tables]
+        )
 
     def add_generation(self, number: int, dim: int) -> None:
         """An HNSW index over the generation's own rows; new and replaced rows enter it as they come."""
@@ -102,54 +117,114 @@ class PostgresStore(Store):
                     copy.write_row((name, items.generation, Jsonb(dict(payload)), self.db.binary(vector)))
 
         try:
-            self.db.transaction(load)
+            self._write(load)
         except self.db.psycopg.errors.UniqueViolation as error:
             raise GalleryError(f"{self.url}: an item already exists; ids are unique in a gallery") from error
 
-    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        def exchange(cursor: Cursor) -> None:
-            cursor.execute(f"CREATE TEMP TABLE newer (id text PRIMARY KEY, embedding {self.db.kind}) ON COMMIT DROP")
+    def upsert(self, items: ItemBatch) -> None:
+        from psycopg.types.json import Jsonb
+
+        def load(cursor: Cursor) -> None:
+            columns = f"place integer, id text PRIMARY KEY, payload jsonb, embedding {self.db.kind}"
+            cursor.execute(f"CREATE TEMP TABLE newer ({columns}) ON COMMIT DROP")
             with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
-                copy.set_types(["text", self.db.kind])
-                for name, vector in zip(items.ids, items.vectors, strict=True):
-                    copy.write_row((name, self.db.binary(vector)))
+                copy.set_types(["int4", "text", "jsonb", self.db.kind])
+                rows = zip(items.ids, items.payloads, items.vectors, strict=True)
+                for place, (name, payload, vector) in enumerate(rows):
+                    copy.write_row((place, name, Jsonb(dict(payload)), self.db.binary(vector)))
+            self.db.execute(
+                cursor,
+                "INSERT INTO {items} AS i (id, generation, version, payload, embedding) "
+                "SELECT n.id, %s, coalesce(g.version, 0) + 1, n.payload, n.embedding "
+                "FROM newer n LEFT JOIN {gone} g USING (id) ORDER BY n.place ON CONFLICT (id) DO UPDATE SET "
+                "generation = excluded.generation, version = i.version + 1, payload = excluded.payload, "
+                "embedding = excluded.embedding",
+                (items.generation,),
+            )
+            self.db.execute(cursor, "DELETE FROM {kept} WHERE id = ANY(%s)", (items.ids,))
+
+        self._write(load)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        def remove(cursor: Cursor) -> int:
+            self.db.execute(
+                cursor,
+                "INSERT INTO {gone} SELECT id, version FROM {items} WHERE id = ANY(%s) "
+                "ON CONFLICT (id) DO UPDATE SET version = excluded.version",
+                (list(ids),),
+            )
+            for table in ("kept", "hits", "items"):
+                self.db.execute(cursor, f"DELETE FROM {{{table}}} WHERE id = ANY(%s)", (list(ids),))  # noqa: S608
+            return int(cursor.rowcount)
+
+        return self._write(remove)
+
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        texts = [json.dumps(dict(payload)) for payload in payloads.values()]
+        statement = (
+            "UPDATE {items} i SET payload = n.payload::jsonb, version = i.version + 1 "
+            "FROM unnest(%s::text[], %s::text[]) AS n(id, payload) WHERE i.id = n.id"
+        )
+        return self._write(lambda cursor: int(self.db.execute(cursor, statement, (list(payloads), texts)).rowcount))
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return dict(self.db.rows("SELECT id, version FROM {items} WHERE id = ANY(%s)", (list(ids),)))
+
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
+        versions: Sequence[int | None] = items.versions or [None] * len(items.ids)
+
+        def exchange(cursor: Cursor) -> list[str]:
+            columns = f"id text PRIMARY KEY, version bigint, embedding {self.db.kind}"
+            cursor.execute(f"CREATE TEMP TABLE newer ({columns}) ON COMMIT DROP")
+            with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
+                copy.set_types(["text", "int8", self.db.kind])
+                for name, version, vector in zip(items.ids, versions, items.vectors, strict=True):
+                    copy.write_row((name, version, self.db.binary(vector)))
+            chosen = (
+                "FROM newer n WHERE i.id = n.id AND i.generation < %s AND i.version = coalesce(n.version, i.version)"
+            )
             if keep_old:
                 self.db.execute(
                     cursor,
-                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i JOIN newer n USING (id) "
-                    "WHERE i.generation < %s ON CONFLICT DO NOTHING",
+                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "
+                    f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",
                     (items.generation,),
                 )
             self.db.execute(
                 cursor,
-                "UPDATE {items} i SET generation = %s, embedding = n.embedding FROM newer n WHERE i.id = n.id",
-                (items.generation,),
+                f"UPDATE {{items}} i SET generation = %s, embedding = n.embedding {chosen} RETURNING i.id",
+                (items.generation, items.generation),
             )
-            if cursor.rowcount != len(items.ids):
-                raise GalleryError(
-                    f"{self.url}: items to replace that do not exist: {len(items.ids) - cursor.rowcount}"
-                )
+            done = {name for (name,) in cursor.fetchall()}
+            return [name for name in items.ids if name not in done]
 
-        self.db.transaction(exchange)
+        return self._write(exchange)
 
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
+    def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
         def look(cursor: Cursor) -> dict[int, Nearest]:
             # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, k))}")
-            return {number: self._nearest(cursor, number, rows, k) for number, rows in queries.items()}
+            if where is not None:  # an index would look at so many items only, and few of them may fulfil it
+                cursor.execute("SET LOCAL enable_indexscan = off")
+            return {number: self._nearest(cursor, number, rows, k, where) for number, rows in queries.items()}
 
         return self.db.transaction(look)
 
-    def counts(self) -> dict[int, int]:
-        rows = self.db.rows("SELECT generation, count(*) FROM {items} GROUP BY generation ORDER BY generation")
-        return {int(number): int(count) for number, count in rows}
+    def counts(self, where: Filter | None = None) -> dict[int, int]:
+        condition, values = filter_sql(where or ())
+        statement = f"SELECT generation, count(*) FROM {{items}} WHERE {condition} GROUP BY generation"  # noqa: S608
+        return {int(number): int(count) for number, count in sorted(self.db.rows(statement, tuple(values)))}
 
-    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
-        statement = "SELECT id, seq FROM {items} WHERE generation = %s AND seq > %s ORDER BY seq LIMIT %s"
+    def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
+        condition, values = filter_sql(where or ())
+        statement = (
+            f"SELECT id, seq FROM {{items}} WHERE generation = %s AND seq > %s AND {condition} "  # noqa: S608
+            "ORDER BY seq LIMIT %s"
+        )
         last = -1
-        while rows := self.db.rows(statement, (generation, last, size)):
+        while rows := self.db.rows(statement, (generation, last, *values, size)):
             last = rows[-1][1]
             yield [name for name, _ in rows]
 
@@ -166,7 +241,7 @@ class PostgresStore(Store):
     def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
         return _grouped(
             self.db.rows(
-                "SELECT id, generation, embedding::text, payload FROM {items} WHERE id = ANY(%s) "
+                "SELECT id, generation, embedding::text, version, payload FROM {items} WHERE id = ANY(%s) "
                 "ORDER BY generation, seq",
                 (list(ids),),
             )
@@ -176,11 +251,13 @@ class PostgresStore(Store):
         return dict(self.db.rows("SELECT id, payload FROM {items} WHERE id = ANY(%s)", (list(ids),)))
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
-        statement = "SELECT id, generation, embedding::text, seq FROM {items} WHERE seq > %s ORDER BY seq LIMIT %s"
+        statement = (
+            "SELECT id, generation, embedding::text, version, seq FROM {items} WHERE seq > %s ORDER BY seq LIMIT %s"
+        )
         last = -1
         while rows := self.db.rows(statement, (last, size)):
-            last = rows[-1][3]
-            yield from _grouped([row[:3] for row in rows])
+            last = rows[-1][4]
+            yield from _grouped([row[:4] for row in rows])
 
     def count_hits(self, hits: Mapping[str, int]) -> None:
         ids = sorted(hits)  # in one order by all, so that two do not wait for each other
@@ -199,7 +276,7 @@ class PostgresStore(Store):
             last = (rows[-1][1], rows[-1][0])
             yield from rows
 
-    def restore(self, generation: int) -> int:
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
         best = (
             "SELECT DISTINCT ON (id) id, generation, embedding FROM {kept} WHERE generation <= %s "
             "ORDER BY id, generation DESC"
@@ -213,7 +290,7 @@ class PostgresStore(Store):
                 (generation, generation),
             )
             missing = int(cursor.fetchone()[0])
-            if not missing:
+            if not missing or leave_new:
                 self.db.execute(
                     cursor,
                     f"UPDATE {{items}} i SET generation = k.generation, embedding = k.embedding FROM ({best}) k "  # noqa: S608
@@ -223,7 +300,7 @@ class PostgresStore(Store):
                 self.db.execute(cursor, "DELETE FROM {kept} WHERE generation >= %s", (generation,))
             return missing
 
-        return self.db.transaction(back)
+        return self._write(back)
 
     def compact(self, *, forget_kept: bool) -> None:
         if forget_kept:
@@ -231,9 +308,9 @@ class PostgresStore(Store):
         self.db.vacuum("items")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[Callable[[], None]]:
+    def lock(self, name: str = "gallery") -> Iterator[Callable[[], None]]:
         """A session's advisory lock, on a connection of its own: the server lets go of it when the owner is gone."""
-        key = int.from_bytes(hashlib.sha256(self.db.table.encode()).digest()[:8], "big", signed=True)
+        key = self._key(name)
         with contextlib.closing(self.db.connect(autocommit=True)) as connection:
             if not connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0]:
                 raise lock_taken(self.url)
@@ -253,14 +330,30 @@ class PostgresStore(Store):
     def close(self) -> None:
         self.db.close()
 
-    def _nearest(self, cursor: Cursor, number: int, queries: Floats, k: int) -> Nearest:
+    def _key(self, name: str) -> int:
+        digest = hashlib.sha256(f"{self.db.table}\0{name}".encode()).digest()
+        return int.from_bytes(digest[:8], "big", signed=True)
+
+    def _write(self, action: Callable[[Cursor], Value]) -> Value:
+        """A transaction that changes items, one at a time: no two wait for each other, each sees the one before."""
+
+        def alone(cursor: Cursor) -> Value:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (self._key("write"),))
+            return action(cursor)
+
+        return self.db.transaction(alone)
+
+    def _nearest(self, cursor: Cursor, number: int, queries: Floats, k: int, where: Filter | None) -> Nearest:
         kind = self.db.kind
+        condition, values = filter_sql(where or ())
         typed = f"embedding::{kind}({queries.shape[1]})"
         statement = (
             f"SELECT id, -({typed} <#> %s::{kind}) FROM {{items}} WHERE generation = {int(number)} "  # noqa: S608
-            f"ORDER BY {typed} <#> %s::{kind} LIMIT %s"
+            f"AND {condition} ORDER BY {typed} <#> %s::{kind} LIMIT %s"
         )
-        answers = [self.db.execute(cursor, statement, (_text(row), _text(row), k)).fetchall() for row in queries]
+        answers = [
+            self.db.execute(cursor, statement, (_text(row), *values, _text(row), k)).fetchall() for row in queries
+        ]
         return Nearest(
             [[name for name, _ in rows] for rows in answers],
             [np.array([score for _, score in rows], np.float32) for rows in answers],
@@ -268,7 +361,7 @@ class PostgresStore(Store):
 
 
 def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
-    """Rows (id, generation, vector as text, maybe payload) as items, a batch for each generation."""
+    """Rows (id, generation, vector as text, version, maybe payload) as items, a batch for each generation."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(int(row[1]), []).append(row)
@@ -277,7 +370,8 @@ def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
             [row[0] for row in group],
             number,
             np.stack([np.fromstring(row[2][1:-1], np.float32, sep=",") for row in group]),
-            [row[3] for row in group if len(row) > 3],
+            [row[4] for row in group if len(row) > 4],
+            [row[3] for row in group],
         )
         for number, group in groups.items()
     ]
