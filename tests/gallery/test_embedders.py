@@ -105,7 +105,7 @@ ids, old, new = [str(n) for n in range(40)], random.standard_normal((40, 4)), ra
 gallery = Gallery.create("faiss:g", Generation.named("v1", 4), [(ids, old, [{} for _ in ids])])
 embed = ArrayEmbedder(ids, new, "name:v2")
 gallery.upgrade(Generation.named("v2", 6, gallery.manifest.generations), embed)
-gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", budget=0.25)
+gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", target="25%")
 gallery.backfill(embed)
 hits = gallery.search(new[3:4], 1, "name:v2")[0]
 print(hits[0].id, gallery.verify(), gallery.status().items)

@@ -2,8 +2,8 @@
 
     {"lang": "en", "year": {">=": 2020, "<": 2024}, "tag": {"in": ["a", "b"]}, "not": {"draft": true}}
 
-All conditions hold at once. Keys are top-level keys of the payload. A key that is missing fulfils no condition, so `not`
-of that condition holds. `true` is not 1; 1 is 1.0. A value that is a list or an object equals nothing.
+All conditions hold at once. Keys are top-level keys of the payload. A key that is missing fulfils no condition, so
+`not` of that condition holds. `true` is not 1; 1 is 1.0. A value that is a list or an object equals nothing.
 """
 
 from __future__ import annotations
@@ -142,16 +142,14 @@ def _scalar(key: str, value: object) -> Scalar:
         return value
     if value is None or isinstance(value, bool):
         return value
-    if _number(value):
-        assert isinstance(value, int | float)
+    if isinstance(value, int | float):
         return _exact(key, value)
     raise GalleryError(f"filter: key {key!r}: expected text, a number, true, false or null, found {value!r}")
 
 
 def _bound(key: str, name: str, value: object) -> float:
-    if not _number(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise GalleryError(f"filter: key {key!r}: {name} expects a number, found {value!r}")
-    assert isinstance(value, int | float)
     return _exact(key, value)
 
 

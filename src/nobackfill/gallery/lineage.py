@@ -94,6 +94,7 @@ class Manifest(BaseModel):
     Attributes:
         format: of this document.
         generations: of the lineage.
+        serves_from: number of the oldest generation that is searched and whose queries are answered; `switch` moves it.
         source: where the items came from, as `--data` named it; None for vectors from a file.
         calibration: number of an older generation → factor and offset that bring its scores, with queries of the newest
             one, to the scale of new items' scores; empty if scores are plain.
@@ -102,6 +103,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     generations: tuple[Generation, ...] = Field(min_length=1)
+    serves_from: int = Field(default=1, ge=1)
     source: str | None = None
     calibration: dict[int, tuple[float, float]] = Field(default_factory=dict)
 

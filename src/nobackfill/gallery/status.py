@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nobackfill.gallery.job import Job, read_job
+from nobackfill.gallery.filters import Filter
+from nobackfill.gallery.job import Job, read_job, tallied
 from nobackfill.gallery.lineage import Generation, load_manifest
 from nobackfill.gallery.stores.base import Store
 
@@ -17,11 +18,13 @@ class GalleryStatus:
         generations: of the lineage, oldest first.
         items: by generation, in the same order.
         job: the last backfill, if there was one.
+        serves_from: number of the oldest generation that is searched and whose queries are answered.
     """
 
     generations: tuple[Generation, ...]
     items: tuple[int, ...]
     job: Job | None
+    serves_from: int = 1
 
     @property
     def newest(self) -> Generation:
@@ -47,20 +50,22 @@ class GalleryStatus:
 
     @property
     def items_per_second(self) -> float:
-        """Of the last backfill."""
-        return self.job.items_done / self.job.seconds if self.job and self.job.seconds else 0.0
+        """Of the last backfill: lately while it runs, else over all of it."""
+        if self.job is None:
+            return 0.0
+        return self.job.rate or (self.job.done / self.job.seconds if self.job.seconds else 0.0)
 
     @property
     def seconds_left(self) -> float:
-        """Until an unfinished backfill is done, at its rate so far; NaN before its first batch."""
+        """Until an unfinished backfill is done, at its present rate; NaN before its first batch."""
         if self.job is None or self.job.finished:
             return 0.0
         rate = self.items_per_second
-        return (self.job.items - self.job.items_done) / rate if rate else float("nan")
+        return (self.job.items - self.job.done) / rate if rate else float("nan")
 
 
-def status_of(store: Store) -> GalleryStatus:
+def status_of(store: Store, where: Filter | None = None) -> GalleryStatus:
     """See `Gallery.status`."""
-    manifest, counts = load_manifest(store), store.counts()
+    manifest, counts, job = load_manifest(store), store.counts(where), read_job(store)
     items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
-    return GalleryStatus(manifest.generations, items, read_job(store))
+    return GalleryStatus(manifest.generations, items, job and tallied(store, job), manifest.serves_from)

@@ -56,8 +56,8 @@ class Nearest:
 class Store(Protocol):
     """Vectors on disk or on a server. Every write is there whole when the call returns, or not at all.
 
-    Any thread of any process may call `upsert`, `delete`, `set_payloads` and `replace` at any time: the store serialises
-    them. Changes of the lineage and of a backfill's plan are made under `lock()`.
+    Any thread of any process may call `upsert`, `delete`, `set_payloads` and `replace` at any time: the store
+    serialises them. Changes of the lineage and of a backfill's plan are made under `lock()`.
 
     Attributes:
         url: where it is, without credentials.
@@ -98,9 +98,9 @@ class Store(Protocol):
     def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
         """New vectors for existing items, all at one moment; their versions stay.
 
-        An item is left alone if it is gone, if its vector is of this generation or a newer one already, or if its version
-        is not the one in `items.versions` (where given). With `keep_old` the vectors they take the place of are kept for
-        `restore`. Vectors that were kept before stay in any case.
+        An item is left alone if it is gone, if its vector is of this generation or a newer one already, or if its
+        version is not the one in `items.versions` (where given). With `keep_old` the vectors they take the place of are
+        kept for `restore`. Vectors that were kept before stay in any case.
 
         Returns:
             The ids left alone.
@@ -140,8 +140,8 @@ class Store(Protocol):
         """Put back kept vectors of this generation or older for newer items.
 
         Returns:
-            For how many items there are none. If there are such, nothing is changed, unless `leave_new`: then these items
-            keep their newer vectors.
+            For how many items there are none. If there are such, nothing is changed, unless `leave_new`: then these
+            items keep their newer vectors.
         """
 
     def compact(self, *, forget_kept: bool) -> None:

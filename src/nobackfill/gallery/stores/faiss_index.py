@@ -80,7 +80,7 @@ def write_index(path: Path, vectors: Floats, numbers: NDArray[np.int64], kind: K
 
 
 def read_index(path: Path) -> ApproximateIndex:
-    """What `write_index` wrote; raises `FileNotFoundError` if it was compacted away, `GalleryError` if it is damaged."""
+    """What `write_index` wrote; raises `FileNotFoundError` if it is gone, `GalleryError` if it is damaged."""
     faiss = faiss_module()
     if not path.with_suffix(".npy").exists():
         raise FileNotFoundError(str(path))

@@ -111,7 +111,7 @@ class FaissStore(Store):
         wanted = (json.dumps(list(ids)),)
         with self.db.changing() as (connection, changed):
             connection.execute(
-                f"INSERT OR REPLACE INTO gone SELECT id, seq, version, ? FROM items WHERE id IN ({OF_IDS})",
+                f"INSERT OR REPLACE INTO gone SELECT id, seq, version, ? FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
                 (changed, *wanted),
             )
             for table in ("kept", "hits"):

@@ -49,9 +49,13 @@ class PostgresConnection:
 
     def transaction(self, action: Callable[[Cursor], Value]) -> Value:
         """Runs the action with a cursor; all it changes is there at once, or nothing."""
-        with self._translated(), self._pool.borrowed() as connection:
-            with connection.transaction(), connection.cursor() as cursor:
-                return action(cursor)
+        with (
+            self._translated(),
+            self._pool.borrowed() as connection,
+            connection.transaction(),
+            connection.cursor() as cursor,
+        ):
+            return action(cursor)
 
     def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[Row]:
         """A transaction of one statement that answers."""

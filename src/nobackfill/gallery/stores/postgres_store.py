@@ -187,12 +187,12 @@ class PostgresStore(Store):
                 self.db.execute(
                     cursor,
                     "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "
-                    f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",
+                    f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",  # noqa: S608
                     (items.generation,),
                 )
             self.db.execute(
                 cursor,
-                f"UPDATE {{items}} i SET generation = %s, embedding = n.embedding {chosen} RETURNING i.id",
+                f"UPDATE {{items}} i SET generation = %s, embedding = n.embedding {chosen} RETURNING i.id",  # noqa: S608
                 (items.generation, items.generation),
             )
             done = {name for (name,) in cursor.fetchall()}

@@ -1,8 +1,8 @@
 """Filters in Qdrant, exact for any key and value.
 
-Qdrant's own conditions take a list's values one by one, split keys at dots and (in local mode) mix up `true` and 1. So a
-point carries what filters need in a form of its own: `tokens`, one text for each scalar of the payload, and `numbers`,
-its numbers under safe keys.
+Qdrant's own conditions take a list's values one by one, split keys at dots and (in local mode) mix up `true` and 1. So
+a point carries what filters need in a form of its own: `tokens`, one text for each scalar of the payload, and
+`numbers`, its numbers under safe keys.
 """
 
 from __future__ import annotations

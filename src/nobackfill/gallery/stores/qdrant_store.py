@@ -1,7 +1,7 @@
 """A gallery in Qdrant: a collection with one named vector a generation, `g1`, `g2`, …, so that it is upgraded in place.
 
-A point carries {id, generation, seq, version, mark, payload}, what filters need (`qdrant_filters`), and the vector of its
-generation (and those that were kept). One upsert replaces a point with all it has, so a replacement is seen whole;
+A point carries {id, generation, seq, version, mark, payload}, what filters need (`qdrant_filters`), and the vector of
+its generation (and those that were kept). One upsert replaces a point with all it has, so a replacement is seen whole;
 `qdrant_writes` says how writers heed each other. Generations are searched oldest first: an item that
 moves meanwhile is seen twice rather than not at all, and the newer sight counts. Manifest and journal are points of the
 collection `<name>__nobackfill`; so are the hits, one point a count, since Qdrant has no counters.

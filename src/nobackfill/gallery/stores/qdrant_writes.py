@@ -1,7 +1,7 @@
 """Writes to Qdrant that heed each other: a point is changed only if its version is the one that was read.
 
-Qdrant has no transactions. Each write leaves a mark of its own on the point; where the mark is missing afterwards, another
-write came between, and this one is made again from what is there now.
+Qdrant has no transactions. Each write leaves a mark of its own on the point; where the mark is missing afterwards,
+another write came between, and this one is made again from what is there now.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ class PointWriter:
 
     def upsert(self, items: ItemBatch, first: int) -> None:
         """See `Store.upsert`; new items are numbered from `first`."""
-        left = dict(zip(items.ids, zip(items.payloads, items.vectors, range(first, 2**62)), strict=False))
+        rows = zip(items.payloads, items.vectors, range(first, first + len(items.ids)), strict=True)
+        left = dict(zip(items.ids, rows, strict=True))
         for _ in range(ROUNDS):
             there, gone = self.there(list(left)), self.gone(list(left))
             mark, groups = uuid.uuid4().hex, dict[int, list[Any]]()
