@@ -65,7 +65,7 @@ def test_a_killed_backfill_goes_on_as_it_was_planned(store: Store) -> None:
     assert store.counts() == {1: 44, 2: 16}
     # Other wishes come too late: the plan stands.
     job = gallery.backfill(fail, fingerprint=SECOND.fingerprint, target=0.9, batch_size=3, order="oldest")
-    assert (job.replaced, job.batches, job.finished) == (30, 4, True)
+    assert (job.replaced, job.items, job.finished) == (30, 30, True)
     assert asked[2] == asked[3]
     assert store.counts() == {1: 30, 2: 30}
     assert len({name for ids in (asked[:2] + asked[3:]) for name in ids}) == 30

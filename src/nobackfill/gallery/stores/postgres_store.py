@@ -186,8 +186,8 @@ class PostgresStore(Store):
             if keep_old:
                 self.db.execute(
                     cursor,
-                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "
-                    f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",  # noqa: S608
+                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "  # noqa: S608
+                    f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",
                     (items.generation,),
                 )
             self.db.execute(
