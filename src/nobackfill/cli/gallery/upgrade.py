@@ -9,6 +9,7 @@ import typer
 from nobackfill.cli.gallery.options import (
     DataOption,
     IdsOption,
+    JsonOption,
     NameOption,
     RunOption,
     StoreArgument,
@@ -32,6 +33,7 @@ def upgrade(
         typer.Option("--calibrate", help="Calibrate old and new scores to one scale, if the sample shows it helps."),
     ] = False,
     workers: WorkersOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Add a new model: its queries work at once; stored vectors stay as they are.
 
@@ -47,6 +49,9 @@ def upgrade(
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
     added = gallery.upgrade(generation, embedder, sample=sample, calibrate=calibrate)
+    if json_:
+        typer.echo(added.model_dump_json(indent=2))
+        return
     typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
     if calibrate:
         factors = gallery.manifest.calibration
