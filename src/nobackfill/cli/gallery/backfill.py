@@ -127,10 +127,10 @@ def _announce(log_json: bool, plan: Plan) -> None:
     if job.ended:
         typer.echo(f"nothing to do: {plan.new} of {plan.total} items are new already, the target is {job.target}")
         return
-    left = counted(job.items - job.done, "item")
+    left, batches = counted(job.items - job.done, "item"), "1 batch" if plan.batches == 1 else f"{plan.batches} batches"
     typer.echo(
         f"{'resumed' if plan.resumed else 'plan'}: target {job.target}: {left} to replace, {plan.new} of {plan.total} "
-        f"are new already; {plan.batches} {'batch' if plan.batches == 1 else 'batches'} of up to {job.batch_size}, order {job.order}, old vectors "
+        f"are new already; {batches} of up to {job.batch_size}, order {job.order}, old vectors "
         + ("kept until `compact`" if job.keep_old else "discarded")
     )
 

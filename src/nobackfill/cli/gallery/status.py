@@ -39,10 +39,10 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
             f"  switched: queries and items older than {now.generations[now.serves_from - 1].name} are not served"
         )
     if now.job and not now.job.finished:
-        left = "time left unknown" if math.isnan(now.seconds_left) else f"about {now.seconds_left:.0f} s left"
+        eta = "time left unknown" if math.isnan(now.seconds_left) else f"about {now.seconds_left:.0f} s left"
         typer.echo(
             f"  backfill running or stopped: {now.job.done} of {now.job.items} items, {now.items_per_second:.0f} "
-            f"per second, {left}; `gallery backfill` resumes it"
+            f"per second, {eta}; `gallery backfill` resumes it"
         )
     if now.newest.curve and now.expected:
         name, top1 = now.newest.name, now.expected["top1"]

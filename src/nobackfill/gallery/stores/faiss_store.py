@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shutil
 import sqlite3
 import threading
 import uuid
@@ -80,16 +79,19 @@ class FaissStore(Store):
             raise GalleryError(f"{self.url}: another process is creating a gallery there") from None
 
     def drop(self) -> None:
+        with self.db.reading() as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM indexes")]
         self.close()
         with self.db.writing():  # nobody else writes
             for path in self.folder.glob(f"{FILE}*"):
                 path.unlink()
         self.db.close()
-        for name in ("indexes", "locks"):
-            if (self.folder / name).is_dir() and not (self.folder / name).is_symlink():
-                shutil.rmtree(self.folder / name)
-        with contextlib.suppress(OSError):  # the user's own files are in it
-            self.folder.rmdir()
+        self._remove_indexes(names)
+        for path in (self.folder / "locks").glob("*.lock"):
+            path.unlink()
+        for name in ("indexes", "locks", "."):
+            with contextlib.suppress(OSError):  # the user's own files are in it
+                (self.folder / name).rmdir()
 
     def add_generation(self, number: int, dim: int) -> None:
         with self.db.writing() as connection:
@@ -153,11 +155,12 @@ class FaissStore(Store):
     def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
         with self._viewing() as (connection, view):
             found = {number: view.search(connection, number, rows, k, where) for number, rows in queries.items()}
-            wanted = np.unique(np.concatenate([numbers.ravel() for _, numbers in found.values()] or [np.empty(0)]))
+            empty = np.empty(0, np.int64)
+            wanted = np.unique(np.concatenate([empty, *(numbers.ravel() for _, numbers in found.values())]))
             names = dict(
                 connection.execute(
                     f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})",  # noqa: S608
-                    (json.dumps(wanted.astype(int).tolist()),),
+                    (json.dumps(wanted.tolist()),),
                 )
             )
         return {
@@ -266,9 +269,7 @@ class FaissStore(Store):
             connection.executemany("INSERT INTO indexes VALUES (?, ?, ?)", rows)
             if forget_kept:
                 connection.execute("DELETE FROM kept")
-        for name in former:
-            for suffix in (".faiss", ".npy"):
-                (self.folder / "indexes" / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
+        self._remove_indexes(former)
         if forget_kept:
             self.db.vacuum()
         self.close()
@@ -284,6 +285,11 @@ class FaissStore(Store):
         with self._guard:
             self._view = View(self.folder)
             self.db.close()
+
+    def _remove_indexes(self, names: list[str]) -> None:
+        for name in names:
+            for suffix in (".faiss", ".npy"):
+                (self.folder / "indexes" / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _viewing(self) -> Iterator[tuple[sqlite3.Connection, View]]:

@@ -22,7 +22,11 @@ if TYPE_CHECKING:
 def searchable(payload: Payload) -> dict[str, object]:
     """What a point carries besides its payload, for filters."""
     scalars = {key: value for key, value in payload.items() if value is None or isinstance(value, str | int | float)}
-    numbers = {_key(key): float(value) for key, value in scalars.items() if _number(value)}
+    numbers = {
+        _key(key): float(value)
+        for key, value in payload.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
     return {"tokens": [_token(key, value) for key, value in scalars.items()], "numbers": numbers}
 
 
@@ -62,7 +66,3 @@ def _token(key: str, value: object) -> str:
 
 def _key(key: str) -> str:
     return "k" + key.encode().hex()
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
