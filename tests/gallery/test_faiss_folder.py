@@ -79,6 +79,7 @@ def test_what_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_path: Path,
     gallery = upgraded(store)
     target = tmp_path / "elsewhere"
     if name == "indexes":
+        (tmp_path / "store" / name).rmdir()
         target.mkdir()
         for foreign in ("thesis.tex", "g1-000000000000.faiss"):
             (target / foreign).write_text("mine")

@@ -157,7 +157,7 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
     # Without compaction: the old index holds what has moved.
-    gallery.backfill(embed, fingerprint="b", target=0.4, keep_old=True)
+    gallery.backfill(embed, fingerprint="b", target="40%")
     queries = new[:40]
     held = set(all_ids(store, 2))
     exact = np.where([name in held for name in IDS], queries @ new.T, queries[:, :OLD] @ old.T)
@@ -172,7 +172,7 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
     assert right / 400 > (0.95 if index == "hnsw" else 0.4)
 
     # The few that are still old are found as well as when all of them were: the index keeps its own settings.
-    gallery.backfill(embed, fingerprint="b", target=0.9 * 0.6, keep_old=True)
+    gallery.backfill(embed, fingerprint="b", target="94%")
     left, all_left, replaced = [], [], set(all_ids(store, 2))
     for query, hits in enumerate(gallery.search(queries, COUNT, "b")):
         old_ones = [hit.id for hit in hits if hit.generation == "first"][:10]

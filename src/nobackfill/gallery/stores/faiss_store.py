@@ -254,7 +254,9 @@ class FaissStore(Store):
                     f"generation = ({best}) WHERE generation > ?1 AND ({best}) IS NOT NULL",
                     (generation, changed),
                 )
-                connection.execute("DELETE FROM kept WHERE generation >= ?", (generation,))
+                connection.execute(
+                    "DELETE FROM kept WHERE generation >= (SELECT generation FROM items WHERE items.id = kept.id)"
+                )
         return missing
 
     def compact(self, *, forget_kept: bool) -> None:

@@ -297,7 +297,9 @@ class PostgresStore(Store):
                     "WHERE i.id = k.id AND i.generation > %s",
                     (generation, generation),
                 )
-                self.db.execute(cursor, "DELETE FROM {kept} WHERE generation >= %s", (generation,))
+                self.db.execute(
+                    cursor, "DELETE FROM {kept} k USING {items} i WHERE k.id = i.id AND k.generation >= i.generation"
+                )
             return missing
 
         return self._write(back)
