@@ -23,7 +23,7 @@ from nobackfill.gallery.worker import OnBatch, Pace, Worker
 from nobackfill.progress import bar
 
 POLL = 0.5  # seconds until a piece that another process holds is looked at again
-PATIENCE = 120.0  # seconds for another process to end the job
+PLANNING, ENDING = 2.0, 120.0  # seconds for another process to plan the job, and to end it
 
 
 def run_backfill(
@@ -45,7 +45,7 @@ def run_backfill(
     newest = manifest.generations[-1]
     if manifest.number(embedder.fingerprint) != manifest.newest:
         raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
-    with store.lock():
+    with _waiting_lock(store, PLANNING):
         plan = _resumed(store, manifest.newest, scope) or plan_job(
             store,
             manifest.newest,
@@ -93,7 +93,7 @@ def _finished(store: Store, job: Job, worker: Worker) -> Job:
     for _ in range(SWEEPS):
         while not _no_piece_left(store, job, worker, finished):
             time.sleep(POLL)  # others are at the last pieces
-        with _waiting_lock(store):
+        with _waiting_lock(store, ENDING):
             current = _current(store, job)
             if current.ended:
                 return current
@@ -102,7 +102,7 @@ def _finished(store: Store, job: Job, worker: Worker) -> Job:
             if current.pieces == job.pieces:
                 return end_job(store, current)
             job = current  # there are more: swept here, or by another process
-    with _waiting_lock(store):  # items come in faster than they are replaced
+    with _waiting_lock(store, ENDING):  # items come in faster than they are replaced
         current = _current(store, job)
         return current if current.ended else end_job(store, current)
 
@@ -133,9 +133,9 @@ def _current(store: Store, job: Job) -> Job:
 
 
 @contextlib.contextmanager
-def _waiting_lock(store: Store) -> Iterator[None]:
-    """The gallery's lock; another process that ends the same job holds it for a while."""
-    until = time.monotonic() + PATIENCE
+def _waiting_lock(store: Store, patience: float) -> Iterator[None]:
+    """The gallery's lock; another process that begins or ends the same job holds it for a while."""
+    until = time.monotonic() + patience
     with contextlib.ExitStack() as stack:
         while True:
             try:
