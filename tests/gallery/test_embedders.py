@@ -70,7 +70,7 @@ def test_a_stream_that_ends_early_is_refused(tmp_path: Path) -> None:
             yield Embedded(next(iter(batches)), NEW_VECTORS[:10])
 
     short = Short(lambda ids: [], SECOND.fingerprint)
-    with pytest.raises(GalleryError, match="the embedder ended after 1 of 6 batches"):
+    with pytest.raises(GalleryError, match="the embedder ended after 10 of 60 items"):
         gallery.backfill(short, batch_size=10, order="oldest")
     assert gallery.status().items == (50, 10)
 

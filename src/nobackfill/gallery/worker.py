@@ -112,10 +112,10 @@ class Worker:
             progress = account(read.popleft(), embedded)
         while read:
             if read[0].versions:
-                raise GalleryError(f"the embedder ended after {progress.done} of {progress.items} items of a piece")
+                raise GalleryError(f"the embedder ended after {progress.done} of {progress.items} items")
             progress = account(read.popleft(), None)
         if not progress.finished:
-            raise GalleryError(f"the embedder ended after {progress.done} of {progress.items} items of a piece")
+            raise GalleryError(f"the embedder ended after {progress.done} of {progress.items} items")
 
     def _batches(self, ids: list[str], read: deque[_Batch]) -> Iterator[list[str]]:
         """Batches for the embedder. An item's version is read before the embedder reads the item itself."""
