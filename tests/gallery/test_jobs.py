@@ -67,10 +67,10 @@ def test_killed_at_random_moments(tmp_path: Path, straight: bytes) -> None:
     assert contents(gallery) == straight
 
 
-MOMENTS = [(kind, writes) for kind in ("faiss", "postgresql") for writes in (1, 2, 3, 4, 5, 23, 42, 43, 44, 45)]
+MOMENTS = [(kind, writes) for kind in ("faiss", "postgresql") for writes in (1, 3, 4, 23, 42, 43, 44, 45)]
 
 
-@pytest.mark.parametrize(("kind", "writes"), [*MOMENTS, ("qdrant", 5), ("qdrant", 44)])
+@pytest.mark.parametrize(("kind", "writes"), [*MOMENTS, ("qdrant", 23)])
 def test_killed_after_every_kind_of_write(
     tmp_path: Path, straight: bytes, writes: int, kind: str, request: pytest.FixtureRequest
 ) -> None:

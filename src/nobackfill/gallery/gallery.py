@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from numpy.typing import ArrayLike
 
@@ -11,36 +11,25 @@ from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
 from nobackfill.gallery.expected import expected_curve, helpful_calibration, labelled_samples
+from nobackfill.gallery.items import GalleryItems, Where
 from nobackfill.gallery.job import Job, stop_job
-from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest, load_manifest, save_manifest
+from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest, save_manifest
 from nobackfill.gallery.orders import Order
 from nobackfill.gallery.planning import Plan, Target
-from nobackfill.gallery.scope import checked_scope, inside, scope_filter, stamped
-from nobackfill.gallery.searching import Calibration, Hit, search_store, served
+from nobackfill.gallery.scope import scope_filter
+from nobackfill.gallery.searching import Calibration, Hit, search_store
 from nobackfill.gallery.status import GalleryStatus, status_of
-from nobackfill.gallery.stores.base import Payload, Store
+from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.registry import open_store
 from nobackfill.gallery.undoing import drop_job, roll_back, switch_over
 from nobackfill.gallery.vectors import unit_rows
 from nobackfill.gallery.verifying import verify_store
 from nobackfill.gallery.worker import OnBatch
-from nobackfill.gallery.writing import Batch, check_ids, checked_items, checked_payloads, create_items
-
-Where = str | Mapping[str, object]
-"""A filter, as `nobackfill.gallery.filters` describes it."""
+from nobackfill.gallery.writing import Batch, create_items
 
 
-class Gallery:
-    """Opened by `Gallery.open`, made by `Gallery.create`. Several threads and processes may use one at a time.
-
-    Attributes:
-        store: where the vectors are.
-        manifest: the lineage, as it was when it was last read or written here.
-        scope: payload values of the items that every verb is held to; empty: all items.
-    """
-
-    def __init__(self, store: Store, manifest: Manifest, scope: Mapping[str, object] | None = None) -> None:
-        self.store, self.manifest, self.scope = store, manifest, checked_scope(scope)
+class Gallery(GalleryItems):
+    """Opened by `Gallery.open`, made by `Gallery.create`. Several threads and processes may use one at a time."""
 
     @classmethod
     def open(cls, store: Store | str, *, scope: Mapping[str, object] | None = None) -> Gallery:
@@ -82,55 +71,6 @@ class Gallery:
         """
         store = open_store(store) if isinstance(store, str) else store
         return cls(store, create_items(store, generation, batches, source, replace=replace))
-
-    def upsert(
-        self,
-        ids: Sequence[str],
-        vectors: ArrayLike,
-        payloads: Sequence[Payload] | None = None,
-        *,
-        fingerprint: str,
-    ) -> None:
-        """Add items, or replace them whole: all of them at one moment.
-
-        Args:
-            ids: of the items, each once.
-            vectors: theirs, floats [n, dim] of any norm but zero.
-            payloads: what else is known of each; None: nothing.
-            fingerprint: of the model that made the vectors. Items of an older generation are found at once and taken by
-                the next backfill (an unfinished one of everything, too).
-
-        Raises:
-            GalleryError: for a model that is not of the lineage or no longer served, an id that comes twice or belongs
-                to another scope, or a vector or payload that is not usable. Nothing was written then.
-        """
-        manifest = load_manifest(self.store)
-        number = served(manifest, fingerprint, self.store.url)
-        stamps = payloads and [stamped(self.scope, name, payload) for name, payload in zip(ids, payloads, strict=False)]
-        if payloads is None and self.scope:
-            stamps = [dict(self.scope) for _ in ids]
-        items = checked_items(ids, vectors, stamps, number, manifest.generations[number - 1])
-        if self.scope:
-            there = self.store.payloads(items.ids)
-            foreign = sorted(set(there) - set(inside(self.scope, there)))
-            if foreign:
-                raise GalleryError(f"{self.store.url}: id {foreign[0]!r} is taken outside {self.scope}; choose another")
-        if items.ids:
-            self.store.upsert(items)
-
-    def delete(self, ids: Sequence[str]) -> int:
-        """Remove items with all that is known of them; returns how many were there."""
-        return self.store.delete(self._own(ids))
-
-    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
-        """Replace what else is known of items, by id; returns how many were there."""
-        checked = checked_payloads({name: stamped(self.scope, name, each) for name, each in payloads.items()})
-        own = self._own(list(checked))
-        return self.store.set_payloads({name: checked[name] for name in own}) if own else 0
-
-    def count(self, where: Where | None = None) -> int:
-        """How many items there are, or how many fulfil a filter."""
-        return sum(self.store.counts(scope_filter(self.scope, where)).values())
 
     def upgrade(
         self,
@@ -356,13 +296,3 @@ class Gallery:
         """
         self._whole("verify")
         return verify_store(self.store)
-
-    def _own(self, ids: Sequence[str]) -> list[str]:
-        """Those of these items that this gallery is held to."""
-        check_ids(ids)
-        return inside(self.scope, self.store.payloads(list(ids))) if self.scope else list(ids)
-
-    def _whole(self, verb: str) -> None:
-        """Raises `GalleryError` for what concerns all items, if this gallery is held to some."""
-        if self.scope:
-            raise GalleryError(f"{self.store.url}: {verb} concerns all items; open the gallery without a scope")

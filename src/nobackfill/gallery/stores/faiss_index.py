@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sqlite3
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -77,6 +79,22 @@ def write_index(path: Path, vectors: Floats, numbers: NDArray[np.int64], kind: K
         np.save(temporary, numbers)
     with atomic_file(path.with_suffix(".faiss")) as temporary:
         faiss.write_index(index, str(temporary))
+
+
+def build_indexes(connection: sqlite3.Connection, folder: Path, kind: Kind) -> dict[int, tuple[str, int]]:
+    """An index of each generation that is large enough; returns the name of each and the last change it knows."""
+    folder.mkdir(exist_ok=True)
+    changed = int(connection.execute("SELECT changed FROM clock").fetchone()[0])
+    names = {}
+    counts = connection.execute("SELECT generation, count(*) FROM items GROUP BY generation").fetchall()
+    for number in [number for number, count in counts if count >= INDEXED]:
+        rows = connection.execute("SELECT seq, vector FROM items WHERE generation = ? ORDER BY seq", (number,))
+        numbers, blobs = zip(*rows, strict=True)
+        name = f"g{number}-{uuid.uuid4().hex[:12]}"
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), -1)
+        write_index(folder / name, vectors, np.array(numbers, np.int64), kind)
+        names[number] = name, changed
+    return names
 
 
 def read_index(path: Path) -> ApproximateIndex:

@@ -56,6 +56,50 @@ def grouped(rows: Sequence[Row]) -> list[ItemBatch]:
     ]
 
 
+def left_alone(connection: sqlite3.Connection, items: ItemBatch, changed: int, *, keep_old: bool) -> list[str]:
+    """Replaces vectors; see `Store.replace`."""
+    versions: Sequence[int | None] = items.versions or [None] * len(items.ids)
+    left = []
+    for name, vector, version in zip(items.ids, items.vectors, versions, strict=True):
+        chosen = (name, items.generation, version)
+        if keep_old:
+            connection.execute(
+                "INSERT OR IGNORE INTO kept SELECT id, generation, vector FROM items "
+                "WHERE id = ?1 AND generation < ?2 AND version = coalesce(?3, version)",
+                chosen,
+            )
+        done = connection.execute(
+            "UPDATE items SET generation = ?2, vector = ?4, changed = ?5 "
+            "WHERE id = ?1 AND generation < ?2 AND version = coalesce(?3, version)",
+            (*chosen, blob_of(vector), changed),
+        )
+        if not done.rowcount:
+            left.append(name)
+    return left
+
+
+def restored(connection: sqlite3.Connection, generation: int, changed: int, *, leave_new: bool) -> int:
+    """See `Store.restore`."""
+    best = "SELECT max(k.generation) FROM kept k WHERE k.id = items.id AND k.generation <= ?1"
+    missing = int(
+        connection.execute(
+            f"SELECT count(*) FROM items WHERE generation > ?1 AND ({best}) IS NULL",  # noqa: S608
+            (generation,),
+        ).fetchone()[0]
+    )
+    if not missing or leave_new:
+        connection.execute(
+            "UPDATE items SET changed = ?2, "  # noqa: S608
+            f"vector = (SELECT vector FROM kept WHERE kept.id = items.id AND kept.generation = ({best})), "
+            f"generation = ({best}) WHERE generation > ?1 AND ({best}) IS NOT NULL",
+            (generation, changed),
+        )
+        connection.execute(
+            "DELETE FROM kept WHERE generation >= (SELECT generation FROM items WHERE items.id = kept.id)"
+        )
+    return missing
+
+
 def text_of(payload: Payload) -> str:
     """A payload as it is stored."""
     return json.dumps(dict(payload), ensure_ascii=False)

@@ -14,7 +14,6 @@ import contextlib
 import json
 import sqlite3
 import threading
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,13 +26,14 @@ from nobackfill.gallery.filters import Filter, matches
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.faiss_database import FILE, FolderDatabase
-from nobackfill.gallery.stores.faiss_index import INDEXED, Kind, write_index
+from nobackfill.gallery.stores.faiss_index import Kind, build_indexes
 from nobackfill.gallery.stores.faiss_rows import (
     OF_IDS,
     UPSERT,
     UPSERT_OVER,
-    blob_of,
     grouped,
+    left_alone,
+    restored,
     rows_of,
     text_of,
     values_of,
@@ -132,25 +132,8 @@ class FaissStore(Store):
             return dict(rows_of(connection, "id, version", ids))
 
     def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
-        versions: Sequence[int | None] = items.versions or [None] * len(items.ids)
-        left = []
         with self.db.changing() as (connection, changed):
-            for name, vector, version in zip(items.ids, items.vectors, versions, strict=True):
-                chosen = (name, items.generation, version)
-                if keep_old:
-                    connection.execute(
-                        "INSERT OR IGNORE INTO kept SELECT id, generation, vector FROM items "
-                        "WHERE id = ?1 AND generation < ?2 AND version = coalesce(?3, version)",
-                        chosen,
-                    )
-                done = connection.execute(
-                    "UPDATE items SET generation = ?2, vector = ?4, changed = ?5 "
-                    "WHERE id = ?1 AND generation < ?2 AND version = coalesce(?3, version)",
-                    (*chosen, blob_of(vector), changed),
-                )
-                if not done.rowcount:
-                    left.append(name)
-        return left
+            return left_alone(connection, items, changed, keep_old=keep_old)
 
     def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
         with self._viewing() as (connection, view):
@@ -239,31 +222,14 @@ class FaissStore(Store):
             yield from connection.execute("SELECT id, hits FROM hits ORDER BY hits DESC, id").fetchall()
 
     def restore(self, generation: int, *, leave_new: bool = False) -> int:
-        best = "SELECT max(k.generation) FROM kept k WHERE k.id = items.id AND k.generation <= ?1"
         with self.db.changing() as (connection, changed):
-            missing = int(
-                connection.execute(
-                    f"SELECT count(*) FROM items WHERE generation > ?1 AND ({best}) IS NULL",  # noqa: S608
-                    (generation,),
-                ).fetchone()[0]
-            )
-            if not missing or leave_new:
-                connection.execute(
-                    "UPDATE items SET changed = ?2, "  # noqa: S608
-                    f"vector = (SELECT vector FROM kept WHERE kept.id = items.id AND kept.generation = ({best})), "
-                    f"generation = ({best}) WHERE generation > ?1 AND ({best}) IS NOT NULL",
-                    (generation, changed),
-                )
-                connection.execute(
-                    "DELETE FROM kept WHERE generation >= (SELECT generation FROM items WHERE items.id = kept.id)"
-                )
-        return missing
+            return restored(connection, generation, changed, leave_new=leave_new)
 
     def compact(self, *, forget_kept: bool) -> None:
         """Builds the approximate indexes anew, if the gallery was made with one."""
         with self.db.reading() as connection:
             kind: Kind = connection.execute("SELECT kind FROM clock").fetchone()[0]
-        names = {} if kind == "flat" else self._build_indexes(kind)
+        names = {} if kind == "flat" else self._build(kind)
         with self.db.writing() as connection:
             former = [name for (name,) in connection.execute("SELECT name FROM indexes")]
             connection.execute("DELETE FROM indexes")
@@ -293,6 +259,11 @@ class FaissStore(Store):
             for suffix in (".faiss", ".npy"):
                 (self.folder / "indexes" / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
 
+    def _build(self, kind: Kind) -> dict[int, tuple[str, int]]:
+        """Indexes of the generations that are large enough; the name of each, and the last change it knows."""
+        with self.db.reading() as connection:
+            return build_indexes(connection, self.folder / "indexes", kind)
+
     @contextlib.contextmanager
     def _viewing(self) -> Iterator[tuple[sqlite3.Connection, View]]:
         """The vectors as they are now; one thread at a time."""
@@ -315,21 +286,3 @@ class FaissStore(Store):
                     raise
                 yield connection, self._view
                 return
-
-    def _build_indexes(self, kind: Kind) -> dict[int, tuple[str, int]]:
-        names = {}
-        (self.folder / "indexes").mkdir(exist_ok=True)
-        with self.db.reading() as connection:
-            changed = int(connection.execute("SELECT changed FROM clock").fetchone()[0])
-            for number, count in connection.execute(
-                "SELECT generation, count(*) FROM items GROUP BY generation"
-            ).fetchall():
-                if count < INDEXED:
-                    continue
-                rows = connection.execute("SELECT seq, vector FROM items WHERE generation = ? ORDER BY seq", (number,))
-                numbers, blobs = zip(*rows, strict=True)
-                name = f"g{number}-{uuid.uuid4().hex[:12]}"
-                vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), -1)
-                write_index(self.folder / "indexes" / name, vectors, np.array(numbers, np.int64), kind)
-                names[number] = name, changed
-        return names

@@ -29,7 +29,7 @@ from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.qdrant_connection import QdrantConnection, grouped, point_id, translated
 from nobackfill.gallery.stores.qdrant_filters import qdrant_filter
 from nobackfill.gallery.stores.qdrant_lease import lease
-from nobackfill.gallery.stores.qdrant_writes import BATCH, NamedVectors, PointWriter
+from nobackfill.gallery.stores.qdrant_writes import BATCH, PointWriter, kept
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
@@ -251,21 +251,12 @@ class QdrantStore(Store):
             must=[self.models.FieldCondition(key="generation", range=self.models.Range(gt=generation))]
         )
 
-        def pages(*, with_vectors: bool) -> Iterator[list[Record]]:
-            return self.connection.scroll(self.name, BATCH, newer, with_vectors=with_vectors)
+        def pages() -> Iterator[list[Record]]:
+            return self.connection.scroll(self.name, BATCH, newer, with_vectors=True)
 
-        def kept(point: Record) -> NamedVectors:
-            vectors: NamedVectors = point.vector
-            return {name: vector for name, vector in vectors.items() if int(name[1:]) <= generation}
-
-        missing = sum(not kept(point) for page in pages(with_vectors=True) for point in page)
-        if missing and not leave_new:
-            return missing
-        for point in [point for page in pages(with_vectors=True) for point in page if kept(point)]:
-            held = point.payload["generation"]
-            payload = {**point.payload, "generation": max(int(name[1:]) for name in kept(point))}
-            made = self.models.PointStruct(id=point.id, vector=kept(point), payload=payload)
-            self.writer.send([made], point.payload["version"], held)
+        missing = sum(not kept(point, generation) for page in pages() for point in page)
+        if not missing or leave_new:
+            self.writer.restore([point for page in pages() for point in page], generation)
         return missing
 
     @translated

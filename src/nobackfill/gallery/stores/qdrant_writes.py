@@ -129,6 +129,15 @@ class PointWriter:
         marked = self.marked(items.ids, mark)
         return [name for name in items.ids if name not in marked]
 
+    def restore(self, points: Sequence[Record], generation: int) -> None:
+        """Put back what was kept of this generation or older, where something was."""
+        for point in points:
+            vectors = kept(point, generation)
+            if vectors:
+                payload = {**point.payload, "generation": max(int(name[1:]) for name in vectors)}
+                made = self.models.PointStruct(id=point.id, vector=vectors, payload=payload)
+                self.send([made], point.payload["version"], point.payload["generation"])
+
     def send(self, points: list[Any], version: int, held: int | None = None, size: int = BATCH) -> None:
         """Write points whose version is this one (0: that are not there) and whose generation is `held`.
 
@@ -195,3 +204,9 @@ class PointWriter:
 
     def _contended(self) -> GalleryError:
         return GalleryError(f"{self.url}: others changed the same items {ROUNDS} times meanwhile; try again")
+
+
+def kept(point: Record, generation: int) -> NamedVectors:
+    """A point's vectors of this generation or older."""
+    vectors: NamedVectors = point.vector
+    return {name: vector for name, vector in vectors.items() if int(name[1:]) <= generation}
