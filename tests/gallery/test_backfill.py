@@ -64,7 +64,7 @@ def test_a_killed_backfill_goes_on_as_it_was_planned(store: Store) -> None:
     assert (job.done, job.items, job.finished) == (16, 30, False)
     assert store.counts() == {1: 44, 2: 16}
     # Other wishes come too late: the plan stands.
-    job = gallery.backfill(fail, fingerprint=SECOND.fingerprint, target=0.9, batch_size=3, order="oldest")
+    job = gallery.backfill(fail, fingerprint=SECOND.fingerprint, target="90%", batch_size=3, order="oldest")
     assert (job.replaced, job.items, job.finished) == (30, 30, True)
     assert asked[2] == asked[3]
     assert store.counts() == {1: 30, 2: 30}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 from typing import Any
 
 import numpy as np
@@ -56,15 +57,14 @@ def naive(where: dict[str, Any], payload: dict[str, Any]) -> bool:
         value = payload[key]
         for sign, each in (condition if isinstance(condition, dict) else {"==": condition}).items():
             number = type(value) in (int, float)
-            holds = {
-                "==": lambda value=value, each=each: equal(value, each),
-                "in": lambda value=value, each=each: any(equal(value, one) for one in each),
-                ">=": lambda value=value, each=each, number=number: number and value >= each,
-                ">": lambda value=value, each=each, number=number: number and value > each,
-                "<=": lambda value=value, each=each, number=number: number and value <= each,
-                "<": lambda value=value, each=each, number=number: number and value < each,
-            }
-            if not holds[sign]():
+            if sign == "==":
+                holds = equal(value, each)
+            elif sign == "in":
+                holds = any(equal(value, one) for one in each)
+            else:
+                compare = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}[sign]
+                holds = number and compare(value, each)
+            if not holds:
                 return False
     return True
 

@@ -36,7 +36,8 @@ wheres = st.sampled_from([None, {"lang": "en"}, {"year": {">": 1}}, {"not": {"la
 
 def vector(text: int, model: int) -> np.ndarray:
     """A text's vector by a model; each newer one begins with the older one's values."""
-    return unit(np.random.default_rng(text).standard_normal((1, DIMS[-1]))[:, : DIMS[model]])[0]
+    row: np.ndarray = unit(np.random.default_rng(text).standard_normal((1, DIMS[-1]))[:, : DIMS[model]])[0]
+    return row
 
 
 @dataclass
@@ -223,11 +224,12 @@ def test_lives(kind: str, request: pytest.FixtureRequest) -> None:
         pytest.importorskip("qdrant_client")
         url = "qdrant:{folder}/store"
     machine = type("OneLife", (Life,), {"url": url})
-    quick = settings.default is None or settings.default.max_examples <= 100
+    wanted = settings.default.max_examples if settings.default else 0
+    quick = wanted <= 100
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8 if quick else settings.default.max_examples,
+            max_examples=8 if quick else wanted,
             stateful_step_count=25,
             deadline=None,
             derandomize=quick,

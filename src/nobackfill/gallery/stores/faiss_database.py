@@ -13,11 +13,27 @@ from nobackfill.gallery.stores.pool import Pool
 
 FILE, FORMAT = "gallery.sqlite", 2
 SECONDS = 60.0  # to wait for another writer
+# Items have no index by generation or change: a replacement in random order would write two more pages for each item.
+# Changes are appended to a log and items are counted by triggers: what an item costs does not grow with the gallery.
 SCHEMA = """
 CREATE TABLE items (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL,
                     version INTEGER NOT NULL, changed INTEGER NOT NULL, payload TEXT NOT NULL, vector BLOB NOT NULL);
-CREATE INDEX items_by_generation ON items (generation, seq);
-CREATE INDEX items_by_change ON items (changed);
+CREATE TABLE tallies (generation INTEGER PRIMARY KEY, items INTEGER NOT NULL);
+CREATE TABLE changes (changed INTEGER, seq INTEGER, PRIMARY KEY (changed, seq)) WITHOUT ROWID;
+CREATE TRIGGER item_added AFTER INSERT ON items BEGIN
+    INSERT INTO changes VALUES (new.changed, new.seq);
+    INSERT INTO tallies VALUES (new.generation, 1) ON CONFLICT (generation) DO UPDATE SET items = items + 1;
+END;
+CREATE TRIGGER item_changed AFTER UPDATE OF changed ON items BEGIN
+    INSERT INTO changes VALUES (new.changed, new.seq) ON CONFLICT DO NOTHING;
+END;
+CREATE TRIGGER item_moved AFTER UPDATE OF generation ON items WHEN new.generation <> old.generation BEGIN
+    UPDATE tallies SET items = items - 1 WHERE generation = old.generation;
+    INSERT INTO tallies VALUES (new.generation, 1) ON CONFLICT (generation) DO UPDATE SET items = items + 1;
+END;
+CREATE TRIGGER item_removed AFTER DELETE ON items BEGIN
+    UPDATE tallies SET items = items - 1 WHERE generation = old.generation;
+END;
 CREATE TABLE kept (id TEXT NOT NULL, generation INTEGER NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (id, generation));
 CREATE TABLE gone (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, version INTEGER NOT NULL, changed INTEGER NOT NULL);
 CREATE INDEX gone_by_change ON gone (changed);
@@ -81,8 +97,14 @@ class FolderDatabase:
         os.close(handle)
         try:
             os.link(temporary, self.path)  # unlike a rename, it takes nobody's place
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            if self.there():
+                raise FileExistsError(str(self.path)) from None
+            temporary.rename(self.path)
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
 
     def vacuum(self) -> None:
         """Give back the space of what was removed."""

@@ -86,7 +86,7 @@ def build_indexes(connection: sqlite3.Connection, folder: Path, kind: Kind) -> d
     folder.mkdir(exist_ok=True)
     changed = int(connection.execute("SELECT changed FROM clock").fetchone()[0])
     names = {}
-    counts = connection.execute("SELECT generation, count(*) FROM items GROUP BY generation").fetchall()
+    counts = connection.execute("SELECT generation, items FROM tallies ORDER BY generation").fetchall()
     for number in [number for number, count in counts if count >= INDEXED]:
         rows = connection.execute("SELECT seq, vector FROM items WHERE generation = ? ORDER BY seq", (number,))
         numbers, blobs = zip(*rows, strict=True)

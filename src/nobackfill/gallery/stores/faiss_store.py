@@ -43,6 +43,7 @@ from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.sampling import sampled
 
 RETRIES = 20  # to open an index while others compact it away
+COUNTS = "SELECT generation, items FROM tallies WHERE items > 0 ORDER BY generation"
 
 
 class FaissStore(Store):
@@ -157,13 +158,12 @@ class FaissStore(Store):
     def counts(self, where: Filter | None = None) -> dict[int, int]:
         with self.db.reading() as connection:
             if where is None:
-                rows = connection.execute("SELECT generation, count(*) FROM items GROUP BY generation")
-                return dict(rows.fetchall())
+                return dict(connection.execute(COUNTS).fetchall())
             counts: dict[int, int] = {}
-            for number, payload in connection.execute("SELECT generation, payload FROM items ORDER BY generation"):
+            for number, payload in connection.execute("SELECT generation, payload FROM items"):
                 if matches(where, json.loads(payload)):
                     counts[number] = counts.get(number, 0) + 1
-            return counts
+            return dict(sorted(counts.items()))
 
     def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
         statement = "SELECT id, payload, seq FROM items WHERE generation = ? AND seq > ? ORDER BY seq LIMIT ?"
@@ -237,6 +237,10 @@ class FaissStore(Store):
             connection.executemany("INSERT INTO indexes VALUES (?, ?, ?)", rows)
             if forget_kept:
                 connection.execute("DELETE FROM kept")
+            connection.execute(
+                "DELETE FROM changes WHERE NOT EXISTS "
+                "(SELECT 1 FROM items WHERE items.seq = changes.seq AND items.changed = changes.changed)"
+            )
         self._remove_indexes(former)
         if forget_kept:
             self.db.vacuum()

@@ -86,15 +86,16 @@ class View:
             for _, mask in self.cached.values():
                 mask[seq] = False
         dims = dict(connection.execute("SELECT number, dim FROM generations"))
+        later = "WHERE seq IN (SELECT seq FROM changes WHERE changed > ?)" if self.changed >= 0 else ""
         rows = connection.execute(
-            "SELECT generation, seq, changed, payload, vector FROM items WHERE changed > ? ORDER BY generation",
-            (self.changed,),
+            f"SELECT generation, seq, changed, payload, vector FROM items {later}",  # noqa: S608
+            (self.changed,) if later else (),
         )
-        for generation, group in itertools.groupby(rows, key=lambda row: int(row[0])):
-            if generation not in dims:
-                raise GalleryError(f"{self.folder}: damaged: items of generation {generation}, which has no size")
-            while page := list(itertools.islice(group, PAGE)):
-                self._take(generation, page, dims[generation], indexed.get(generation, -1))
+        while page := sorted(rows.fetchmany(PAGE), key=lambda row: int(row[0])):
+            for generation, group in itertools.groupby(page, key=lambda row: int(row[0])):
+                if generation not in dims:
+                    raise GalleryError(f"{self.folder}: damaged: items of generation {generation}, which has no size")
+                self._take(generation, list(group), dims[generation], indexed.get(generation, -1))
         self.changed = now
 
     def search(
