@@ -83,7 +83,7 @@ def exchange(gallery: Gallery, old: Floats, new: Floats, rows: dict[str, Any]) -
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
     started = time.perf_counter()
-    job = gallery.backfill(embed, fingerprint="b", budget=0.5, batch_size=BATCH, keep_old=True)
+    job = gallery.backfill(embed, fingerprint="b", target="50%", batch_size=BATCH)
     ours = time.perf_counter() - started
     rows["backfill"] = {
         "ours_items_per_second": job.replaced / ours,

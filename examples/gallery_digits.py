@@ -54,7 +54,7 @@ def main() -> None:
         ]
 
     stages = {"old gallery": look()}
-    job = gallery.backfill(embedder, budget=0.25)
+    job = gallery.backfill(embedder, target="25%")
     print(f"{job.replaced} of {len(ids)} items embedded anew in {job.seconds:.2f} s")
     stages["a quarter embedded anew"] = look()
     gallery.backfill(embedder)

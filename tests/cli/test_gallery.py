@@ -51,7 +51,7 @@ def test_from_creation_to_the_last_backfill(
     (answer,) = json.loads(capsys.readouterr().out)
     assert [hit["generation"] for hit in answer["hits"]] == [names[0]] * 3
     assert set(answer["hits"][0]["payload"]) == {"label", "class"}
-    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--budget", "0.25", "--keep-old"]) == 0
+    assert run(["gallery", "backfill", "faiss:g", "--run", new, "--target", "25%"]) == 0
     assert "15 items replaced" in (printed := capsys.readouterr().out)
     assert f"15 of 60 now embedded by {names[1]}" in printed
     assert run(["gallery", "search", "faiss:g", query, "--run", new, "-k", "60"]) == 0
@@ -60,7 +60,7 @@ def test_from_creation_to_the_last_backfill(
     assert "[red].png" in printed
     assert run(["gallery", "status", "faiss:g"]) == 0
     assert "now (25% backfilled)" in capsys.readouterr().out
-    assert run(["gallery", "rollback", "faiss:g", "--to", names[0]]) == 0
+    assert run(["gallery", "rollback", "faiss:g", "--to", names[0], "--forget", "--yes"]) == 0
     assert run(["gallery", "search", "faiss:g", query, "--run", new]) == 2
     assert "is not of this gallery's lineage" in capsys.readouterr().err
     assert run(["gallery", "upgrade", "faiss:g", "--run", new]) == 0
@@ -79,7 +79,7 @@ def test_from_creation_to_the_last_backfill(
     assert run(["gallery", "status", "faiss:g", "--json"]) == 0
     status = json.loads(capsys.readouterr().out.partition("\n")[2])
     assert [one["items"] for one in status["generations"]] == [2, 58]
-    assert status["job"]["done"] == status["job"]["batches"]
+    assert status["job"]["done"] == status["job"]["items"]
     # The stored vectors are those of the new model.
     encoder = nobackfill.load(new)
     store = nobackfill.Gallery.open("faiss:g").store
@@ -101,7 +101,7 @@ def test_vectors_from_anywhere(
     common = ["--ids", "ids.txt", "--vectors"]
     assert run(["gallery", "create", "faiss:g", "--name", "api-v1", "--option", "index=hnsw", *common, "old.npy"]) == 0
     assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 0
-    assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--budget", "10", *common, "new.npy"]) == 0
+    assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--target", "10", *common, "new.npy"]) == 0
     capsys.readouterr()
     assert (
         run(["gallery", "search", "faiss:g", "--name", "api-v2", "--vectors", "query.npy", "-k", "30", "--json"]) == 0
@@ -140,7 +140,12 @@ BAD = {
     "table": (["status", "postgresql://me:secret@127.0.0.1:1/db"], "expected postgresql://host/db#table"),
     "qdrant": (["status", "qdrant+https://:secret@127.0.0.1:1#items"], "qdrant+https://127.0.0.1:1#items: "),
     "taken": (["create", "faiss:taken", "--run", "RUN", "--data", "digits"], "exists and is not empty"),
-    "budget": (["backfill", "faiss:good", "--run", "RUN", "--budget", "much"], "--budget 'much': expected a fraction"),
+    "target": (["backfill", "faiss:good", "--run", "RUN", "--target", "much"], "--target 'much': expected a share"),
+    "old target": (["backfill", "faiss:good", "--run", "RUN", "--target", "0.25"], "--target '0.25': expected a share"),
+    "filter": (["count", "faiss:good", "--where", '{"a": [1]}'], "filter: key 'a': expected text"),
+    "scope": (["count", "faiss:good", "--scope", "tenant=a"], "--scope 'tenant=a': expected a JSON object"),
+    "not asked": (["rollback", "faiss:good", "--to", "OLD"], "give --yes to do so"),
+    "nothing": (["delete", "faiss:good"], "give ids of items, or --ids"),
     "order": (["backfill", "faiss:good", "--run", "RUN", "--order", "best"], "--order 'best': expected random"),
     "query": (["search", "faiss:good", "--run", "RUN"], "give image files (or texts) and --run, or --vectors"),
     "no image": (["search", "faiss:good", "nothing.png", "--run", "RUN"], "nothing.png: does not decode as an image"),
@@ -163,7 +168,8 @@ def test_bad_input_is_one_line(
     if "faiss:good" in command:
         assert run(["gallery", "create", "faiss:good", "--run", str(runs["old"]), "--data", "digits"]) == 0
         capsys.readouterr()
-    assert run(["gallery", *(str(runs["old"]) if word == "RUN" else word for word in command)]) == 2
+    words = {"RUN": str(runs["old"]), "OLD": nobackfill.load(runs["old"]).spec.generation}
+    assert run(["gallery", *(words.get(word, word) for word in command)]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("nobackfill: ")
     assert printed.err.count("\n") == 1
@@ -173,7 +179,8 @@ def test_bad_input_is_one_line(
 
 
 def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in ("create", "upgrade", "backfill", "search", "status", "verify", "rollback", "compact"):
+    verbs = ("create", "upgrade", "backfill", "search", "status", "verify", "rollback", "compact")
+    for verb in (*verbs, "upsert", "delete", "set-payloads", "count", "switch"):
         assert run(["gallery", verb, "--help"]) == 0
         assert f"Example: nobackfill gallery {verb}" in " ".join(capsys.readouterr().out.split())
 

@@ -24,18 +24,18 @@ from tests.gallery.galleries import (
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Store
-from nobackfill.gallery.job import read_job
+from nobackfill.gallery.job import read_job, tallied
 from nobackfill.gallery.stores.base import UnreachableError
 from nobackfill.gallery.vectors import vectors_of
 
 
 def test_backfill_exchanges_each_item_once(store: Store) -> None:
     gallery = upgraded(store)
-    job = gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=0.25, batch_size=4)
+    job = gallery.backfill(embed, fingerprint=SECOND.fingerprint, target="25%", batch_size=4)
     assert (job.items, job.replaced, job.errors) == (15, 15, {})
     assert store.counts() == {1: 45, 2: 15}
     job = gallery.backfill(embed, fingerprint=SECOND.fingerprint, batch_size=16)
-    assert (job.items, job.batches) == (45, 3)
+    assert (job.items, job.pieces, job.done) == (45, 1, 45)
     assert store.counts() == {2: 60}
     known, found = vectors_of(store, IDS, 2)
     assert known == IDS
@@ -57,14 +57,15 @@ def test_a_killed_backfill_goes_on_as_it_was_planned(store: Store) -> None:
         return embed(ids)
 
     with pytest.raises(PowerError):
-        gallery.backfill(fail, fingerprint=SECOND.fingerprint, budget=30, batch_size=8, seed=5)
+        gallery.backfill(fail, fingerprint=SECOND.fingerprint, target=30, batch_size=8, seed=5)
     job = read_job(store)
     assert job
-    assert (job.done, job.batches, job.finished) == (2, 4, False)
+    job = tallied(store, job)
+    assert (job.done, job.items, job.finished) == (16, 30, False)
     assert store.counts() == {1: 44, 2: 16}
     # Other wishes come too late: the plan stands.
-    job = gallery.backfill(fail, fingerprint=SECOND.fingerprint, budget=0.9, batch_size=3, order="oldest")
-    assert (job.replaced, job.batches, job.finished) == (30, 4, True)
+    job = gallery.backfill(fail, fingerprint=SECOND.fingerprint, target="90%", batch_size=3, order="oldest")
+    assert (job.replaced, job.items, job.finished) == (30, 30, True)
     assert asked[2] == asked[3]
     assert store.counts() == {1: 30, 2: 30}
     assert len({name for ids in (asked[:2] + asked[3:]) for name in ids}) == 30
@@ -118,27 +119,29 @@ def test_orders(store: Store) -> None:
     for _ in range(2):
         (hits,) = gallery.search(NEW_VECTORS[7:8], 3, SECOND.fingerprint, remember=True)
     assert set(planned(order="popular")[:3]) == {hit.id for hit in hits}
-    for budget in (0.0, 1.5, -3):
-        with pytest.raises(GalleryError, match="expected a fraction of the gallery"):
-            planned(budget=budget)
+    for target in ("0%", "150%", -3, 0, 0.5, 1.0, True, "half", "1.5"):
+        with pytest.raises(GalleryError, match="--target .*: expected a share of the whole such as 25%, all, or a num"):
+            planned(target=target)
 
 
 def test_rollback_brings_kept_vectors_back(store: Store) -> None:
     gallery = upgraded(store)
     before = answers(gallery, vectors(OLD, 3, 4), FIRST)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=0.5, keep_old=True)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target="50%")
     assert store.counts() == {1: 30, 2: 30}
     with pytest.raises(GalleryError, match="no generation 'zeroth'; there are first, second"):
         gallery.rollback("zeroth")
     gallery.rollback("first")
     assert store.counts() == {1: 60}
+    assert len(gallery.search(NEW_VECTORS, 3, SECOND.fingerprint)) == COUNT  # the newer model's queries go on
+    gallery.rollback("first", forget=True)
     assert [generation.name for generation in gallery.manifest.generations] == ["first"]
     after = answers(gallery, vectors(OLD, 3, 4), FIRST)
     assert [[name for name, _ in line] for line in before] == [[name for name, _ in line] for line in after]
     with pytest.raises(GalleryError, match="is not of this gallery's lineage"):
         gallery.search(NEW_VECTORS, 3, SECOND.fingerprint)
     gallery.upgrade(SECOND, embed)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, keep_old=False)
     with pytest.raises(GalleryError, match="items without a kept vector of first or older: 60"):
         gallery.rollback("first")
     assert store.counts() == {2: 60}
@@ -188,11 +191,11 @@ def test_a_store_that_does_not_answer_is_tried_again_then_left(store: Store, mon
     gallery, real, calls = upgraded(store), store.replace, [0]
     monkeypatch.setattr("time.sleep", pauses.append)
 
-    def flaky(*arguments: Any, **options: Any) -> None:
+    def flaky(*arguments: Any, **options: Any) -> list[str]:
         calls[0] += 1
         if calls[0] in (2, 3) or calls[0] > 5:
             raise UnreachableError("connection refused")
-        real(*arguments, **options)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(store, "replace", flaky)
     with pytest.raises(GalleryError, match="does not answer .connection refused.; progress is saved"):

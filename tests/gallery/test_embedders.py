@@ -65,7 +65,7 @@ def test_a_stream_that_ends_early_is_refused(tmp_path: Path) -> None:
             yield Embedded(next(iter(batches)), NEW_VECTORS[:10])
 
     short = Short(lambda ids: [], SECOND.fingerprint)
-    with pytest.raises(GalleryError, match="the embedder ended after 1 of 6 batches"):
+    with pytest.raises(GalleryError, match="the embedder ended after 10 of 60 items"):
         gallery.backfill(short, batch_size=10, order="oldest")
     assert gallery.status().items == (50, 10)
 
@@ -100,7 +100,7 @@ ids, old, new = [str(n) for n in range(40)], random.standard_normal((40, 4)), ra
 gallery = Gallery.create("faiss:g", Generation.named("v1", 4), [(ids, old, [{} for _ in ids])])
 embed = ArrayEmbedder(ids, new, "name:v2")
 gallery.upgrade(Generation.named("v2", 6, gallery.manifest.generations), embed)
-gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", budget=0.25)
+gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", target="25%")
 gallery.backfill(embed)
 hits = gallery.search(new[3:4], 1, "name:v2")[0]
 print(hits[0].id, gallery.verify(), gallery.status().items)

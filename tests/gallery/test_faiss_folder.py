@@ -2,84 +2,128 @@
 
 from __future__ import annotations
 
-import json
-import shutil
+import contextlib
+import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from tests.gallery.galleries import COUNT, FIRST, IDS, NEW_VECTORS, OLD_VECTORS, PAYLOADS, SECOND, embed, upgraded
+from tests.gallery.galleries import (
+    COUNT,
+    FIRST,
+    IDS,
+    NEW_VECTORS,
+    OLD,
+    OLD_VECTORS,
+    SECOND,
+    fresh,
+    upgraded,
+)
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, open_store
 
-FIXTURE = Path(__file__).parents[1] / "fixtures" / "gallery_format_1"
+
+def test_a_folder_of_format_1_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "state.json").write_text('{"format": 1}')
+    for action in (Gallery.open, lambda url: open_store(url).counts()):
+        with pytest.raises(GalleryError, match="its folder has format 1, of a development version before release 0.1"):
+            action(f"faiss:{tmp_path / 'store'}")
 
 
-def test_a_gallery_of_format_1_opens_searches_verifies_and_goes_on(tmp_path: Path) -> None:
-    shutil.copytree(FIXTURE, tmp_path / "store")
-    gallery = Gallery.open(f"faiss:{tmp_path / 'store'}")
-    status = gallery.status()
-    assert status.items == (40, 20)
-    assert status.job is not None
-    assert (status.job.done, status.job.batches, status.job.finished) == (2, 6, False)
-    assert gallery.verify() == []
-    (hits,) = gallery.search(NEW_VECTORS[30:31], 1, SECOND.fingerprint)
-    assert hits[0].generation in ("first", "second")
-    (hits,) = gallery.search(OLD_VECTORS[30:31], 1, FIRST.fingerprint)
-    assert hits[0].id == IDS[30]
-    assert hits[0].payload == PAYLOADS[30]
-    assert dict(gallery.store.hits()) == {IDS[3]: 1}
-    job = gallery.backfill(embed, fingerprint=SECOND.fingerprint)  # the job that was stopped
-    assert (job.replaced, job.keep_old) == (COUNT, True)
-    gallery.rollback("first")
-    assert gallery.store.counts() == {1: COUNT}
-    np.testing.assert_allclose(gallery.store.fetch(IDS)[0].vectors, OLD_VECTORS, atol=1e-6)
-
-
-def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    shutil.copytree(FIXTURE, tmp_path / "store")
-    path = tmp_path / "store" / "state.json"
-    state = json.loads(path.read_text())
-    path.write_text(json.dumps({**state, "format": 7}))
-    with pytest.raises(GalleryError, match="state.json has format 7; this release reads format 1"):
-        open_store(f"faiss:{tmp_path / 'store'}").counts()
-    state["segments"][0]["name"] = "../../000001"
-    path.write_text(json.dumps(state))
-    with pytest.raises(GalleryError, match="state.json is damaged"):
-        open_store(f"faiss:{tmp_path / 'store'}").counts()
-
-
-@pytest.mark.parametrize("name", ["segments", "items", "documents"])
-def test_a_folder_that_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_path: Path, name: str) -> None:
+def test_a_database_of_another_format_is_refused(tmp_path: Path) -> None:
     store = open_store(f"faiss:{tmp_path / 'store'}")
+    upgraded(store)
+    store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "store" / "gallery.sqlite")) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    with pytest.raises(GalleryError, match="gallery.sqlite has format 7; this release reads format 2"):
+        store.counts()
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "head", "middle"])
+def test_a_damaged_database_is_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "store" / "gallery.sqlite"
+    store = open_store(f"faiss:{tmp_path / 'store'}")
+    upgraded(store)
+    store.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    data = path.read_bytes()
+    new = {"empty": b"", "text": b"mine", "head": bytes(4096) + data[4096:], "middle": data[:5000] + bytes(len(data))}
+    path.write_bytes(new[damage])
+    with pytest.raises(GalleryError) as caught:
+        gallery = Gallery.open(store)
+        gallery.verify()
+        gallery.search(NEW_VECTORS[:1], 3, SECOND.fingerprint)
+    assert "\n" not in str(caught.value)
+    store.close()
+
+
+def test_a_vector_of_a_wrong_size_is_found_and_named(tmp_path: Path) -> None:
+    store: Any = open_store(f"faiss:{tmp_path / 'store'}")
+    gallery = upgraded(store)
+    with store.db.changing() as (connection, changed):
+        connection.execute("UPDATE items SET vector = x'00', changed = ? WHERE seq = 3", (changed,))
+    assert gallery.verify() == ["generation 1: vectors have 0 values, expected 6"]
+    with pytest.raises(GalleryError, match="damaged: item number 3 has no vector of 6 values"):
+        gallery.search(NEW_VECTORS[:1], 3, SECOND.fingerprint)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["gallery.sqlite", "indexes"])
+def test_what_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_path: Path, name: str) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}", index="hnsw")
     gallery = upgraded(store)
     target = tmp_path / "elsewhere"
-    (tmp_path / "store" / name).rename(target)
-    foreign = [target / "thesis.tex", target / "999999.parquet"]
-    for path in foreign:
-        path.write_text("mine")
+    if name == "indexes":
+        (tmp_path / "store" / name).rmdir()
+        target.mkdir()
+        for foreign in ("thesis.tex", "g1-000000000000.faiss"):
+            (target / foreign).write_text("mine")
+    else:
+        store.close()
+        (tmp_path / "store" / name).rename(target)
     (tmp_path / "store" / name).symlink_to(target)
-    for action in (gallery.compact, Gallery.open(store).verify, lambda: gallery.backfill(embed, fingerprint="b" * 64)):
-        with pytest.raises(GalleryError, match=f"its folder '{name}' is a link; replace it with the folder itself"):
-            open_store(store.url).counts()
-        with pytest.raises(GalleryError):
-            store.close()
+    store.close()
+    for action in (gallery.compact, gallery.verify, store.drop):
+        with pytest.raises(GalleryError, match=f"its '{name}' is a link; replace it with what it links to"):
             action()
-    assert [path.read_text() for path in foreign] == ["mine", "mine"]
+    assert name != "indexes" or sorted(path.read_text() for path in target.iterdir()) == ["mine", "mine"]
+    store.close()
 
 
-def test_compact_removes_its_own_files_only(tmp_path: Path) -> None:
-    store = open_store(f"faiss:{tmp_path / 'store'}")
-    gallery = upgraded(store)
-    segments = tmp_path / "store" / "segments"
-    for name in ("notes.txt", "1.parquet", "my 000009.parquet"):
-        (segments / name).write_text("mine")
-    (segments / "old").mkdir()
-    for name in ("000099.parquet", ".000099.abc_12.parquet"):  # of a write that was cut short
-        (segments / name).touch()
+def test_compact_and_drop_remove_their_own_files_only(tmp_path: Path) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}", index="hnsw")
+    rows = np.random.default_rng(0).standard_normal((1000, OLD)).astype(np.float32)
+    gallery = Gallery.create(store, FIRST, [([str(row) for row in range(1000)], rows, [{}] * 1000)])
+    folder = tmp_path / "store"
+    for name in ("notes.txt", "indexes/mine.faiss"):
+        (folder / name).write_text("mine")
+    before = sorted(path.name for path in (folder / "indexes").iterdir())
     gallery.compact()
-    left = sorted(path.name for path in segments.iterdir())
-    assert left[1:] == ["1.parquet", "my 000009.parquet", "notes.txt", "old"]
-    assert len(left) == 5
+    after = sorted(path.name for path in (folder / "indexes").iterdir())
+    assert len(before) == len(after) == 3
+    assert before != after
     assert gallery.verify() == []
+    store.drop()
+    assert sorted(path.name for path in folder.rglob("*")) == ["indexes", "mine.faiss", "notes.txt"]
+
+
+def test_a_search_takes_in_what_another_process_changed(tmp_path: Path) -> None:
+    one, other = (open_store(f"faiss:{tmp_path / 'store'}") for _ in range(2))
+    gallery = upgraded(one)
+    reader = Gallery.open(other)
+    assert len(reader.search(NEW_VECTORS[:1], COUNT, SECOND.fingerprint)[0]) == COUNT
+    gallery.delete(IDS[:10])
+    gallery.upsert(IDS[5:6], NEW_VECTORS[5:6], fingerprint=SECOND.fingerprint)
+    (hits,) = reader.search(NEW_VECTORS[5:6], COUNT, SECOND.fingerprint)
+    assert {hit.id for hit in hits} == {IDS[5], *IDS[10:]}
+    assert (hits[0].id, hits[0].generation) == (IDS[5], "second")
+    one.drop()
+    fresh(one, 25)
+    assert len(Gallery.open(other).search(OLD_VECTORS[:1], COUNT, FIRST.fingerprint)[0]) == 25
+    for store in (one, other):
+        store.close()

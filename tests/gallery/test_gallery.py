@@ -68,9 +68,9 @@ def test_items_exchanged_just_before_the_store_is_searched_are_found(
     gallery, queries, search = upgraded(store), vectors(NEW, 2, 3), store.search
     for upto in (10, COUNT):  # the first of the new generation, then the last of the old one
 
-        def late(wanted: Any, k: int, upto: int = upto) -> Any:
+        def late(wanted: Any, k: int, where: Any, upto: int = upto) -> Any:
             store.replace(ItemBatch(IDS[:upto], 2, NEW_VECTORS[:upto], []), keep_old=False)
-            return search(wanted, k)
+            return search(wanted, k, where)
 
         monkeypatch.setattr(store, "search", late)
         assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:upto])).T)
@@ -79,7 +79,7 @@ def test_items_exchanged_just_before_the_store_is_searched_are_found(
 
 def test_the_best_k_come_with_generation_and_payload(store: Store) -> None:
     gallery = upgraded(store)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, batch_size=7)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=20, batch_size=7)
     (hits,) = gallery.search(NEW_VECTORS[4:5], 9, SECOND.fingerprint)
     assert len(hits) == 9
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -95,11 +95,11 @@ def test_the_best_k_come_with_generation_and_payload(store: Store) -> None:
 
 def test_three_generations(store: Store) -> None:
     gallery = upgraded(store)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, batch_size=20, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=20, batch_size=20, order="oldest")
     newest = vectors(THIRD, 4)
     gallery.add_generation(LAST, newest)
     gallery.backfill(
-        lambda ids: newest[[IDS.index(name) for name in ids]], fingerprint=LAST.fingerprint, budget=30, order="oldest"
+        lambda ids: newest[[IDS.index(name) for name in ids]], fingerprint=LAST.fingerprint, target=30, order="oldest"
     )
     assert store.counts() == {1: 10, 2: 20, 3: 30}
     assert gallery.verify() == []
@@ -120,7 +120,7 @@ def test_scores_compared_by_a_rule(store: Store) -> None:
     gallery = fresh(store)
     rule = ScoringRule("calibrated", 0.5, 0.25)
     gallery.add_generation(SECOND, NEW_VECTORS, rules={1: RuleChoice(rule, {}, None)})
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=20, order="oldest")
     queries, first = vectors(NEW, 2, 5), vectors(OLD, 3, 4)
     new = [IDS.index(name) < 20 for name in IDS]
     old_scores = 0.5 * queries[:, :OLD] @ OLD_VECTORS.T + 0.25
@@ -168,8 +168,7 @@ def test_strangers_are_refused(store: Store) -> None:
         fresh(store)
     with pytest.raises(GalleryError, match="already exists; ids are unique"):
         store.insert(ItemBatch([IDS[3]], 1, OLD_VECTORS[:1], [{}]))
-    with pytest.raises(GalleryError, match="to replace"):
-        store.replace(ItemBatch(["unknown"], 2, NEW_VECTORS[:1], []), keep_old=False)
+    assert store.replace(ItemBatch(["unknown"], 2, NEW_VECTORS[:1], []), keep_old=False) == ["unknown"]
     assert store.counts() == {1: 60}
     assert gallery.verify() == []
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import threading
 import time
@@ -68,14 +67,15 @@ def test_killed_at_random_moments(tmp_path: Path, straight: bytes) -> None:
     assert contents(gallery) == straight
 
 
-MOMENTS = [(kind, writes) for kind in ("faiss", "postgresql") for writes in (1, 21, 22, 23, 40, 61, 62, 82)]
+MOMENTS = [(kind, writes) for kind in ("faiss", "postgresql") for writes in (1, 3, 4, 23, 42, 43, 44, 45)]
 
 
-@pytest.mark.parametrize(("kind", "writes"), [*MOMENTS, ("qdrant", 22), ("qdrant", 61)])
+@pytest.mark.parametrize(("kind", "writes"), [*MOMENTS, ("qdrant", 23)])
 def test_killed_after_every_kind_of_write(
     tmp_path: Path, straight: bytes, writes: int, kind: str, request: pytest.FixtureRequest
 ) -> None:
-    # 20 batches: writes 1–20 are the plan, 21 the journal, then exchange and journal in turn, at the end the clean-up.
+    # 20 batches in one piece: its progress, itself, the journal; then exchange and progress in turn; at the end the
+    # journal and the clean-up.
     url = f"{kind}:{tmp_path / 'store'}"
     if kind == "qdrant":
         pytest.importorskip("qdrant_client")
@@ -151,13 +151,13 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
     old, new = jobs.vectors(OLD), jobs.vectors(NEW)
     gallery = Gallery.create(store, FIRST, [(IDS, old, [{} for _ in IDS])])
     gallery.add_generation(SECOND, new)
-    assert list((tmp_path / "store" / "segments").glob("*.faiss"))
+    assert list((tmp_path / "store" / "indexes").glob("*.faiss"))
 
     def embed(ids: list[str]) -> Embedded:
         return Embedded(ids, new[[int(name) for name in ids]], {})
 
     # Without compaction: the old index holds what has moved.
-    gallery.backfill(embed, fingerprint="b", budget=0.4, keep_old=True)
+    gallery.backfill(embed, fingerprint="b", target="40%")
     queries = new[:40]
     held = set(all_ids(store, 2))
     exact = np.where([name in held for name in IDS], queries @ new.T, queries[:, :OLD] @ old.T)
@@ -172,7 +172,7 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
     assert right / 400 > (0.95 if index == "hnsw" else 0.4)
 
     # The few that are still old are found as well as when all of them were: the index keeps its own settings.
-    gallery.backfill(embed, fingerprint="b", budget=0.9 * 0.6, keep_old=True)
+    gallery.backfill(embed, fingerprint="b", target="94%")
     left, all_left, replaced = [], [], set(all_ids(store, 2))
     for query, hits in enumerate(gallery.search(queries, COUNT, "b")):
         old_ones = [hit.id for hit in hits if hit.generation == "first"][:10]
@@ -190,13 +190,13 @@ def test_approximate_indexes_are_built_searched_and_filtered(tmp_path: Path, ind
 def test_a_damaged_index_is_named_and_one_compacted_away_is_not_missed(tmp_path: Path) -> None:
     store = open_store(f"faiss:{tmp_path / 'store'}", index="hnsw")
     gallery = Gallery.create(store, FIRST, [(IDS, jobs.vectors(OLD), [{} for _ in IDS])])
-    (path,) = (tmp_path / "store" / "segments").glob("*.faiss")
+    (path,) = (tmp_path / "store" / "indexes").glob("*.faiss")
     reader = Gallery.open(open_store(f"faiss:{tmp_path / 'store'}"))
     assert reader.store.counts() == {1: COUNT}  # a state is open, its index not yet
     gallery.compact()
     assert not path.exists()
     assert len(reader.search(jobs.vectors(OLD)[:1], 3, "a")[0]) == 3
-    (path,) = (tmp_path / "store" / "segments").glob("*.faiss")
+    (path,) = (tmp_path / "store" / "indexes").glob("*.faiss")
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(GalleryError, match="faiss: damaged; `gallery compact` rebuilds it"):
         Gallery.open(open_store(f"faiss:{tmp_path / 'store'}")).search(jobs.vectors(OLD)[:1], 3, "a")
@@ -220,17 +220,8 @@ def test_two_that_create_at_once_do_not_share_a_folder(tmp_path: Path, monkeypat
     assert one.counts() == {}
 
 
-def test_a_damaged_folder_is_named(tmp_path: Path) -> None:
+def test_a_damaged_document_is_named(tmp_path: Path) -> None:
     gallery = make(f"faiss:{tmp_path / 'store'}")
-    for name, content, message in (
-        ("state.json", b"{", "state.json is damaged"),
-        ("documents/manifest", b'{"format": 1, "generations": 3}', "its manifest is damaged"),
-        (next((tmp_path / "store" / "segments").iterdir()).relative_to(tmp_path / "store"), b"PAR1", "damaged"),
-    ):
-        copy = tmp_path / "copy"
-        shutil.copytree(tmp_path / "store", copy)
-        (copy / name).write_bytes(content)
-        with pytest.raises(GalleryError, match=message):
-            Gallery.open(open_store(f"faiss:{copy}")).search(jobs.vectors(NEW)[:1], 3, "b")
-        shutil.rmtree(copy)
-    assert gallery.verify() == []
+    gallery.store.write("manifest", b'{"format": 1, "generations": 3}')
+    with pytest.raises(GalleryError, match="its manifest is damaged"):
+        Gallery.open(gallery.store)

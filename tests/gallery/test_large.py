@@ -118,7 +118,7 @@ def test_a_later_backfill_drops_no_vector_that_was_to_be_kept(store: Store) -> N
     gallery = upgraded(store)
     gallery.backfill(embed, fingerprint=SECOND.fingerprint, keep_old=True)
     gallery.upgrade(LAST, embed_last)
-    gallery.backfill(embed_last, fingerprint=LAST.fingerprint, budget=1)  # without: compacts
+    gallery.backfill(embed_last, fingerprint=LAST.fingerprint, target=1, keep_old=False)
     assert store.counts() == {2: COUNT - 1, 3: 1}
     assert gallery.verify() == []
     gallery.rollback("first")
@@ -130,8 +130,8 @@ def test_a_later_backfill_drops_no_vector_that_was_to_be_kept(store: Store) -> N
 
 def test_compacting_twice_keeps_what_was_kept_and_forgets_it_when_asked_to(store: Store) -> None:
     gallery = upgraded(store)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, keep_old=True, order="oldest")
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=10, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=20, keep_old=True, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=30, order="oldest", keep_old=False)
     store.compact(forget_kept=False)
     with pytest.raises(GalleryError, match="items without a kept vector of first or older: 10"):
         gallery.rollback("first")
@@ -144,7 +144,7 @@ def test_compacting_twice_keeps_what_was_kept_and_forgets_it_when_asked_to(store
 
 def test_documents_of_another_format_are_refused(store: Store) -> None:
     gallery = upgraded(store)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=5)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=5)
     for name, what in (("job", "its journal"), ("manifest", "its manifest")):
         document = json.loads(store.read(name) or b"")
         assert document["format"] == 1

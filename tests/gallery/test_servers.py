@@ -36,7 +36,7 @@ def test_half_precision_in_postgresql(server: str) -> None:
     url = f"{server}#{table_name()}"
     store = open_store(url, halfvec="true")
     gallery, queries = upgraded(store), vectors(NEW, 2, 5)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=30, order="oldest")
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=30, order="oldest")
     assert_same(answers(gallery, queries, SECOND), queries @ padded(set(IDS[:30])).T, atol=2e-3)
     assert gallery.verify() == []
     again = Gallery.open(url)
@@ -170,7 +170,7 @@ def test_names_of_tables_are_counted_in_bytes_and_may_hold_a_percent_sign(server
     store.close()
     plain, doubled = (open_store(f"{server}#a{sign}b {table_name()[:9]}") for sign in ("%", "%%"))
     gallery, other = upgraded(plain), fresh(doubled)
-    gallery.backfill(embed, fingerprint=SECOND.fingerprint, budget=20, keep_old=True)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, target=20, keep_old=True)
     assert (plain.counts(), doubled.counts()) == ({1: COUNT - 20, 2: 20}, {1: COUNT})
     assert (len(Gallery.open(plain).manifest.generations), len(other.manifest.generations)) == (2, 1)
     gallery.rollback("first")

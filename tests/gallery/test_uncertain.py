@@ -18,14 +18,14 @@ def test_least_sure_items_come_first_and_unknown_ones_last(store: Store) -> None
     with pytest.raises(
         GalleryError, match="no uncertainties are recorded for its old items; record them with `nobackfi"
     ):
-        ORDERS["uncertain"](store, newest, 0)
+        ORDERS["uncertain"](store, newest, 0, None)
     values = np.random.default_rng(0).random(len(IDS)).astype(np.float32)
     assert uncertainties.record(store, [(IDS[:30], values[:30]), (IDS[30:-5], values[30:-5])]) == len(IDS) - 5
-    order = list(ORDERS["uncertain"](store, newest, 0))
+    order = list(ORDERS["uncertain"](store, newest, 0, None))
     known = [IDS[place] for place in np.argsort(-values[:-5], kind="stable")]
     assert order[: len(known)] == known
     assert sorted(order[len(known) :]) == sorted(IDS[-5:])
-    assert order[-5:] == [name for name in ORDERS["random"](store, newest, 0) if name in IDS[-5:]]
+    assert order[-5:] == [name for name in ORDERS["random"](store, newest, 0, None) if name in IDS[-5:]]
 
 
 def test_a_new_record_takes_the_place_of_a_longer_old_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from nobackfill.gallery.embedders.base import Embedder as Embedder
     from nobackfill.gallery.embedders.functions import FunctionEmbedder as FunctionEmbedder
     from nobackfill.gallery.embedders.run_folder import RunFolderEmbedder as RunFolderEmbedder
+    from nobackfill.gallery.filters import parse_filter as parse_filter
     from nobackfill.gallery.gallery import Gallery as Gallery
     from nobackfill.gallery.job import Job as Job
     from nobackfill.gallery.lineage import ExpectedCurve as ExpectedCurve
     from nobackfill.gallery.lineage import Generation as Generation
+    from nobackfill.gallery.planning import Plan as Plan
     from nobackfill.gallery.searching import Hit as Hit
     from nobackfill.gallery.status import GalleryStatus as GalleryStatus
     from nobackfill.gallery.stores.base import ItemBatch as ItemBatch
@@ -37,9 +39,11 @@ _MODULES = {
     "Hit": "searching",
     "ItemBatch": "stores.base",
     "Job": "job",
+    "Plan": "planning",
     "RunFolderEmbedder": "embedders",
     "Store": "stores.base",
     "open_store": "stores.registry",
+    "parse_filter": "filters",
 }
 __all__ = sorted(_MODULES)  # noqa: PLE0605
 __getattr__ = lazy_names(__name__, _MODULES)

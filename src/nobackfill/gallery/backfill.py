@@ -1,103 +1,148 @@
-"""Replacing a gallery's old vectors, batch by batch, as a job that can be killed anywhere.
+"""Replacing a gallery's old vectors, piece by piece, as a job that can be killed anywhere and shared by processes.
 
-A batch is replaced at one moment, and doing it twice changes nothing, so after any number of kills the gallery holds
-what a run without a stop would have left.
+A batch is replaced at one moment, and only items that are as they were when they were read: one that was removed is
+counted, one that was changed is embedded again. Doing a batch twice changes nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.embedders.base import Embedder
-from nobackfill.gallery.job import Job, plan_job, planned_batch, read_job, remove_plan, write_job
+from nobackfill.gallery.filters import Scalar
+from nobackfill.gallery.job import Job, lock_of, read_job, read_progress, stop_job, tallied
 from nobackfill.gallery.lineage import load_manifest
 from nobackfill.gallery.orders import Order
-from nobackfill.gallery.retries import with_retries
-from nobackfill.gallery.stores.base import ItemBatch, Store, UnreachableError
+from nobackfill.gallery.planning import SWEEPS, Plan, Target, end_job, plan_job, sweep, wants_all
+from nobackfill.gallery.scope import scope_filter
+from nobackfill.gallery.stores.base import LockTakenError, Store, UnreachableError
+from nobackfill.gallery.worker import OnBatch, Pace, Worker
 from nobackfill.progress import bar
+
+POLL = 0.5  # seconds until a piece that another process holds is looked at again
+PLANNING, ENDING = 2.0, 120.0  # seconds for another process to plan the job, and to end it
 
 
 def run_backfill(
     store: Store,
     embedder: Embedder,
     *,
-    budget: float | None,
+    target: Target,
     order: Order,
     batch_size: int,
     keep_old: bool,
     seed: int,
+    scope: Mapping[str, Scalar],
+    max_rate: float | None,
+    announce: Callable[[Plan], None] | None,
+    on_batch: OnBatch | None,
 ) -> Job:
     """See `Gallery.backfill`."""
-    with store.lock() as still_ours:
-        manifest = load_manifest(store)
-        newest = manifest.generations[-1]
-        if manifest.number(embedder.fingerprint) != manifest.newest:
-            raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
-        job = read_job(store)
-        if job is None or job.finished or job.generation != manifest.newest:
-            job = plan_job(
-                store,
-                manifest.newest,
-                budget=budget,
-                order=order,
-                batch_size=batch_size,
-                keep_old=keep_old,
-                seed=seed,
-            )
-        try:
-            with bar(f"backfill {store.url}", job.items, done=job.items_done, log=True) as advance:
-                job = _replace_all(store, job, embedder, newest.dim, still_ours, advance)
-        except UnreachableError as error:
-            raise GalleryError(
-                f"{store.url}: does not answer ({error}); progress is saved, and the same command resumes"
-            ) from error
-        remove_plan(store, job)
-        if not job.keep_old:
-            store.compact(forget_kept=False)
-    return job
-
-
-def _replace_all(
-    store: Store,
-    job: Job,
-    embedder: Embedder,
-    dim: int,
-    still_ours: Callable[[], None],
-    advance: Callable[[str], None],
-) -> Job:
-    """Embed and replace what is left of the plan; returns the journal as it is then."""
-    started, before = time.perf_counter(), job.seconds
-    read: deque[list[str]] = deque()  # batches that the embedder has taken, and not answered yet
-
-    def batches() -> Iterator[list[str]]:
-        for number in range(job.done, job.batches):
-            read.append(planned_batch(store, number))
-            yield read[-1]
-
-    results = embedder.embed(batches())
-    for number in range(job.done, job.batches):
-        embedded = next(results, None)
-        if embedded is None:
-            raise GalleryError(f"the embedder ended after {number} of {job.batches} batches")
-        ids = read.popleft()
-        rows = embedded.rows(ids, dim)
-        with_retries(still_ours)
-        if embedded.ids:
-            items = ItemBatch(list(embedded.ids), job.generation, rows, [])
-            with_retries(partial(store.replace, items, keep_old=job.keep_old))
-        job = job.model_copy(
-            update={
-                "done": number + 1,
-                "replaced": job.replaced + len(rows),
-                "errors": {**job.errors, **embedded.errors},
-                "seconds": round(before + time.perf_counter() - started, 3),
-            }
+    manifest = load_manifest(store)
+    newest = manifest.generations[-1]
+    if manifest.number(embedder.fingerprint) != manifest.newest:
+        raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
+    with _waiting_lock(store, PLANNING):
+        plan = _resumed(store, manifest.newest, scope) or plan_job(
+            store,
+            manifest.newest,
+            target=target,
+            order=order,
+            batch_size=batch_size,
+            keep_old=keep_old,
+            seed=seed,
+            scope=scope,
         )
-        with_retries(partial(write_job, store, job))
-        for _ in ids:
-            advance(f"{len(job.errors)} errors" if job.errors else "")
-    return job
+    if announce is not None:
+        announce(plan)
+    if plan.job.ended:
+        return plan.job
+    try:
+        with bar(f"backfill {store.url}", plan.job.items, done=plan.job.done, log=True) as advance:
+            worker = Worker(store, plan.job, embedder, newest.dim, Pace(max_rate), advance, on_batch)
+            return _finished(store, plan.job, worker)
+    except UnreachableError as error:
+        raise GalleryError(
+            f"{store.url}: does not answer ({error}); progress is saved, and the same command resumes"
+        ) from error
+
+
+def _resumed(store: Store, generation: int, scope: Mapping[str, Scalar]) -> Plan | None:
+    """The unfinished job, if there is one that goes to the newest generation."""
+    job = read_job(store)
+    if job is None or job.finished:
+        return None
+    if job.generation != generation:
+        stop_job(store)
+        return None
+    if dict(job.scope) != dict(scope):
+        raise GalleryError(
+            f"{store.url}: an unfinished backfill is held to {job.scope or 'all items'}; finish it, or abandon it "
+            "(`gallery backfill --abandon-job`)"
+        )
+    counts = store.counts(scope_filter(scope))
+    return Plan(tallied(store, job), sum(counts.values()), counts.get(generation, 0), resumed=True)
+
+
+def _finished(store: Store, job: Job, worker: Worker) -> Job:
+    """Work until no piece is left, by this process or another one."""
+    finished: set[int] = set()
+    for _ in range(SWEEPS):
+        while not _no_piece_left(store, job, worker, finished):
+            time.sleep(POLL)  # others are at the last pieces
+        with _waiting_lock(store, ENDING):
+            current = _current(store, job)
+            if current.ended:
+                return current
+            if current.pieces == job.pieces and wants_all(current.target):
+                current = sweep(store, current)
+            if current.pieces == job.pieces:
+                return end_job(store, current)
+            job = current  # there are more: swept here, or by another process
+    with _waiting_lock(store, ENDING):  # items come in faster than they are replaced
+        current = _current(store, job)
+        return current if current.ended else end_job(store, current)
+
+
+def _no_piece_left(store: Store, job: Job, worker: Worker, finished: set[int]) -> bool:
+    """Work on every piece that nobody else works on; returns whether all are finished."""
+    for number in range(job.pieces):
+        if number in finished:
+            continue
+        try:
+            with store.lock(lock_of(number)) as still_ours:
+                if _current(store, job).ended:
+                    return True
+                if not read_progress(store, number).finished:
+                    worker.run(number, still_ours)
+                finished.add(number)
+        except LockTakenError:
+            continue
+    return len(finished) == job.pieces
+
+
+def _current(store: Store, job: Job) -> Job:
+    """The journal; raises `GalleryError` if it is no longer this job's."""
+    current = read_job(store)
+    if current is None or current.id != job.id or current.stopped:
+        raise GalleryError(f"{store.url}: this backfill was given up by another command; nothing more is written")
+    return current
+
+
+@contextlib.contextmanager
+def _waiting_lock(store: Store, patience: float) -> Iterator[None]:
+    """The gallery's lock; another process that begins or ends the same job holds it for a while."""
+    until = time.monotonic() + patience
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(store.lock())
+                break
+            except LockTakenError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(POLL / 5)
+        yield

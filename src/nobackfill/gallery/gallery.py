@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 from numpy.typing import ArrayLike
 
@@ -12,70 +12,68 @@ from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
 from nobackfill.gallery.expected import Rule, choose_rules, expected_curve, paired_samples
-from nobackfill.gallery.job import JOB, Job, rewind_job
-from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest, load_manifest, save_manifest
+from nobackfill.gallery.items import GalleryItems, Where
+from nobackfill.gallery.job import Job, stop_job
+from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest, save_manifest
 from nobackfill.gallery.orders import Order
-from nobackfill.gallery.pair_rules import PairRule, forget_documents, save_rule
+from nobackfill.gallery.pair_rules import PairRule, save_rule
+from nobackfill.gallery.planning import Plan, Target
 from nobackfill.gallery.renewing import renew_rules
+from nobackfill.gallery.scope import scope_filter
 from nobackfill.gallery.searching import Hit, search_store
 from nobackfill.gallery.status import GalleryStatus, status_of
-from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
+from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.registry import open_store
+from nobackfill.gallery.undoing import drop_job, roll_back, switch_over
 from nobackfill.gallery.vectors import unit_rows
 from nobackfill.gallery.verifying import verify_store
+from nobackfill.gallery.worker import OnBatch
+from nobackfill.gallery.writing import Batch, create_items
 
-Batch = tuple[Sequence[str], ArrayLike, Sequence[Payload]]
-"""Ids, vectors floats [n, dim] of any norm but zero, payloads."""
 
-
-class Gallery:
-    """Opened by `Gallery.open`, made by `Gallery.create`.
-
-    Attributes:
-        store: where the vectors are.
-        manifest: the lineage, as it was when it was last read or written here.
-    """
-
-    def __init__(self, store: Store, manifest: Manifest) -> None:
-        self.store, self.manifest = store, manifest
+class Gallery(GalleryItems):
+    """Opened by `Gallery.open`, made by `Gallery.create`. Several threads and processes may use one at a time."""
 
     @classmethod
-    def open(cls, store: Store | str) -> Gallery:
-        """The gallery in a store, or behind its URL; raises `GalleryError` if there is none."""
+    def open(cls, store: Store | str, *, scope: Mapping[str, object] | None = None) -> Gallery:
+        """The gallery in a store, or behind its URL.
+
+        Args:
+            store: as above.
+            scope: such as `{"tenant": "a"}`: every verb sees and changes only items with these payload values.
+
+        Raises:
+            GalleryError: if there is none.
+        """
         store = open_store(store) if isinstance(store, str) else store
-        return cls(store, load_manifest(store))
+        return cls(store, load_manifest(store), scope)
 
     @classmethod
     def create(
-        cls, store: Store | str, generation: Generation, batches: Iterable[Batch], source: str | None = None
+        cls,
+        store: Store | str,
+        generation: Generation,
+        batches: Iterable[Batch] = (),
+        source: str | None = None,
+        *,
+        replace: bool = False,
     ) -> Gallery:
-        """Fill an empty store.
+        """Make a gallery; without items it is empty, to be filled by `upsert`.
+
+        What an interrupted creation left is removed first; if items are refused, nothing stays.
 
         Args:
             store: where to put it, or its URL.
             generation: the model of all vectors.
             batches: the items, some at a time.
             source: where the items came from, for later backfills.
+            replace: remove a gallery that is there.
 
         Raises:
-            GalleryError: if there is something in the store, an id comes twice, or a vector is not usable.
+            GalleryError: if there is something in the store, an id comes twice, or a vector or payload is not usable.
         """
         store = open_store(store) if isinstance(store, str) else store
-        store.create()
-        with store.lock():
-            store.add_generation(1, generation.dim)
-            for ids, vectors, payloads in batches:
-                rows = unit_rows(vectors, generation.dim, f"vectors of {generation.name}")
-                if len(ids) != len(rows) or len(payloads) != len(rows):
-                    raise GalleryError(
-                        f"expected an id and a payload for each of {len(rows)} vectors, found {len(ids)} ids"
-                    )
-                for name in ids:
-                    _check_id(name)
-                store.insert(ItemBatch(list(ids), 1, rows, list(payloads)))
-            store.compact(forget_kept=False)
-            manifest = save_manifest(store, Manifest(generations=(generation,), source=source))
-        return cls(store, manifest)
+        return cls(store, create_items(store, generation, batches, source, replace=replace))
 
     def upgrade(
         self,
@@ -105,10 +103,13 @@ class Gallery:
             GalleryError: if it is in the lineage already, or not compatible with a generation in use, or none of the
                 sampled items could be embedded.
         """
+        self._whole("upgrade")
         embedder = as_embedder(embed, generation.fingerprint)
         manifest = load_manifest(self.store)
         manifest.compatible_generations(generation, self.store.counts(), self.store.url)  # before anything is embedded
         ids = self.store.sample(sample, seed)
+        if not ids:
+            raise GalleryError(f"{self.store.url}: is empty; create it with {generation.name}, or add items first")
         embedded = next(embedder.embed([ids]))
         rows = embedded.rows(ids, generation.dim)
         if not len(rows):
@@ -140,6 +141,7 @@ class Gallery:
         Raises:
             GalleryError: as `upgrade`.
         """
+        self._whole("upgrade")
         rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
         if not len(rows):
             raise GalleryError(f"sample of {generation.name}: it has no vectors, so the scale cannot be measured")
@@ -148,6 +150,7 @@ class Gallery:
             extended = manifest.extended(
                 generation.model_copy(update={"curve": curve}), rows, self.store.counts(), self.store.url
             )
+            stop_job(self.store)  # it went to a generation that is the newest no more
             self.store.add_generation(extended.newest, generation.dim)
             added = [save_rule(self.store, extended.newest, stored, one) for stored, one in (rules or {}).items()]
             self.manifest = save_manifest(self.store, extended.with_rules(added))
@@ -170,6 +173,7 @@ class Gallery:
         Returns:
             The rules that were renewed: none if no old item is left, or could be embedded.
         """
+        self._whole("renew_rules")
         embedder = as_embedder(embed, load_manifest(self.store).generations[-1].fingerprint)
         renewed = renew_rules(self.store, embedder, sample=sample, rule=rule, seed=seed)
         self.manifest = load_manifest(self.store)
@@ -180,90 +184,130 @@ class Gallery:
         embed: Embedder | Function,
         *,
         fingerprint: str | None = None,
-        budget: float | None = None,
+        target: Target = "all",
         order: Order = "random",
         batch_size: int = 256,
-        keep_old: bool = False,
+        keep_old: bool = True,
         seed: int = 0,
+        max_rate: float | None = None,
+        announce: Callable[[Plan], None] | None = None,
+        on_batch: OnBatch | None = None,
     ) -> Job:
         """Replace old vectors by those of the newest generation; continues an unfinished job, as it was planned.
+
+        Several processes may do this at once: each takes pieces of the plan that no other has. An item that is removed
+        meanwhile is counted, one that is changed is embedded again. With `target="all"` items that come meanwhile are
+        taken too.
 
         Args:
             embed: item ids to vectors of the newest model.
             fingerprint: of that model; an embedder knows it, a function does not.
-            budget: how many items at most: a fraction of the gallery (0 < budget ≤ 1, not an int) or a number; None:
-                all.
+            target: how much of the gallery is to have new vectors in the end: `"all"`, a share such as `"25%"`, or a
+                number of items. What has them already counts, so the same target twice does nothing more.
             order: `random`; `oldest` items of the gallery first; `isolated`: those farthest from their nearest
                 neighbour in the old space first; `dense`: those nearest to it first; `popular`: those returned most
                 often by searches that remember.
             batch_size: items replaced at one moment.
-            keep_old: keep the old vectors, for a rollback. Vectors that were kept before stay in any case.
+            keep_old: keep the old vectors, for a rollback, until `compact`. Those kept before stay in any case.
             seed: of the random order.
+            max_rate: items a second at most, of this process.
+            announce: called with the plan before anything is replaced.
+            on_batch: called after each batch with the number of its piece and how far that is.
 
         Returns:
             The journal as it is at the end.
 
         Raises:
-            GalleryError: if the model is not the newest generation, another process is at it, or the store does not
-                answer for a quarter of a minute (the position is kept).
+            GalleryError: if the model is not the newest generation, another command changes the gallery, or the store
+                does not answer for a quarter of a minute (the position is kept).
         """
         job = run_backfill(
             self.store,
             as_embedder(embed, fingerprint),
-            budget=budget,
+            target=target,
             order=order,
             batch_size=batch_size,
             keep_old=keep_old,
             seed=seed,
+            scope=self.scope,
+            max_rate=max_rate,
+            announce=announce,
+            on_batch=on_batch,
         )
         self.manifest = load_manifest(self.store)
         return job
 
-    def search(self, queries: ArrayLike, k: int, fingerprint: str, *, remember: bool = False) -> list[list[Hit]]:
+    def drop_job(self) -> Job | None:
+        """Give up an unfinished backfill: what has new vectors keeps them, the plan is removed.
+
+        Returns:
+            The job, or None if there was none to give up.
+
+        Raises:
+            GalleryError: if a process is at work on it.
+        """
+        return drop_job(self.store)
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        fingerprint: str,
+        *,
+        where: Where | None = None,
+        remember: bool = False,
+    ) -> list[list[Hit]]:
         """The best k items for each query, of whatever generation their vectors are.
 
         Args:
             queries: floats [n, dim] of the model with this fingerprint.
             k: results wanted.
             fingerprint: of the model that made the queries.
+            where: what the payload of each result fulfils, such as `{"lang": "en", "year": {">=": 2020}}`.
             remember: count the results, for `backfill(order="popular")`.
 
         Raises:
-            GalleryError: for queries of an unknown model, misshapen or not finite.
+            GalleryError: for queries of an unknown model, misshapen or not finite, or a filter of another form.
         """
-        return search_store(self.store, queries, k, fingerprint, remember=remember)
+        return search_store(
+            self.store, queries, k, fingerprint, remember=remember, where=scope_filter(self.scope, where)
+        )
 
     def status(self) -> GalleryStatus:
         """Items by generation, a backfill's progress, the expected quality."""
-        return status_of(self.store)
+        return status_of(self.store, scope_filter(self.scope))
 
-    def rollback(self, name: str) -> None:
-        """Back to an older generation, whose vectors were kept; newer generations leave the lineage.
+    def rollback(self, name: str, *, forget: bool = False, leave_new: bool = False) -> None:
+        """Put back the vectors of an older generation, as far as they were kept.
+
+        Newer generations stay in the lineage: their queries go on, as before a backfill, and a backfill can follow.
+
+        Args:
+            name: of the generation.
+            forget: newer generations leave the lineage; their queries are refused from then on.
+            leave_new: items without a kept vector (they came later) keep their newer one, instead of a refusal.
 
         Raises:
-            GalleryError: if there is no such generation, or vectors of it were not kept.
+            GalleryError: if there is no such generation, vectors were not kept, or a backfill is running.
         """
-        with self.store.lock():
-            manifest = load_manifest(self.store)
-            names = [generation.name for generation in manifest.generations]
-            if name not in names:
-                raise GalleryError(f"{self.store.url}: no generation {name!r}; there are {', '.join(names)}")
-            number = names.index(name) + 1
-            rewind_job(self.store)  # first: killed after the restore, a later backfill must not count its batches
-            missing = self.store.restore(number)
-            if missing:
-                raise GalleryError(
-                    f"{self.store.url}: items without a kept vector of {name} or older: {missing}; "
-                    "rollback needs a backfill with --keep-old"
-                )
-            self.store.write(JOB, None)
-            rules = tuple(rule for rule in manifest.rules if rule.query <= number)
-            update = {"generations": manifest.generations[:number], "rules": rules}
-            self.manifest = save_manifest(self.store, manifest.model_copy(update=update))
-            forget_documents(self.store, manifest, self.manifest)
+        self._whole("rollback")
+        self.manifest = roll_back(self.store, name, forget=forget, leave_new=leave_new)
+
+    def switch(self, *, leave_old: bool = False) -> None:
+        """Serve the newest generation only: older queries are refused, older items are not found; `rollback` undoes it.
+
+        Args:
+            leave_old: do so though some items are still old; a backfill brings them back.
+
+        Raises:
+            GalleryError: if some items are still old.
+        """
+        self._whole("switch")
+        self.manifest = switch_over(self.store, leave_old=leave_old)
 
     def compact(self) -> None:
         """Give back the space of superseded vectors, kept ones too, and rebuild indexes; ends every rollback."""
+        self._whole("compact")
         with self.store.lock():
             self.store.compact(forget_kept=True)
 
@@ -273,11 +317,5 @@ class Gallery:
         Raises:
             GalleryError: if items are replaced meanwhile: what the scan then sees is of no one moment.
         """
+        self._whole("verify")
         return verify_store(self.store)
-
-
-def _check_id(name: str) -> None:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise GalleryError(f"id {name!r}: not valid UTF-8, which stores require; rename the file") from None

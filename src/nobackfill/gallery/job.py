@@ -1,68 +1,112 @@
-"""A backfill as planned work: which items in which batches, and the journal of what is done.
+"""A backfill on record: the journal, the pieces of its plan, and how far each piece is.
 
-The plan is written down before anything changes, the journal last, so that half a plan counts for nothing.
+The pieces are written before the journal, so that half a plan counts for nothing. A piece holds up to 16,384 ids and
+has a document of its own for its progress, so several processes can work at once, each on a piece that it has locked.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.formats import parse_document
-from nobackfill.gallery.orders import ORDERS, Order
+from nobackfill.gallery.orders import Order
 from nobackfill.gallery.retries import with_retries
-from nobackfill.gallery.stores.base import Store
+from nobackfill.gallery.stores.base import LockTakenError, Store
 
-JOB, BATCH = "job", "plan-{:06d}"
+JOB, PIECE, PROGRESS = "job", "piece-{:06d}", "progress-{:06d}"
+PIECE_ITEMS = 16_384
+ERRORS = 1000  # that the journal names; the others are counted
 
 
-class Job(BaseModel):
-    """The journal of a backfill.
+class Progress(BaseModel):
+    """How far a piece is.
 
     Attributes:
-        format: of the journal and of the plan.
-        generation: number of the generation it goes to.
-        batches: in the plan; `done` of them are finished.
-        items: in the plan.
+        format: of this document.
+        items: in the piece; the first `done` of them are finished.
         replaced: items that have new vectors.
-        errors: item → why it kept its old vector.
-        seconds: spent so far, over all starts.
+        already: items that had one when their turn came.
+        missing: items that were removed since the plan was made.
+        errors: item → why it kept its old vector; all of the piece.
+        seconds: spent on it.
+        rate: items a second, lately.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
+    items: int
+    done: int = 0
+    replaced: int = 0
+    already: int = 0
+    missing: int = 0
+    errors: dict[str, str] = {}
+    seconds: float = 0.0
+    rate: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether every item had its turn."""
+        return self.done >= self.items
+
+
+class Job(BaseModel):
+    """The journal of a backfill. What it counts is brought up to date by `tallied`, and when the job ends.
+
+    Attributes:
+        format: of the journal and of the plan.
+        id: tells this job from others.
+        generation: number of the generation it goes to.
+        target: as it was asked for: `all`, a share such as `25%`, or a number of items.
+        scope: payload values of the items it is held to; empty: all items.
+        pieces: of the plan.
+        items: in the plan.
+        ended: whether it is over.
+        stopped: whether it was given up, so that the next backfill makes a new plan.
+        done: items that had their turn; `replaced`, `already`, `missing`: see `Progress`.
+        failed: items that kept their old vector; `errors` says why, for the first 1,000 of them.
+        seconds: spent, of all processes together.
+        rate: items a second, lately, of all processes together.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    format: Literal[1] = 1
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     generation: int
+    target: str
+    scope: dict[str, str | bool | int | float | None] = {}
     order: Order
     seed: int
     keep_old: bool
     batch_size: int
-    batches: int
+    pieces: int
     items: int
+    ended: bool = False
+    stopped: bool = False
     done: int = 0
     replaced: int = 0
+    already: int = 0
+    missing: int = 0
+    failed: int = 0
     errors: dict[str, str] = {}
     seconds: float = 0.0
+    rate: float = 0.0
 
     @property
     def finished(self) -> bool:
-        """Whether every batch is done."""
-        return self.done == self.batches
-
-    @property
-    def items_done(self) -> int:
-        """Items in the batches that are done."""
-        return min(self.items, self.done * self.batch_size)
+        """Whether there is nothing left to do for it."""
+        return self.ended or self.stopped
 
 
 def read_job(store: Store) -> Job | None:
     """The journal, if there is one; raises `GalleryError` if it is damaged or of another format."""
-    data = store.read(JOB)
+    data = with_retries(partial(store.read, JOB))
     return None if data is None else parse_document(Job, data, f"{store.url}: its journal")
 
 
@@ -71,87 +115,104 @@ def write_job(store: Store, job: Job) -> None:
     store.write(JOB, job.model_dump_json(indent=1).encode())
 
 
-def rewind_job(store: Store) -> None:
-    """Count no batch of the job as done; for what takes new vectors away again."""
-    job = read_job(store)
-    if job is not None:
-        write_job(store, job.model_copy(update={"done": 0, "replaced": 0, "errors": {}}))
-
-
-def plan_job(
-    store: Store,
-    generation: int,
-    *,
-    budget: float | None = None,
-    order: Order = "random",
-    batch_size: int = 256,
-    keep_old: bool = False,
-    seed: int = 0,
-) -> Job:
-    """Write down which items go in which batch, and a journal that counts none of them as done.
-
-    Args:
-        store: of the gallery.
-        generation: number of the newest one.
-        budget: how many items at most; see `limit_of`.
-        order: see `ORDERS`. All but `oldest` hold the ids of all old items in memory.
-        batch_size: items a batch.
-        keep_old: keep the old vectors.
-        seed: of the random order.
-    """
-    limit = limit_of(budget, sum(store.counts().values()))
-    batches = items = 0
-    for batch in _batches(itertools.islice(ORDERS[order](store, generation, seed), limit), batch_size):
-        store.write(BATCH.format(batches), json.dumps(batch).encode())
-        batches, items = batches + 1, items + len(batch)
-    former = read_job(store)  # killed while it cleaned up, it may have left batches behind
-    for number in range(batches, former.batches if former else 0):
-        store.write(BATCH.format(number), None)
-    job = Job(
-        generation=generation,
-        order=order,
-        seed=seed,
-        keep_old=keep_old,
-        batch_size=batch_size,
-        batches=batches,
-        items=items,
-    )
-    write_job(store, job)
-    return job
-
-
-def limit_of(budget: float | None, total: int) -> int | None:
-    """A budget as a number of items: a fraction of `total` (0 < budget ≤ 1, not an int) or a number; None is no limit.
-
-    Raises:
-        GalleryError: for anything else.
-    """
-    if budget is None:
-        return None
-    if budget <= 0 or (isinstance(budget, float) and budget > 1):
-        raise GalleryError(
-            f"--budget {budget}: expected a fraction of the gallery, above 0 up to 1, or a number of items"
-        )
-    return round(budget * total) if isinstance(budget, float) else budget
-
-
-def planned_batch(store: Store, number: int) -> list[str]:
-    """Ids of one batch of the plan; raises `GalleryError` if it is missing."""
-    name = BATCH.format(number)
+def read_piece(store: Store, number: int) -> list[str]:
+    """Ids of one piece; raises `GalleryError` if it is missing or damaged."""
+    name = PIECE.format(number)
     data = with_retries(partial(store.read, name))
-    if data is None:
-        raise GalleryError(f"{store.url}: damaged: the plan {name!r} is missing")
-    ids: list[str] = json.loads(data)
+    try:
+        ids: list[str] = json.loads(data or b"")
+    except ValueError:
+        raise GalleryError(f"{store.url}: damaged: {name!r} of the plan; `gallery backfill --abandon-job`") from None
     return ids
 
 
-def remove_plan(store: Store, job: Job) -> None:
-    """Remove the plan of a finished job; its journal stays."""
-    for number in range(job.batches):
-        store.write(BATCH.format(number), None)
+def read_progress(store: Store, number: int) -> Progress:
+    """How far one piece is; raises `GalleryError` if that is damaged."""
+    data = with_retries(partial(store.read, PROGRESS.format(number)))
+    if data is None:
+        raise GalleryError(f"{store.url}: damaged: {PROGRESS.format(number)!r} is missing")
+    return parse_document(Progress, data, f"{store.url}: {PROGRESS.format(number)!r}")
 
 
-def _batches(ids: Iterable[str], size: int) -> Iterator[list[str]]:
-    iterator = iter(ids)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch
+def write_progress(store: Store, number: int, progress: Progress) -> None:
+    """Replace what is known of a piece."""
+    data = progress.model_dump_json().encode()
+    with_retries(partial(store.write, PROGRESS.format(number), data))
+
+
+def write_pieces(store: Store, first: int, ids: Iterable[str]) -> tuple[int, int]:
+    """Write ids as pieces numbered from `first`; returns how many pieces and how many ids."""
+    pieces = items = 0
+    for piece in _cut(ids):
+        number = first + pieces
+        store.write(PROGRESS.format(number), Progress(items=len(piece)).model_dump_json().encode())
+        store.write(PIECE.format(number), json.dumps(piece).encode())
+        pieces, items = pieces + 1, items + len(piece)
+    return pieces, items
+
+
+def tallied(store: Store, job: Job) -> Job:
+    """The journal with what its pieces have counted until now."""
+    if job.finished:
+        return job
+    counted: Mapping[str, list[float]] = {
+        name: [] for name in ("done", "replaced", "already", "missing", "failed", "seconds", "rate")
+    }
+    errors: dict[str, str] = {}
+    for progress in map(partial(read_progress, store), range(job.pieces)):
+        for name in ("done", "replaced", "already", "missing", "seconds"):
+            counted[name].append(getattr(progress, name))
+        counted["failed"].append(len(progress.errors))
+        counted["rate"].append(0.0 if progress.finished else progress.rate)
+        for name, reason in progress.errors.items():
+            if len(errors) < ERRORS:
+                errors[name] = reason
+    return job.model_copy(update={**{name: sum(values) for name, values in counted.items()}, "errors": errors})
+
+
+def stop_job(store: Store) -> Job | None:
+    """Give up an unfinished job, under the gallery's lock; the next backfill makes a new plan.
+
+    Returns:
+        The job that was given up.
+
+    Raises:
+        GalleryError: if a process is at work on it.
+    """
+    job = read_job(store)
+    if job is None or job.finished:
+        return None
+    write_job(store, job.model_copy(update={"stopped": True}))  # nobody takes another piece from here on
+    try:
+        for number in range(job.pieces):
+            with store.lock(lock_of(number)):
+                pass
+    except LockTakenError:
+        write_job(store, job)
+        raise GalleryError(
+            f"{store.url}: a backfill is running; stop it (Ctrl-C, its progress is kept), then repeat this command"
+        ) from None
+    return job
+
+
+def remove_pieces(store: Store, job: Job) -> None:
+    """Remove the plan of a job that is over; its journal stays."""
+    for number in range(job.pieces):
+        store.write(PIECE.format(number), None)
+        store.write(PROGRESS.format(number), None)
+
+
+def lock_of(number: int) -> str:
+    """Name of the lock on a piece."""
+    return f"backfill-{number:06d}"
+
+
+def _cut(ids: Iterable[str]) -> Iterator[list[str]]:
+    piece: list[str] = []
+    for name in ids:
+        piece.append(name)
+        if len(piece) == PIECE_ITEMS:
+            yield piece
+            piece = []
+    if piece:
+        yield piece

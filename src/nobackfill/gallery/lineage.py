@@ -95,6 +95,7 @@ class Manifest(BaseModel):
     Attributes:
         format: of this document.
         generations: of the lineage.
+        serves_from: number of the oldest generation that is searched and whose queries are answered; `switch` moves it.
         source: where the items came from, as `--data` named it; None for vectors from a file.
         rules: how scores are compared, one for each pair of query and stored generation; scores of other pairs are
             compared as they are.
@@ -103,6 +104,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     generations: tuple[Generation, ...] = Field(min_length=1)
+    serves_from: int = Field(default=1, ge=1)
     source: str | None = None
     rules: tuple[PairRule, ...] = ()
 

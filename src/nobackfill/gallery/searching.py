@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.lineage import Manifest, load_manifest
 from nobackfill.gallery.pair_rules import damaged_rule, fitted_rule
 from nobackfill.gallery.stores.base import Floats, Nearest, Payload, Store
@@ -38,11 +39,17 @@ class Hit:
 
 
 def search_store(
-    store: Store, queries: ArrayLike, k: int, fingerprint: str, *, remember: bool = False
+    store: Store,
+    queries: ArrayLike,
+    k: int,
+    fingerprint: str,
+    *,
+    remember: bool = False,
+    where: Filter | None = None,
 ) -> list[list[Hit]]:
     """See `Gallery.search`."""
     manifest = load_manifest(store)  # another process may have upgraded it
-    query_generation = manifest.number(fingerprint)
+    query_generation = served(manifest, fingerprint, store.url)
     rows = unit_rows(queries, manifest.generations[query_generation - 1].dim, "queries")
     nearest = store.search(
         {
@@ -50,6 +57,7 @@ def search_store(
             for number in _searchable(store, manifest, query_generation)
         },
         k,
+        where,
     )
     scales = _scales(store, manifest, query_generation, rows)
     results = [merged(nearest, query, k, scales) for query in range(len(rows))]
@@ -62,6 +70,15 @@ def search_store(
         [Hit(name, score, names[number], payloads.get(name, {})) for name, score, number in result]
         for result in results
     ]
+
+
+def served(manifest: Manifest, fingerprint: str, url: str) -> int:
+    """Number of a generation whose queries and items are taken; raises `GalleryError` after a switch to a newer one."""
+    number = manifest.number(fingerprint)
+    if number < manifest.serves_from:
+        name, newer = (manifest.generations[each - 1].name for each in (number, manifest.serves_from))
+        raise GalleryError(f"{url}: was switched to {newer}; {name} is no longer served: embed with {newer}")
+    return number
 
 
 def merged(
@@ -110,9 +127,9 @@ def _searchable(store: Store, manifest: Manifest, query_generation: int) -> list
     Raises:
         GalleryError: if there are items whose vectors do not compare with the queries.
     """
-    numbers = range(1, manifest.newest + 1)
+    numbers = range(manifest.serves_from, manifest.newest + 1)
     comparable = [number for number in numbers if manifest.comparable(query_generation, number)]
-    if len(comparable) < manifest.newest:
+    if len(comparable) < len(numbers):
         counts = store.counts()
         for number in numbers:
             if number not in comparable and counts.get(number):

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from nobackfill.evaluation.scores import AGREEMENT
-from nobackfill.gallery.job import Job, read_job
+from nobackfill.gallery.filters import Filter
+from nobackfill.gallery.job import Job, read_job, tallied
 from nobackfill.gallery.lineage import Generation, load_manifest
 from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.stores.base import Store
@@ -21,12 +22,14 @@ class GalleryStatus:
         generations: of the lineage, oldest first.
         items: by generation, in the same order.
         job: the last backfill, if there was one.
+        serves_from: number of the oldest generation that is searched and whose queries are answered.
         rules: how scores of the newest model's queries with older generations are compared.
     """
 
     generations: tuple[Generation, ...]
     items: tuple[int, ...]
     job: Job | None
+    serves_from: int = 1
     rules: tuple[PairRule, ...] = ()
 
     @property
@@ -64,21 +67,23 @@ class GalleryStatus:
 
     @property
     def items_per_second(self) -> float:
-        """Of the last backfill."""
-        return self.job.items_done / self.job.seconds if self.job and self.job.seconds else 0.0
+        """Of the last backfill: lately while it runs, else over all of it."""
+        if self.job is None:
+            return 0.0
+        return self.job.rate or (self.job.done / self.job.seconds if self.job.seconds else 0.0)
 
     @property
     def seconds_left(self) -> float:
-        """Until an unfinished backfill is done, at its rate so far; NaN before its first batch."""
+        """Until an unfinished backfill is done, at its present rate; NaN before its first batch."""
         if self.job is None or self.job.finished:
             return 0.0
         rate = self.items_per_second
-        return (self.job.items - self.job.items_done) / rate if rate else float("nan")
+        return (self.job.items - self.job.done) / rate if rate else float("nan")
 
 
-def status_of(store: Store) -> GalleryStatus:
+def status_of(store: Store, where: Filter | None = None) -> GalleryStatus:
     """See `Gallery.status`."""
-    manifest, counts = load_manifest(store), store.counts()
+    manifest, counts, job = load_manifest(store), store.counts(where), read_job(store)
     items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
     rules = tuple(rule for rule in manifest.rules if rule.query == manifest.newest)
-    return GalleryStatus(manifest.generations, items, read_job(store), rules)
+    return GalleryStatus(manifest.generations, items, job and tallied(store, job), manifest.serves_from, rules)

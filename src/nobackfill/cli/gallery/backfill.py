@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nobackfill.cli.gallery.options import (
     DataOption,
     IdsOption,
+    JsonOption,
     NameOption,
     RunOption,
+    ScopeOption,
     StoreArgument,
     VectorsOption,
-    budget_of,
+    counted,
+    read_scope,
     require_model,
+    show,
 )
 from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
+
+if TYPE_CHECKING:
+    from nobackfill.gallery import Plan
+    from nobackfill.gallery.job import Progress
 
 
 def backfill(
@@ -27,45 +37,107 @@ def backfill(
     split: SplitOption = "test",
     vectors: VectorsOption = None,
     ids: IdsOption = None,
-    budget: Annotated[
-        str | None, typer.Option(help="A fraction of the gallery (0.25) or a number of items (10000).")
-    ] = None,
+    target: Annotated[
+        str,
+        typer.Option(help="How much is to have new vectors in the end: 25%, all, or a number of items (10000)."),
+    ] = "all",
     order: Annotated[
-        str, typer.Option(help="Which items first: random, oldest, isolated, dense or popular.")
+        str, typer.Option(help="Which items first: random, oldest, isolated, dense, popular or uncertain.")
     ] = "random",
     batch_size: Annotated[int, typer.Option(min=1, help="Items per transaction.")] = 256,
-    keep_old: Annotated[
-        bool, typer.Option("--keep-old", help="Keep the old vectors, so that a rollback is possible.")
+    discard_old: Annotated[
+        bool, typer.Option("--discard-old", help="Do not keep old vectors; a rollback is then impossible.")
     ] = False,
+    max_rate: Annotated[
+        float | None, typer.Option("--max-rate", min=0.001, help="Items per second at most.", show_default=False)
+    ] = None,
+    scope: ScopeOption = None,
+    abandon_job: Annotated[
+        bool, typer.Option("--abandon-job", help="Give up the unfinished backfill instead; new vectors stay.")
+    ] = False,
+    log_json: Annotated[bool, typer.Option("--log-json", help="Print a JSON line for each batch.")] = False,
+    json_: JsonOption = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Re-embed items with the newest model and replace their vectors, batch by batch.
 
-    You can stop or kill it at any time; the same command resumes it. Items that are missing or do not decode keep
-    their old vectors and are listed; the exit code is then 3.
+    Stop it at any time (Ctrl-C): the same command resumes it. Several processes may run the same command and share the
+    work. Old vectors are kept until `compact`. Items that are missing or do not decode keep their old vectors and are
+    listed; the exit code is then 3.
 
-    Example: `nobackfill gallery backfill faiss:photos --run runs/digits/bt2 --budget 0.25`
+    Example: `nobackfill gallery backfill faiss:photos --run runs/digits/bt2 --target 25%`
     """
     from nobackfill.cli.gallery.items import new_embedder
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.orders import ORDERS
+    from nobackfill.gallery.pair_rules import rule_warning
 
+    gallery = Gallery.open(store, scope=read_scope(scope))
+    if abandon_job:
+        dropped = gallery.drop_job()
+        text = f"{gallery.store.url}: " + (
+            f"backfill to {dropped.target} given up" if dropped else "nothing to give up"
+        )
+        show(json_, {"abandoned": dropped is not None}, text)
+        return
     require_model(run, name)
     if order not in ORDERS:
         raise ConfigError(f"--order {order!r}: expected {', '.join(ORDERS)}")
-    limit = budget_of(budget)
-    gallery = Gallery.open(store)
     _, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers, ray)
-    job = gallery.backfill(embedder, budget=limit, order=order, batch_size=batch_size, keep_old=keep_old)
+    if warning := rule_warning(gallery.manifest):
+        typer.echo(warning, err=True)
+    try:
+        job = gallery.backfill(
+            embedder,
+            target=target,
+            order=order,
+            batch_size=batch_size,
+            keep_old=not discard_old,
+            max_rate=max_rate,
+            announce=None if json_ else partial(_announce, log_json),
+            on_batch=_log_batch if log_json else None,
+        )
+    except KeyboardInterrupt:
+        typer.echo(f"{gallery.store.url}: backfill paused; the same command resumes it", err=True)
+        raise typer.Exit(130) from None
     status = gallery.status()
-    noun = "item" if job.replaced == 1 else "items"
-    typer.echo(
-        f"{gallery.store.url}: {job.replaced} {noun} replaced in {job.seconds:.1f} s; "
+    text = (
+        f"{gallery.store.url}: {counted(job.replaced, 'item')} replaced in {job.seconds:.1f} s; "
         f"{status.items[-1]} of {status.total} now embedded by {status.newest.name}"
     )
+    if job.missing:
+        text += f"; {counted(job.missing, 'item')} removed meanwhile"
+    if log_json:
+        typer.echo(json.dumps({"event": "end", **job.model_dump()}))
+    else:
+        show(json_, {**job.model_dump(), "new": status.items[-1], "total": status.total}, text)
     for item, reason in job.errors.items():
         typer.echo(f"old vector kept: {item}: {reason}", err=True)
-    if job.errors:
+    if job.failed > len(job.errors):
+        typer.echo(f"old vector kept: {job.failed - len(job.errors)} more", err=True)
+    if job.failed:
         raise typer.Exit(3)
+
+
+def _announce(log_json: bool, plan: Plan) -> None:
+    job = plan.job
+    if log_json:
+        done = {"event": "plan", "total": plan.total, "new": plan.new, "resumed": plan.resumed}
+        typer.echo(json.dumps({**done, "batches": plan.batches, **job.model_dump()}))
+        return
+    if job.ended:
+        typer.echo(f"nothing to do: {plan.new} of {plan.total} items are new already, the target is {job.target}")
+        return
+    left, batches = counted(job.items - job.done, "item"), "1 batch" if plan.batches == 1 else f"{plan.batches} batches"
+    typer.echo(
+        f"{'resumed' if plan.resumed else 'plan'}: target {job.target}: {left} to replace, {plan.new} of {plan.total} "
+        f"are new already; {batches} of up to {job.batch_size}, order {job.order}, old vectors "
+        + ("kept until `compact`" if job.keep_old else "discarded")
+    )
+
+
+def _log_batch(piece: int, progress: Progress) -> None:
+    counts = progress.model_dump(exclude={"format", "errors"})
+    typer.echo(json.dumps({"event": "batch", "piece": piece, **counts, "failed": len(progress.errors)}))

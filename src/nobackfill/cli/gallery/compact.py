@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import typer
-
-from nobackfill.cli.gallery.options import StoreArgument
+from nobackfill.cli.gallery.options import JsonOption, StoreArgument, show
 
 
-def compact(store: StoreArgument) -> None:
+def compact(store: StoreArgument, json_: JsonOption = False) -> None:
     """Free the space of replaced and kept vectors and rebuild indexes; rollback is impossible afterwards.
 
     Example: `nobackfill gallery compact faiss:photos`
@@ -16,4 +14,4 @@ def compact(store: StoreArgument) -> None:
 
     gallery = Gallery.open(store)
     gallery.compact()
-    typer.echo(f"{gallery.store.url}: compacted")
+    show(json_, {"compacted": True}, f"{gallery.store.url}: compacted")

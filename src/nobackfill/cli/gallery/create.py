@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nobackfill.cli.gallery.options import (
     DataOption,
     IdsOption,
+    JsonOption,
     NameOption,
     RunOption,
     StoreArgument,
     VectorsOption,
+    counted,
     require_model,
+    show,
     store_options,
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
+
+if TYPE_CHECKING:
+    from nobackfill.gallery.writing import Batch
 
 OPTION_HELP = "Store option: index=flat, hnsw or ivfpq (FAISS); halfvec=true (PostgreSQL, half precision)."
 
@@ -33,8 +40,14 @@ def create(
     option: Annotated[
         list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help=OPTION_HELP, show_default=False)
     ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Remove the gallery that is there first.")] = False,
+    empty: Annotated[
+        int | None,
+        typer.Option("--empty", min=1, metavar="DIM", help="No items yet, vectors of this size; see `upsert`."),
+    ] = None,
+    json_: JsonOption = False,
 ) -> None:
-    """Create a gallery from a data set or from a file of vectors.
+    """Create a gallery from a data set or from a file of vectors, or an empty one.
 
     Example: `nobackfill gallery create faiss:photos --run runs/digits/old --data digits`
     """
@@ -45,15 +58,21 @@ def create(
     require_model(run, name)
     opened = open_store(store, **store_options(option))
     encoder = load_encoder(run)
-    if vectors is not None:
+    source = None
+    batches: Iterable[Batch] = ()
+    if empty is not None:
+        generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", empty)
+    elif vectors is not None:
         names, rows = read_vectors(vectors, ids)
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1])
-        gallery = Gallery.create(opened, generation, array_batches(names, rows, encoder))
+        batches = array_batches(names, rows, encoder)
+        if not names:
+            raise ConfigError(f"--vectors {vectors}: has no rows; for a gallery to be filled later give --empty DIM")
     elif encoder is not None and data is not None:
         items = open_items(data, split, workers, encoder)
-        gallery = Gallery.create(
-            opened, Generation.of(encoder.spec), embedded_batches(encoder, items), f"{split} {data}"
-        )
+        generation, batches, source = Generation.of(encoder.spec), embedded_batches(encoder, items), f"{split} {data}"
     else:
-        raise ConfigError("give --run and --data, or --vectors")
-    typer.echo(f"{opened.url}: {gallery.status().total} vectors of {gallery.manifest.generations[0].name}")
+        raise ConfigError("give --run and --data, or --vectors, or --empty")
+    total = Gallery.create(opened, generation, batches, source, replace=replace).count()
+    text = f"{opened.url}: {counted(total, 'vector')} of {generation.name}"
+    show(json_, {"items": total, "generation": generation.name}, text)

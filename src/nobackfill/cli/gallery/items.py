@@ -106,6 +106,8 @@ def new_embedder(
     encoder = load_encoder(run)
     if vectors is not None:
         names, rows = read_vectors(vectors, ids)
+        if ids is None and gallery.count() and not gallery.store.versions(names[:1000]):
+            raise ConfigError(f"{gallery.store.url}: none of the ids 0, 1, … is in the gallery; give --ids")
         older = gallery.manifest.generations
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1], older)
         return generation, ArrayEmbedder(names, rows, generation.fingerprint, lambda some: as_stored(encoder, some))

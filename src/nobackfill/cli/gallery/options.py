@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,22 @@ VectorsOption = Annotated[
     typer.Option("--vectors", help="Instead of --data: a .npy array [n, dim] (for a fitted run: its input vectors)."),
 ]
 IdsOption = Annotated[Path | None, typer.Option("--ids", help="With --vectors: text file, one id per line.")]
+ScopeOption = Annotated[
+    str | None,
+    typer.Option("--scope", help='Hold to items with these payload values: \'{"tenant": "a"}\'.', show_default=False),
+]
+WhereOption = Annotated[
+    str | None,
+    typer.Option(
+        "--where",
+        help='Only items whose payload fulfils this: \'{"lang": "en", "year": {">=": 2020}, "not": {"draft": true}}\'.',
+        show_default=False,
+    ),
+]
+PayloadsOption = Annotated[
+    Path | None,
+    typer.Option("--payloads", help='JSON lines: {"id": "…", "payload": {…}}.', show_default=False),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -33,16 +50,47 @@ def require_model(run: Path | None, name: str | None) -> None:
         raise ConfigError("give either --run or --name")
 
 
-def budget_of(text: str | None) -> float | None:
-    """`--budget`: a fraction, or an integer number of items; raises `ConfigError` for anything else."""
+def read_scope(text: str | None) -> dict[str, object]:
+    """`--scope`: a JSON object of payload values; raises `ConfigError` for anything else."""
     if text is None:
-        return None
+        return {}
     try:
-        return float(text) if "." in text else int(text)
+        tree = json.loads(text)
     except ValueError:
-        raise ConfigError(
-            f"--budget {text!r}: expected a fraction such as 0.25 or a number of items such as 10000"
-        ) from None
+        tree = None
+    if not isinstance(tree, dict):
+        raise ConfigError(f'--scope {text!r}: expected a JSON object such as {{"tenant": "a"}}')
+    return tree
+
+
+def read_lines(path: Path, what: str) -> list[str]:
+    """Lines of a text file; raises `ConfigError` naming `what` if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path}: cannot be read as text: {error}") from None
+
+
+def read_payloads(path: Path) -> dict[str, dict[str, object]]:
+    """A file of JSON lines, `{"id": …, "payload": {…}}` each; raises `ConfigError` naming the first wrong line."""
+    payloads = {}
+    for number, line in enumerate(read_lines(path, "--payloads"), start=1):
+        try:
+            row = json.loads(line)
+            payloads[str(row["id"])] = dict(row["payload"])
+        except (ValueError, KeyError, TypeError):
+            raise ConfigError(f'--payloads {path}: line {number}: expected {{"id": "…", "payload": {{…}}}}') from None
+    return payloads
+
+
+def show(as_json: bool, document: dict[str, object], text: str) -> None:
+    """Print what was done, in one of two forms."""
+    typer.echo(json.dumps(document, indent=2) if as_json else text)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 item`, `2 items`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def store_options(pairs: list[str] | None) -> dict[str, str]:

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nobackfill.cli.gallery.options import JsonOption, NameOption, RunOption, StoreArgument, require_model
+from nobackfill.cli.gallery.options import (
+    JsonOption,
+    NameOption,
+    RunOption,
+    ScopeOption,
+    StoreArgument,
+    WhereOption,
+    read_scope,
+    require_model,
+)
 
 if TYPE_CHECKING:
     from nobackfill.gallery import Hit
@@ -20,6 +29,8 @@ def search(
     name: NameOption = None,
     vectors: Annotated[Path | None, typer.Option("--vectors", help="Query vectors, .npy [n, dim].")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Results per query.")] = 10,
+    where: WhereOption = None,
+    scope: ScopeOption = None,
     json_: JsonOption = False,
     remember: Annotated[bool, typer.Option("--remember", help="Count the results, for --order popular.")] = False,
 ) -> None:
@@ -34,9 +45,9 @@ def search(
     from nobackfill.gallery import Gallery
 
     require_model(run, name)
-    gallery = Gallery.open(store)
+    gallery = Gallery.open(store, scope=read_scope(scope))
     titles, rows, fingerprint = query_vectors(query, run, name, vectors)
-    results = gallery.search(rows, k, fingerprint, remember=remember)
+    results = gallery.search(rows, k, fingerprint, where=where, remember=remember)
     if json_:
         listed = [
             {"query": title, "hits": [asdict(hit) for hit in hits]} for title, hits in zip(titles, results, strict=True)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import typer
 
-from nobackfill.cli.gallery.options import JsonOption, StoreArgument
+from nobackfill.cli.gallery.options import JsonOption, ScopeOption, StoreArgument, counted, read_scope
 
 
-def status(store: StoreArgument, json_: JsonOption = False) -> None:
+def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = False) -> None:
     """Show items by generation, backfill progress and time left, and expected quality.
 
     Example: `nobackfill gallery status faiss:photos`
     """
     import json
+    import math
 
     from nobackfill.cli.gallery.items import curve_line
     from nobackfill.evaluation.scores import AGREEMENT, title
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.pair_rules import rule_line, rule_warning
 
-    gallery = Gallery.open(store)
+    gallery = Gallery.open(store, scope=read_scope(scope))
     now = gallery.status()
     if json_:
         generations = [
@@ -28,16 +29,23 @@ def status(store: StoreArgument, json_: JsonOption = False) -> None:
         ]
         job = now.job.model_dump() if now.job else None
         rules = [rule.model_dump() for rule in now.rules]
-        report = {"generations": generations, "job": job, "expected": now.expected, "rules": rules}
-        typer.echo(json.dumps(report, indent=2))
+        left = None if math.isnan(now.seconds_left) else round(now.seconds_left, 1)
+        serves = now.generations[now.serves_from - 1].name
+        document = {"generations": generations, "serves_from": serves, "job": job, "seconds_left": left}
+        typer.echo(json.dumps({**document, "expected": now.expected, "rules": rules}, indent=2))
         return
-    typer.echo(f"{gallery.store.url}: {now.total} items")
+    typer.echo(f"{gallery.store.url}: {counted(now.total, 'item')}")
     for one, items in zip(now.generations, now.items, strict=True):
         typer.echo(f"  {items:>9}  {one.name}, {one.dim} values")
-    if now.job and not now.job.finished:
+    if now.serves_from > 1:
         typer.echo(
-            f"  backfill running or stopped: {now.job.items_done} of {now.job.items} items, {now.items_per_second:.0f} "
-            f"per second, about {now.seconds_left:.0f} s left; `gallery backfill` resumes it"
+            f"  switched: queries and items older than {now.generations[now.serves_from - 1].name} are not served"
+        )
+    if now.job and not now.job.finished:
+        eta = "time left unknown" if math.isnan(now.seconds_left) else f"about {now.seconds_left:.0f} s left"
+        typer.echo(
+            f"  backfill running or stopped: {now.job.done} of {now.job.items} items, {now.items_per_second:.0f} "
+            f"per second, {eta}; `gallery backfill` resumes it"
         )
     name, expected = now.newest.name, now.expected or {}
     if now.newest.curve:

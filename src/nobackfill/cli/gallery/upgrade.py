@@ -9,6 +9,7 @@ import typer
 from nobackfill.cli.gallery.options import (
     DataOption,
     IdsOption,
+    JsonOption,
     NameOption,
     RunOption,
     StoreArgument,
@@ -35,6 +36,7 @@ def upgrade(
         ),
     ] = "auto",
     workers: WorkersOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Add a new model: its queries work at once; stored vectors stay as they are.
 
@@ -53,6 +55,9 @@ def upgrade(
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
     added = gallery.upgrade(generation, embedder, sample=sample, rule=wanted)
+    if json_:
+        typer.echo(added.model_dump_json(indent=2))
+        return
     typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
     manifest = gallery.manifest
     for pair in manifest.rules:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import typer
 
-from nobackfill.cli.gallery.options import StoreArgument
+from nobackfill.cli.gallery.options import JsonOption, StoreArgument, counted, show
 
 
-def verify(store: StoreArgument) -> None:
+def verify(store: StoreArgument, json_: JsonOption = False) -> None:
     """Check counts, dimensions, norms, generations and ids of all items; exit code 1 if anything is wrong.
 
     Example: `nobackfill gallery verify faiss:photos`
@@ -16,9 +16,12 @@ def verify(store: StoreArgument) -> None:
 
     gallery = Gallery.open(store)
     problems = gallery.verify()
-    for problem in problems:
-        typer.echo(problem)
-    noun = "problem" if len(problems) == 1 else "problems"
-    typer.echo(f"{gallery.store.url}: {len(problems) or 'no'} {noun} in {gallery.status().total} items")
+    total = gallery.count()
+    found = counted(len(problems), "problem") if problems else "no problems"
+    show(
+        json_,
+        {"problems": problems, "items": total},
+        "\n".join([*problems, f"{gallery.store.url}: {found} in {total} items"]),
+    )
     if problems:
         raise typer.Exit(1)

@@ -1,241 +1,292 @@
-"""A gallery in a folder: vectors of record in parquet, searched by FAISS.
+"""A gallery in a folder: a database of items and vectors, searched in memory by FAISS.
 
-    items/000001.parquet     ids and payloads, in the order of insertion; an item's number is its place in all of them
-    segments/000002.parquet  numbers and vectors of one generation; .faiss beside it where it is indexed
-    state.json               which of these files count, in which order
-    documents/…              manifest and journal
-    hits.sqlite              how often searches returned an item, if they count
+    gallery.sqlite    items with payload, version and vector; kept vectors; documents; hits
+    indexes/…         approximate indexes, where they were asked for: a .faiss and a .npy file each
+    locks/…           files that are locked
 
-Files are never changed. A write adds new ones and then replaces `state.json` by one rename, so a reader that holds a
-state sees exactly that state. Of two segments with the same item the later one counts; `compact` writes each generation
-anew.
+Every write is one transaction of the database, so it is there whole or not at all, and several processes may write. A
+search reads one state: it takes in what changed since the last one, and compares with the vectors in memory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeVar
 from urllib.parse import quote
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
-from nobackfill.files import atomic_file
+from nobackfill.gallery.filters import Filter, matches
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
-from nobackfill.gallery.stores.faiss_compaction import compacted
-from nobackfill.gallery.stores.faiss_files import write_segment, write_table
-from nobackfill.gallery.stores.faiss_state import (
-    FOLDERS,
-    Index,
-    Segment,
-    State,
-    read_state,
-    remove_files,
-    write_state,
+from nobackfill.gallery.stores.faiss_database import FILE, FolderDatabase
+from nobackfill.gallery.stores.faiss_index import Kind, build_indexes
+from nobackfill.gallery.stores.faiss_rows import (
+    OF_IDS,
+    UPSERT,
+    UPSERT_OVER,
+    grouped,
+    left_alone,
+    restored,
+    rows_of,
+    text_of,
+    values_of,
 )
-from nobackfill.gallery.stores.faiss_view import (
-    View,
-    fetched,
-    owner_of,
-    scanned,
-    search_view,
-    with_inserted,
-    with_replaced,
-)
+from nobackfill.gallery.stores.faiss_view import View
 from nobackfill.gallery.stores.folder_lock import folder_lock
-from nobackfill.gallery.stores.hit_counts import HitCounts
 from nobackfill.gallery.stores.sampling import sampled
 
-Value = TypeVar("Value")
-RETRIES = 20  # to open a state while others compact it away
+RETRIES = 20  # to open an index while others compact it away
+COUNTS = "SELECT generation, items FROM tallies WHERE items > 0 ORDER BY generation"
 
 
 class FaissStore(Store):
     """See the module; `index` decides what `compact` builds for a generation of 1,000 items or more."""
 
-    def __init__(self, address: Address, index: Index = "flat") -> None:
+    def __init__(self, address: Address, index: Kind = "flat") -> None:
         self.folder = Path(address.location)
         self.url = address.url
         self.index = index
-        self._hits = HitCounts(self.folder / "hits.sqlite", self.url)
-        self._view: View | None = None
-        self._stamp: tuple[int, int] | None = None
+        self.db = FolderDatabase(self.folder, self.url)
+        self._view, self._inode, self._guard = View(self.folder), 0, threading.RLock()
 
     def read(self, name: str) -> bytes | None:
-        path = self._document(name)
-        return path.read_bytes() if path.is_file() else None
+        if not self.db.there() and not (self.folder / "state.json").exists():
+            return None
+        with self.db.reading() as connection:
+            row = connection.execute("SELECT data FROM documents WHERE name = ?", (name,)).fetchone()
+        return bytes(row[0]) if row else None
 
     def write(self, name: str, data: bytes | None) -> None:
-        path = self._document(name)
-        if data is None:
-            path.unlink(missing_ok=True)
-            return
-        with atomic_file(path) as temporary:
-            temporary.write_bytes(data)
+        with self.db.writing() as connection:
+            if data is None:
+                connection.execute("DELETE FROM documents WHERE name = ?", (name,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO documents VALUES (?, ?)", (name, data))
 
     def create(self) -> None:
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise GalleryError(f"{self.url}: exists and is not empty; choose another folder or remove it")
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in FOLDERS:
-            try:
-                (self.folder / name).mkdir()
-            except FileExistsError:
-                raise GalleryError(f"{self.url}: another process is creating a gallery there") from None
-        self._commit(State(index=self.index))
+        try:
+            self.db.make(self.index)
+        except FileExistsError:
+            raise GalleryError(f"{self.url}: another process is creating a gallery there") from None
+
+    def drop(self) -> None:
+        with self.db.reading() as connection:
+            names = [name for (name,) in connection.execute("SELECT name FROM indexes")]
+        self.close()
+        with self.db.writing():  # nobody else writes
+            for path in self.folder.glob(f"{FILE}*"):
+                path.unlink()
+        self.db.close()
+        self._remove_indexes(names)
+        for path in (self.folder / "locks").glob("*.lock"):
+            path.unlink()
+        for name in ("indexes", "locks", "."):
+            with contextlib.suppress(OSError):  # the user's own files are in it
+                (self.folder / name).rmdir()
 
     def add_generation(self, number: int, dim: int) -> None:
-        state = read_state(self.folder, self.url)
-        if state.dims.get(number) != dim:
-            self._commit(state.model_copy(update={"dims": {**state.dims, number: dim}}))
+        with self.db.writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO generations VALUES (?, ?)", (number, dim))
 
     def insert(self, items: ItemBatch) -> None:
-        view = self._open()
-        taken = [name for name in items.ids if name in view.numbers]
-        if taken or len(set(items.ids)) < len(items.ids):
-            name = taken[0] if taken else next(name for name in items.ids if items.ids.count(name) > 1)
-            raise GalleryError(f"{self.url}: item {name!r} already exists; ids are unique in a gallery")
-        state, first = view.state, len(view.owner)
-        part = f"{state.last + 1:06d}.parquet"
-        texts = [json.dumps(dict(payload)) for payload in items.payloads]
-        write_table(self.folder / "items" / part, {"id": items.ids, "payload": texts})
-        segment = _named(state.last + 2, items)
-        write_segment(self.folder, segment, np.arange(first, first + len(items.ids)), items.vectors)
-        update = {
-            "items": (*state.items, (part, len(items.ids))),
-            "segments": (*state.segments, segment),
-            "last": state.last + 2,
+        try:
+            with self.db.changing() as (connection, changed):
+                connection.executemany(UPSERT, values_of(items, changed))
+        except sqlite3.IntegrityError:
+            raise GalleryError(f"{self.url}: an item already exists; ids are unique in a gallery") from None
+
+    def upsert(self, items: ItemBatch) -> None:
+        with self.db.changing() as (connection, changed):
+            connection.executemany(UPSERT + UPSERT_OVER, values_of(items, changed))
+            connection.executemany("DELETE FROM kept WHERE id = ?", [(name,) for name in items.ids])
+
+    def delete(self, ids: Sequence[str]) -> int:
+        wanted = (json.dumps(list(ids)),)
+        with self.db.changing() as (connection, changed):
+            connection.execute(
+                f"INSERT OR REPLACE INTO gone SELECT id, seq, version, ? FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
+                (changed, *wanted),
+            )
+            for table in ("kept", "hits"):
+                connection.execute(f"DELETE FROM {table} WHERE id IN ({OF_IDS})", wanted)  # noqa: S608
+            return connection.execute(f"DELETE FROM items WHERE id IN ({OF_IDS})", wanted).rowcount  # noqa: S608
+
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        with self.db.changing() as (connection, changed):
+            return connection.executemany(
+                "UPDATE items SET payload = ?, version = version + 1, changed = ? WHERE id = ?",
+                [(text_of(payload), changed, name) for name, payload in payloads.items()],
+            ).rowcount
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        with self.db.reading() as connection:
+            return dict(rows_of(connection, "id, version", ids))
+
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
+        with self.db.changing() as (connection, changed):
+            return left_alone(connection, items, changed, keep_old=keep_old)
+
+    def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
+        with self._viewing() as (connection, view):
+            found = {number: view.search(connection, number, rows, k, where) for number, rows in queries.items()}
+            empty = np.empty(0, np.int64)
+            wanted = np.unique(np.concatenate([empty, *(numbers.ravel() for _, numbers in found.values())]))
+            names = dict(
+                connection.execute(
+                    f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})",  # noqa: S608
+                    (json.dumps(wanted.tolist()),),
+                )
+            )
+        return {
+            number: Nearest(
+                [[names[seq] for seq in row if seq >= 0] for row in numbers.tolist()],
+                [line[row >= 0] for line, row in zip(scores, numbers, strict=True)],
+            )
+            for number, (scores, numbers) in found.items()
         }
-        self._commit(state.model_copy(update=update), with_inserted(view, items.ids, len(state.segments)))
 
-    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        """The vectors before stay in their files; `compact` writes those anew that are to be kept."""
-        view = self._open()
-        missing = [name for name in items.ids if name not in view.numbers]
-        if missing:
-            raise GalleryError(f"{self.url}: no item {missing[0]!r} to replace")
-        state = view.state
-        numbers = np.fromiter((view.numbers[name] for name in items.ids), np.int64, len(items.ids))
-        segment = _named(state.last + 1, items, keeps=keep_old)
-        write_segment(self.folder, segment, numbers, items.vectors)
-        update = {"segments": (*state.segments, segment), "last": state.last + 1}
-        owner = view.owner.copy()
-        owner[numbers] = len(state.segments)
-        self._commit(state.model_copy(update=update), with_replaced(view, owner))
+    def counts(self, where: Filter | None = None) -> dict[int, int]:
+        with self.db.reading() as connection:
+            if where is None:
+                return dict(connection.execute(COUNTS).fetchall())
+            counts: dict[int, int] = {}
+            for number, payload in connection.execute("SELECT generation, payload FROM items"):
+                if matches(where, json.loads(payload)):
+                    counts[number] = counts.get(number, 0) + 1
+            return dict(sorted(counts.items()))
 
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
-        return self._read(lambda view: {number: search_view(view, number, rows, k) for number, rows in queries.items()})
-
-    def counts(self) -> dict[int, int]:
-        return dict(self._open().counts)
-
-    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
-        view = self._open()
-        numbers = view.of_generation(generation)
-        for start in range(0, len(numbers), size):
-            yield view.ids(numbers[start : start + size])
+    def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
+        statement = "SELECT id, payload, seq FROM items WHERE generation = ? AND seq > ? ORDER BY seq LIMIT ?"
+        last = -1
+        while True:
+            with self.db.reading() as connection:
+                rows = connection.execute(statement, (generation, last, size)).fetchall()
+            if not rows:
+                return
+            last = rows[-1][2]
+            names = [name for name, payload, _ in rows if where is None or matches(where, json.loads(payload))]
+            if names:
+                yield names
 
     def sample(self, count: int, seed: int) -> list[str]:
-        view = self._open()
-        if not len(view.owner):
-            return []
-        return view.ids(
-            sampled(0, len(view.owner) - 1, count, seed, lambda numbers: {number: number for number in numbers})
-        )
+        with self.db.reading() as connection:
+            low, high = connection.execute("SELECT min(seq), max(seq) FROM items").fetchone()
+            if low is None:
+                return []
+
+            def look_up(numbers: list[int]) -> dict[int, str]:
+                statement = f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})"  # noqa: S608
+                return dict(connection.execute(statement, (json.dumps(numbers),)).fetchall())
+
+            return sampled(low, high, count, seed, look_up)
 
     def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
-        return self._read(lambda view: fetched(view, ids))
+        with self.db.reading() as connection:
+            rows = rows_of(connection, "generation, id, vector, payload, version, seq", ids)
+        return grouped(sorted(rows, key=lambda row: (row[0], row[5])))
 
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
-        def look(view: View) -> dict[str, Payload]:
-            known = [name for name in ids if name in view.numbers]
-            return dict(zip(known, view.payloads([view.numbers[name] for name in known]), strict=True))
-
-        return self._read(look)
+        with self.db.reading() as connection:
+            return {name: json.loads(payload) for name, payload in rows_of(connection, "id, payload", ids)}
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
-        try:
-            yield from scanned(self._open(), size)
-        except FileNotFoundError:
-            raise GalleryError(f"{self.url}: was compacted during the read; try again") from None
+        statement = "SELECT generation, id, vector, NULL, version, seq FROM items WHERE seq > ? ORDER BY seq LIMIT ?"
+        last = -1
+        while True:
+            with self.db.reading() as connection:
+                rows = connection.execute(statement, (last, size)).fetchall()
+            if not rows:
+                return
+            last = rows[-1][5]
+            yield from grouped(sorted(rows, key=lambda row: row[0]))
 
     def count_hits(self, hits: Mapping[str, int]) -> None:
-        self._open()  # says so if there is no gallery
-        self._hits.add(hits)
+        with self.db.writing() as connection:
+            connection.executemany(
+                "INSERT INTO hits VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET hits = hits + excluded.hits",
+                list(hits.items()),
+            )
 
     def hits(self) -> Iterator[tuple[str, int]]:
-        return self._hits.most_first()
+        with self.db.reading() as connection:
+            yield from connection.execute("SELECT id, hits FROM hits ORDER BY hits DESC, id").fetchall()
 
-    def restore(self, generation: int) -> int:
-        view = self._open()
-        segments = tuple(segment for segment in view.state.segments if segment.generation <= generation)
-        old = owner_of(self.folder, segments, len(view.owner))
-        if (old < 0).any():
-            return int((old < 0).sum())
-        self._commit(view.state.model_copy(update={"segments": segments}))
-        return 0
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
+        with self.db.changing() as (connection, changed):
+            return restored(connection, generation, changed, leave_new=leave_new)
 
     def compact(self, *, forget_kept: bool) -> None:
-        view = self._open()
-        state = compacted(self.folder, view.state, len(view.owner), forget_kept=forget_kept)
-        self._commit(state)
-        remove_files(self.folder, state, self.url)
+        """Builds the approximate indexes anew, if the gallery was made with one."""
+        with self.db.reading() as connection:
+            kind: Kind = connection.execute("SELECT kind FROM clock").fetchone()[0]
+        names = {} if kind == "flat" else self._build(kind)
+        with self.db.writing() as connection:
+            former = [name for (name,) in connection.execute("SELECT name FROM indexes")]
+            connection.execute("DELETE FROM indexes")
+            rows = [(number, name, changed) for number, (name, changed) in names.items()]
+            connection.executemany("INSERT INTO indexes VALUES (?, ?, ?)", rows)
+            if forget_kept:
+                connection.execute("DELETE FROM kept")
+            connection.execute(
+                "DELETE FROM changes WHERE NOT EXISTS "
+                "(SELECT 1 FROM items WHERE items.seq = changes.seq AND items.changed = changes.changed)"
+            )
+        self._remove_indexes(former)
+        if forget_kept:
+            self.db.vacuum()
+        self.close()
 
-    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+    def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
         """A lock on a file: the system lets go of it when its owner is gone."""
-        return folder_lock(self.folder / "lock", self.url)
+        if not self.db.there():
+            raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`")
+        (self.folder / "locks").mkdir(exist_ok=True)
+        return folder_lock(self.folder / "locks" / f"{quote(name, safe='')}.lock", self.url)
 
     def close(self) -> None:
-        self._view = None
+        with self._guard:
+            self._view = View(self.folder)
+            self.db.close()
 
-    def _document(self, name: str) -> Path:
-        return self.folder / "documents" / quote(name, safe="")
+    def _remove_indexes(self, names: list[str]) -> None:
+        for name in names:
+            for suffix in (".faiss", ".npy"):
+                (self.folder / "indexes" / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
 
-    def _open(self) -> View:
-        """The present state; opened anew when another process has changed it."""
-        stamp = self._written()
-        if self._view is None or self._stamp != stamp:
-            for _ in range(RETRIES):
-                state = read_state(self.folder, self.url)
+    def _build(self, kind: Kind) -> dict[int, tuple[str, int]]:
+        """Indexes of the generations that are large enough; the name of each, and the last change it knows."""
+        with self.db.reading() as connection:
+            return build_indexes(connection, self.folder / "indexes", kind)
+
+    @contextlib.contextmanager
+    def _viewing(self) -> Iterator[tuple[sqlite3.Connection, View]]:
+        """The vectors as they are now; one thread at a time."""
+        for last in (*[False] * (RETRIES - 1), True):
+            with self._guard, self.db.reading() as connection:
+                inode = self.db.inode()
+                if inode != self._inode:  # it was dropped and made again
+                    self._view, self._inode = View(self.folder), inode
                 try:
-                    owner = owner_of(self.folder, state.segments, sum(rows for _, rows in state.items))
-                    break
-                except FileNotFoundError:  # compacted meanwhile: there is a newer state
+                    self._view.refresh(connection)
+                except FileNotFoundError as error:  # an index was compacted away since this state was read
+                    self._view = View(self.folder)
+                    if last:
+                        raise GalleryError(
+                            f"{self.url}: damaged: its index {Path(str(error)).name} is missing"
+                        ) from None
                     continue
-            else:
-                raise GalleryError(f"{self.url}: damaged: files that state.json names are missing")
-            self._view, self._stamp = View(self.folder, state, owner), stamp
-        return self._view
-
-    def _written(self) -> tuple[int, int]:
-        """Tells one state.json from the next."""
-        try:
-            status = (self.folder / "state.json").stat()
-        except FileNotFoundError:
-            raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`") from None
-        return status.st_ino, status.st_mtime_ns
-
-    def _read(self, action: Callable[[View], Value]) -> Value:
-        """Read from one state. If it was compacted between opening it and reading its files, from the next one."""
-        for _ in range(RETRIES):
-            with contextlib.suppress(FileNotFoundError):
-                return action(self._open())
-            self._view = None
-        raise GalleryError(f"{self.url}: damaged: files that state.json names are missing")
-
-    def _commit(self, state: State, view: View | None = None) -> None:
-        write_state(self.folder, state)
-        self._view = None
-        if view is not None:
-            view.state = state
-            self._view, self._stamp = view, self._written()
-
-
-def _named(number: int, items: ItemBatch, *, keeps: bool = False) -> Segment:
-    dim = items.vectors.shape[1]
-    return Segment(name=f"{number:06d}", generation=items.generation, dim=dim, rows=len(items.ids), keeps=keeps)
+                except BaseException:
+                    self._view = View(self.folder)
+                    raise
+                yield connection, self._view
+                return

@@ -1,196 +1,216 @@
-"""What a folder gallery's files hold at one moment, opened for searching (see `faiss_store`)."""
+"""The vectors of a folder gallery in memory, brought up to date by what changed since (see `faiss_store`)."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator, Sequence
+import sqlite3
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
-from nobackfill.gallery.stores.faiss_files import (
-    column,
-    faiss_module,
-    live_parameters,
-    read_index,
-    read_segment,
-    segment_numbers,
-)
-from nobackfill.gallery.stores.faiss_state import Segment, State
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.filters import Filter, matches
+from nobackfill.gallery.stores.base import Floats
+from nobackfill.gallery.stores.faiss_index import ApproximateIndex, faiss_module, read_index
 
-if TYPE_CHECKING:
-    import faiss
-    import pyarrow as pa
+PAGE = 16_384  # rows read at a time
+CACHED = 16  # filters whose items are remembered
+CHUNK = 65_536  # filtered vectors compared at a time
+Found = tuple[Floats, NDArray[np.int64]]
+"""Scores and item numbers [n, ≤ k]; −∞ and −1 where there are no more."""
 
-Searched = tuple["faiss.Index", NDArray[np.int64], NDArray[np.bool_] | None]
-"""A FAISS index, the item number of each of its rows, and which rows count (None: all)."""
+
+@dataclass
+class Block:
+    """Vectors of one generation; the first `count` rows count, in no order.
+
+    Attributes:
+        vectors: float32 [≥ count, dim]; `numbers` int64 alike.
+        index: of the items it holds; these have no row.
+    """
+
+    vectors: Floats
+    numbers: NDArray[np.int64]
+    count: int = 0
+    index: ApproximateIndex | None = None
+
+    def append(self, numbers: NDArray[np.int64], vectors: Floats) -> NDArray[np.int64]:
+        """Adds rows; returns where they are."""
+        rows = np.arange(self.count, self.count + len(numbers))
+        if rows.size and rows[-1] >= len(self.numbers):
+            size = max(2 * len(self.numbers), int(rows[-1]) + 1)
+            self.vectors = np.concatenate([self.vectors, np.empty((size - len(self.vectors), vectors.shape[1]), "f4")])
+            self.numbers = np.concatenate([self.numbers, np.empty(size - len(self.numbers), np.int64)])
+        self.vectors[rows], self.numbers[rows] = vectors, numbers
+        self.count += len(numbers)
+        return rows
+
+    def remove(self, row: int) -> int:
+        """The last row takes the place of this one; returns the item that moved."""
+        self.count -= 1
+        self.vectors[row], self.numbers[row] = self.vectors[self.count], self.numbers[self.count]
+        return int(self.numbers[row])
 
 
 @dataclass
 class View:
-    """One state of the store, opened: what is searched.
+    """What is searched. Used by one thread at a time, inside a reading transaction.
 
     Attributes:
-        owner: by item, the position of the segment whose vector counts.
-        indexes: by generation, as far as it was searched.
-        columns: by file and column, as far as they were read; of Arrow, a fraction of what Python's strings take.
+        folder: of the gallery.
+        changed: number of the last change it knows.
+        blocks: by generation.
+        rows: by item number its row, −1: it has none; `generations` alike, 0: none.
+        cached: by filter, which items fulfil it, bool by item number.
     """
 
     folder: Path
-    state: State
-    owner: NDArray[np.int32]
-    indexes: dict[int, list[Searched]] = field(default_factory=dict)
-    columns: dict[tuple[str, str], pa.Array] = field(default_factory=dict)
+    changed: int = -1
+    blocks: dict[int, Block] = field(default_factory=dict)
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.full(1, -1))
+    generations: NDArray[np.int32] = field(default_factory=lambda: np.zeros(1, np.int32))
+    cached: dict[str, tuple[Filter, NDArray[np.bool_]]] = field(default_factory=dict)
 
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """Item numbers by id."""
-        ids = (name for part, _ in self.state.items for name in self._column(part, "id").to_pylist())
-        return {name: number for number, name in enumerate(ids)}
+    def refresh(self, connection: sqlite3.Connection) -> None:
+        """Takes in what was changed; raises `GalleryError` for damaged vectors."""
+        now = int(connection.execute("SELECT changed FROM clock").fetchone()[0])
+        if now == self.changed:
+            return
+        self._grow(int(connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0]))
+        indexed = self._open_indexes(connection) if self.changed < 0 else {}
+        for (seq,) in connection.execute("SELECT seq FROM gone WHERE changed > ?", (self.changed,)):
+            self._remove(seq)
+            for _, mask in self.cached.values():
+                mask[seq] = False
+        dims = dict(connection.execute("SELECT number, dim FROM generations"))
+        later = "WHERE seq IN (SELECT seq FROM changes WHERE changed > ?)" if self.changed >= 0 else ""
+        rows = connection.execute(
+            f"SELECT generation, seq, changed, payload, vector FROM items {later}",  # noqa: S608
+            (self.changed,) if later else (),
+        )
+        while page := sorted(rows.fetchmany(PAGE), key=lambda row: int(row[0])):
+            for generation, group in itertools.groupby(page, key=lambda row: int(row[0])):
+                if generation not in dims:
+                    raise GalleryError(f"{self.folder}: damaged: items of generation {generation}, which has no size")
+                self._take(generation, list(group), dims[generation], indexed.get(generation, -1))
+        self.changed = now
 
-    @cached_property
-    def starts(self) -> NDArray[np.int64]:
-        """Number of the first item in each file of items."""
-        return np.cumsum([0, *(rows for _, rows in self.state.items)])[:-1]
+    def search(
+        self, connection: sqlite3.Connection, generation: int, queries: Floats, k: int, where: Filter | None
+    ) -> Found:
+        """The best k of one generation."""
+        block = self.blocks.get(generation)
+        parts: list[Found] = []
+        if block is not None and where is None:
+            parts.append(_exact(queries, block.vectors[: block.count], block.numbers[: block.count], k))
+            if block.index is not None:
+                parts.append(block.index.search(queries, k))
+        elif block is not None:
+            allowed = self._matching(connection, where or ())
+            rows = np.flatnonzero(allowed[block.numbers[: block.count]])
+            for start in range(0, len(rows), CHUNK):
+                some = rows[start : start + CHUNK]
+                parts.append(_exact(queries, block.vectors[some], block.numbers[some], k))
+            if block.index is not None:
+                numbers = block.index.numbers[block.index.live]
+                parts += _stored(connection, queries, numbers[allowed[numbers]], k)
+        if not parts:
+            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+        scores, numbers = (np.concatenate([part[side] for part in parts], axis=1) for side in (0, 1))
+        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(scores, best, 1), np.take_along_axis(numbers, best, 1)
 
-    @cached_property
-    def counts(self) -> dict[int, int]:
-        """Items by generation."""
-        rows_of = np.bincount(self.owner, minlength=len(self.state.segments))
-        counts: dict[int, int] = {}
-        for segment, rows in zip(self.state.segments, rows_of.tolist(), strict=True):
-            counts[segment.generation] = counts.get(segment.generation, 0) + rows
-        return {number: rows for number, rows in sorted(counts.items()) if rows}
+    def _matching(self, connection: sqlite3.Connection, where: Filter) -> NDArray[np.bool_]:
+        key = repr(where)  # not the filter: True and 1 are one key of a dictionary
+        if key not in self.cached:
+            mask = np.zeros(len(self.rows), np.bool_)
+            for seq, payload in connection.execute("SELECT seq, payload FROM items"):
+                mask[seq] = matches(where, json.loads(payload))
+            if len(self.cached) >= CACHED:
+                self.cached.pop(next(iter(self.cached)))
+            self.cached[key] = where, mask
+        return self.cached[key][1]
 
-    def ids(self, numbers: Sequence[int] | NDArray[np.int64]) -> list[str]:
-        """Ids of these items."""
-        return self._texts("id", np.asarray(numbers, np.int64))
+    def _take(self, generation: int, page: list[tuple[int, int, int, str, bytes]], dim: int, indexed: int) -> None:
+        for _, seq, _, payload, _ in page:
+            self._remove(seq)
+            for where, mask in self.cached.values():
+                mask[seq] = matches(where, json.loads(payload))
+        numbers = np.array([row[1] for row in page], np.int64)
+        self.generations[numbers] = generation
+        page = [row for row in page if row[2] > indexed]  # the others are in the index
+        if not page:
+            return
+        wrong = next((row for row in page if len(row[4]) != 4 * dim), None)
+        if wrong is not None:
+            raise GalleryError(f"{self.folder}: damaged: item number {wrong[1]} has no vector of {dim} values")
+        numbers = np.array([row[1] for row in page], np.int64)
+        vectors = np.frombuffer(b"".join(row[4] for row in page), "<f4").reshape(len(page), dim)
+        block = self.blocks.setdefault(generation, Block(np.empty((0, dim), "f4"), np.empty(0, np.int64)))
+        self.rows[numbers] = block.append(numbers, vectors)
 
-    def payloads(self, numbers: Sequence[int]) -> list[Payload]:
-        """What else is known of these items."""
-        return [json.loads(text) for text in self._texts("payload", np.asarray(numbers, np.int64))]
+    def _remove(self, seq: int) -> None:
+        generation = int(self.generations[seq])
+        if not generation:
+            return
+        block, row = self.blocks[generation], int(self.rows[seq])
+        self.generations[seq], self.rows[seq] = 0, -1
+        if row >= 0:
+            moved = block.remove(row)
+            if moved != seq:
+                self.rows[moved] = row
+        elif block.index is not None:
+            block.index.forget(seq)
 
-    def of_generation(self, number: int) -> NDArray[np.int64]:
-        """Item numbers of a generation, ascending."""
-        generations = np.array([segment.generation for segment in self.state.segments], np.int64)
-        return np.flatnonzero(generations[self.owner] == number) if len(generations) else np.empty(0, np.int64)
+    def _open_indexes(self, connection: sqlite3.Connection) -> dict[int, int]:
+        """Opens the indexes of a view that is empty; returns for each generation up to which change one knows it."""
+        dims = dict(connection.execute("SELECT number, dim FROM generations"))
+        known = {}
+        for generation, name, changed in connection.execute("SELECT generation, name, changed FROM indexes").fetchall():
+            index = read_index(self.folder / "indexes" / name)
+            held = {
+                seq
+                for (seq,) in connection.execute(
+                    "SELECT seq FROM items WHERE generation = ? AND changed <= ?", (generation, changed)
+                )
+            }
+            index.live = np.fromiter(
+                (number in held for number in index.numbers.tolist()), np.bool_, len(index.numbers)
+            )
+            self.blocks[generation] = Block(np.empty((0, dims[generation]), "f4"), np.empty(0, np.int64), index=index)
+            known[generation] = changed
+        return known
 
-    def rows(self, position: int) -> tuple[NDArray[np.int64], Floats]:
-        """Numbers and vectors of a segment, those that count."""
-        numbers, vectors = read_segment(self.folder, self.state.segments[position])
-        live = self.owner[numbers] == position
-        return (numbers, vectors) if live.all() else (numbers[live], vectors[live])
-
-    def searched(self, number: int) -> list[Searched]:
-        """What to search for a generation; segments without an index are searched exactly, all together."""
-        if number not in self.indexes:
-            self.indexes[number] = self._open(number)
-        return self.indexes[number]
-
-    def _texts(self, name: str, numbers: NDArray[np.int64]) -> list[str]:
-        part_of = np.searchsorted(self.starts, numbers, side="right") - 1
-        texts = [""] * len(numbers)
-        for part in np.unique(part_of).tolist():
-            rows = np.flatnonzero(part_of == part)
-            some = self._column(self.state.items[part][0], name).take(numbers[rows] - self.starts[part]).to_pylist()
-            for row, text in zip(rows.tolist(), some, strict=True):
-                texts[row] = text
-        return texts
-
-    def _column(self, part: str, name: str) -> pa.Array:
-        if (part, name) not in self.columns:
-            self.columns[part, name] = column(self.folder / "items" / part, name).combine_chunks()
-        return self.columns[part, name]
-
-    def _open(self, number: int) -> list[Searched]:
-        opened: list[Searched] = []
-        exact = []
-        for position, segment in enumerate(self.state.segments):
-            if segment.generation != number:
-                continue
-            if not segment.indexed:
-                exact.append(self.rows(position))
-                continue
-            numbers = segment_numbers(self.folder, segment)
-            live = self.owner[numbers] == position
-            if live.any():
-                index = read_index(self.folder / "segments" / f"{segment.name}.faiss")
-                opened.append((index, numbers, None if live.all() else live))
-        if any(len(numbers) for numbers, _ in exact):
-            flat = faiss_module().IndexFlatIP(self.state.dims[number])
-            for _, vectors in exact:
-                flat.add(vectors)
-            opened.append((flat, np.concatenate([numbers for numbers, _ in exact]), None))
-        return opened
-
-
-def search_view(view: View, number: int, queries: Floats, k: int) -> Nearest:
-    """The best k of one generation; see `Store.search`."""
-    all_scores, all_numbers = [], []
-    for index, numbers, live in view.searched(number):
-        parameters = None if live is None else live_parameters(index, live, k)
-        scores, rows = index.search(queries, min(k, len(numbers)), params=parameters)
-        all_scores.append(np.where(rows < 0, -np.inf, scores))
-        all_numbers.append(np.where(rows < 0, -1, numbers[rows]))
-    if not all_scores:
-        return Nearest([[] for _ in queries], [np.empty(0, np.float32) for _ in queries])
-    every, items = np.concatenate(all_scores, axis=1), np.concatenate(all_numbers, axis=1)
-    best = np.argsort(-every, axis=1, kind="stable")[:, :k]
-    every, items = np.take_along_axis(every, best, 1).astype(np.float32), np.take_along_axis(items, best, 1)
-    ids = iter(view.ids(items[items >= 0]))
-    return Nearest(
-        [[next(ids) for _ in range(count)] for count in (items >= 0).sum(axis=1).tolist()],
-        [row[item >= 0] for row, item in zip(every, items, strict=True)],
-    )
-
-
-def fetched(view: View, ids: Sequence[str]) -> list[ItemBatch]:
-    """See `Store.fetch`; files are mapped, so only what is chosen is read."""
-    wanted = np.array([view.numbers[name] for name in ids if name in view.numbers], np.int64)
-    batches = []
-    for position in np.unique(view.owner[wanted]).tolist():
-        segment = view.state.segments[position]
-        numbers, vectors = read_segment(view.folder, segment)
-        rows = np.flatnonzero(np.isin(numbers, wanted[view.owner[wanted] == position]))
-        chosen = numbers[rows].tolist()
-        batches.append(ItemBatch(view.ids(chosen), segment.generation, vectors[rows], view.payloads(chosen)))
-    return batches
-
-
-def scanned(view: View, size: int) -> Iterator[ItemBatch]:
-    """See `Store.scan`."""
-    for position, segment in enumerate(view.state.segments):
-        numbers, vectors = view.rows(position)
-        for start in range(0, len(numbers), size):
-            some = slice(start, start + size)
-            yield ItemBatch(view.ids(numbers[some]), segment.generation, vectors[some], [])
+    def _grow(self, last: int) -> None:
+        more = last + 1 - len(self.rows)
+        if more > 0:
+            self.rows = np.concatenate([self.rows, np.full(more, -1)])
+            self.generations = np.concatenate([self.generations, np.zeros(more, np.int32)])
+            self.cached = {
+                key: (where, np.concatenate([mask, np.zeros(more, np.bool_)]))
+                for key, (where, mask) in self.cached.items()
+            }
 
 
-def owner_of(folder: Path, segments: Sequence[Segment], count: int) -> NDArray[np.int32]:
-    """For each item the position of the last segment that has it, −1 if none has."""
-    owner = np.full(count, -1, np.int32)
-    for position, segment in enumerate(segments):
-        owner[segment_numbers(folder, segment)] = position
-    return owner
+def _exact(queries: Floats, vectors: Floats, numbers: NDArray[np.int64], k: int) -> Found:
+    if not len(numbers):
+        return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
+    faiss = faiss_module()
+    scores, rows = faiss.knn(queries, vectors, min(k, len(numbers)), metric=faiss.METRIC_INNER_PRODUCT)
+    return np.where(rows < 0, -np.inf, scores).astype(np.float32), np.where(rows < 0, -1, numbers[rows])
 
 
-def with_inserted(view: View, ids: list[str], segment: int) -> View:
-    """The view after an insertion, without reading anything again."""
-    grown = View(view.folder, view.state, np.concatenate([view.owner, np.full(len(ids), segment, np.int32)]))
-    grown.__dict__["numbers"], grown.columns = view.numbers, view.columns
-    first = len(view.owner)
-    view.numbers.update({name: first + offset for offset, name in enumerate(ids)})
-    return grown
-
-
-def with_replaced(view: View, owner: NDArray[np.int32]) -> View:
-    """The view after a replacement, without reading anything again."""
-    changed = View(view.folder, view.state, owner, columns=view.columns)
-    if "numbers" in view.__dict__:
-        changed.__dict__["numbers"] = view.numbers
-    return changed
+def _stored(connection: sqlite3.Connection, queries: Floats, numbers: NDArray[np.int64], k: int) -> list[Found]:
+    """Exact search of items whose vectors are not in memory."""
+    parts = []
+    for start in range(0, len(numbers), PAGE):
+        some = numbers[start : start + PAGE]
+        rows = connection.execute(
+            "SELECT seq, vector FROM items WHERE seq IN (SELECT value FROM json_each(?))", (json.dumps(some.tolist()),)
+        ).fetchall()
+        vectors = np.frombuffer(b"".join(row[1] for row in rows), "<f4").reshape(len(rows), -1)
+        parts.append(_exact(queries, vectors, np.array([row[0] for row in rows], np.int64), k))
+    return parts

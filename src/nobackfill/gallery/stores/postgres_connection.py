@@ -1,4 +1,4 @@
-"""A connection to PostgreSQL with pgvector: opened when needed, its errors in one line, names quoted, never spliced."""
+"""Connections to PostgreSQL with pgvector: one a thread, errors in one line, names quoted, never spliced."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, UnreachableError
+from nobackfill.gallery.stores.pool import Pool
 
 if TYPE_CHECKING:
     from pgvector import HalfVector, Vector
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 Row = tuple[Any, ...]
 """Of an answer; its columns are those of the statement."""
 Value = TypeVar("Value")
+PARTS = ("kept", "gone", "hits", "documents")
+"""Tables of a gallery besides that of its items; named `<table>_<part>`."""
 NAME_BYTES = 50  # PostgreSQL cuts names at 63 bytes, and what is added to this one takes up to 13
 
 
@@ -42,12 +45,16 @@ class PostgresConnection:
                 f"{self.url}: the table's name has {len(self.table.encode())} bytes; expected at most {NAME_BYTES}"
             )
         self.psycopg: ModuleType = psycopg
-        self._open: Connection | None = None
+        self._pool: Pool[Connection] = Pool(self._opened, lambda one: not (one.closed or one.broken))
 
     def transaction(self, action: Callable[[Cursor], Value]) -> Value:
         """Runs the action with a cursor; all it changes is there at once, or nothing."""
-        connection = self._connected()
-        with self._translated(), connection.transaction(), connection.cursor() as cursor:
+        with (
+            self._translated(),
+            self._pool.borrowed() as connection,
+            connection.transaction(),
+            connection.cursor() as cursor,
+        ):
             return action(cursor)
 
     def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[Row]:
@@ -59,14 +66,14 @@ class PostgresConnection:
         self.transaction(lambda cursor: self.execute(cursor, statement, values))
 
     def execute(self, cursor: Cursor, statement: str, values: tuple[object, ...] = (), **names: str) -> Cursor:
-        """Run a statement in which {items}, {kept}, {hits}, {documents} and these names stand for identifiers."""
+        """Run a statement in which {items}, {kept}, {gone}, {hits}, {documents} and these names are identifiers."""
         return cursor.execute(self.sql(statement, placeholders=bool(values), **names), values or None)
 
     def sql(self, statement: str, *, placeholders: bool = False, **names: str) -> Composed:
         """The statement with its names; where psycopg looks for placeholders, a % of a name is doubled."""
         from psycopg import sql
 
-        tables = {"items": self.table, **{name: f"{self.table}_{name}" for name in ("kept", "hits", "documents")}}
+        tables = {"items": self.table, **{name: f"{self.table}_{name}" for name in PARTS}}
         quoted = {
             key: sql.Identifier(name.replace("%", "%%") if placeholders else name)
             for key, name in {**tables, **names}.items()
@@ -79,8 +86,7 @@ class PostgresConnection:
 
     def vacuum(self, name: str) -> None:
         """Give back a table's space and bring its statistics up to date; no transaction can hold this."""
-        connection = self._connected()
-        with self._translated():
+        with self._translated(), self._pool.borrowed() as connection:
             connection.autocommit = True
             try:
                 connection.execute(self.sql(f"VACUUM ANALYZE {{{name}}}"))
@@ -99,11 +105,8 @@ class PostgresConnection:
                 ) from None
             raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
 
-    def register(self) -> None:
-        """Vectors travel in binary once the database has the extension; a table that is there says of which type."""
-        self._register(self._connected())
-
     def _register(self, connection: Connection) -> None:
+        """Vectors travel in binary once the database has the extension; a table that is there says of which type."""
         from pgvector.psycopg import register_vector
 
         if connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'vector'").fetchone():
@@ -124,17 +127,17 @@ class PostgresConnection:
         return pgvector.HalfVector(vector) if self.kind == "halfvec" else pgvector.Vector(vector)
 
     def close(self) -> None:
-        """Another use opens it again."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        """Another use opens connections again, which then know the types that the database has."""
+        self._pool.close()
 
-    def _connected(self) -> Connection:
-        if self._open is None or self._open.closed or self._open.broken:
-            self._open = self.connect(autocommit=False)
-            with self._translated():
-                self._register(self._open)
-        return self._open
+    def _opened(self) -> Connection:
+        connection = self.connect(autocommit=False)
+        try:
+            self._register(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
@@ -142,7 +145,7 @@ class PostgresConnection:
         try:
             yield
         except self.psycopg.errors.UniqueViolation:
-            raise
+            raise  # whose text quotes a value: who called knows better words
         except self.psycopg.OperationalError as error:
             raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
         except self.psycopg.Error as error:

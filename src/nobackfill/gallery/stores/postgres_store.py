@@ -1,7 +1,8 @@
 """A gallery in PostgreSQL with pgvector: one table of items, its vectors searched by generation.
 
-    <table>               id, seq, generation, payload, embedding
+    <table>               id, seq, generation, version, payload, embedding
     <table>_kept          vectors of older generations, kept for a rollback
+    <table>_gone          versions of removed items, so that one that comes again is not taken for the former
     <table>_hits          how often searches returned an item, if they count
     <table>_documents     manifest and journal
 
@@ -13,16 +14,18 @@ environment, and no message shows them. Needs pgvector 0.8.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_lost, lock_taken
-from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_filters import filter_sql
+from nobackfill.gallery.stores.postgres_writes import PostgresWriter, lock_key
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class PostgresStore(Store):
 
     def __init__(self, address: Address, halfvec: str = "false") -> None:
         self.db = PostgresConnection(address, "halfvec" if halfvec == "true" else "vector")
+        self.writer = PostgresWriter(self.db)
         self.url = address.url
 
     def read(self, name: str) -> bytes | None:
@@ -62,10 +66,12 @@ class PostgresStore(Store):
         statements = (
             "CREATE EXTENSION IF NOT EXISTS vector",
             "CREATE TABLE {items} (id text PRIMARY KEY, seq bigint GENERATED ALWAYS AS IDENTITY UNIQUE, "
-            f"generation integer NOT NULL, payload jsonb NOT NULL, embedding {kind} NOT NULL)",
+            "generation integer NOT NULL, version bigint NOT NULL DEFAULT 1, payload jsonb NOT NULL, "
+            f"embedding {kind} NOT NULL)",
             "CREATE INDEX ON {items} (generation, seq)",
             f"CREATE TABLE {{kept}} (id text, generation integer, embedding {kind} NOT NULL, "
             "PRIMARY KEY (id, generation))",
+            "CREATE TABLE {gone} (id text PRIMARY KEY, version bigint NOT NULL)",
             "CREATE TABLE {hits} (id text PRIMARY KEY, hits bigint NOT NULL)",
             "CREATE TABLE {documents} (name text PRIMARY KEY, data bytea NOT NULL)",
         )
@@ -73,7 +79,15 @@ class PostgresStore(Store):
             self.db.transaction(lambda cursor: [self.db.execute(cursor, statement) for statement in statements])
         except self.db.psycopg.errors.UniqueViolation:  # by another process, since we looked
             raise GalleryError(f"{self.url}: the table exists; choose another name or drop it") from None
-        self.db.register()
+        self.db.close()
+
+    def drop(self) -> None:
+        if not self.db.there("_documents"):
+            raise GalleryError(f"{self.url}: no gallery there; nothing was removed")
+        tables = ("items", *PARTS)
+        self.db.transaction(
+            lambda cursor: [self.db.execute(cursor, f"DROP TABLE IF EXISTS {{{name}}}") for name in tables]
+        )
 
     def add_generation(self, number: int, dim: int) -> None:
         """An HNSW index over the generation's own rows; new and replaced rows enter it as they come."""
@@ -92,64 +106,51 @@ class PostgresStore(Store):
         self.db.transaction(make)
 
     def insert(self, items: ItemBatch) -> None:
-        from psycopg.types.json import Jsonb
+        self.writer.insert(items)
 
-        def load(cursor: Cursor) -> None:
-            statement = "COPY {items} (id, generation, payload, embedding) FROM STDIN WITH (FORMAT BINARY)"
-            with cursor.copy(self.db.sql(statement)) as copy:
-                copy.set_types(["text", "int4", "jsonb", self.db.kind])
-                for name, payload, vector in zip(items.ids, items.payloads, items.vectors, strict=True):
-                    copy.write_row((name, items.generation, Jsonb(dict(payload)), self.db.binary(vector)))
+    def upsert(self, items: ItemBatch) -> None:
+        self.writer.upsert(items)
 
-        try:
-            self.db.transaction(load)
-        except self.db.psycopg.errors.UniqueViolation as error:
-            raise GalleryError(f"{self.url}: an item already exists; ids are unique in a gallery") from error
+    def delete(self, ids: Sequence[str]) -> int:
+        return self.writer.delete(ids)
 
-    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        def exchange(cursor: Cursor) -> None:
-            cursor.execute(f"CREATE TEMP TABLE newer (id text PRIMARY KEY, embedding {self.db.kind}) ON COMMIT DROP")
-            with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
-                copy.set_types(["text", self.db.kind])
-                for name, vector in zip(items.ids, items.vectors, strict=True):
-                    copy.write_row((name, self.db.binary(vector)))
-            if keep_old:
-                self.db.execute(
-                    cursor,
-                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i JOIN newer n USING (id) "
-                    "WHERE i.generation < %s ON CONFLICT DO NOTHING",
-                    (items.generation,),
-                )
-            self.db.execute(
-                cursor,
-                "UPDATE {items} i SET generation = %s, embedding = n.embedding FROM newer n WHERE i.id = n.id",
-                (items.generation,),
-            )
-            if cursor.rowcount != len(items.ids):
-                raise GalleryError(
-                    f"{self.url}: items to replace that do not exist: {len(items.ids) - cursor.rowcount}"
-                )
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        return self.writer.set_payloads(payloads)
 
-        self.db.transaction(exchange)
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
+        return self.writer.replace(items, keep_old=keep_old)
 
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
+        return self.writer.restore(generation, leave_new=leave_new)
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return dict(self.db.rows("SELECT id, version FROM {items} WHERE id = ANY(%s)", (list(ids),)))
+
+    def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
         def look(cursor: Cursor) -> dict[int, Nearest]:
             # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             cursor.execute("SET LOCAL hnsw.iterative_scan = strict_order")
             cursor.execute(f"SET LOCAL hnsw.ef_search = {min(1000, max(EF_SEARCH, k))}")
-            return {number: self._nearest(cursor, number, rows, k) for number, rows in queries.items()}
+            if where is not None:  # an index would look at so many items only, and few of them may fulfil it
+                cursor.execute("SET LOCAL enable_indexscan = off")
+            return {number: self._nearest(cursor, number, rows, k, where) for number, rows in queries.items()}
 
         return self.db.transaction(look)
 
-    def counts(self) -> dict[int, int]:
-        rows = self.db.rows("SELECT generation, count(*) FROM {items} GROUP BY generation ORDER BY generation")
-        return {int(number): int(count) for number, count in rows}
+    def counts(self, where: Filter | None = None) -> dict[int, int]:
+        condition, values = filter_sql(where or ())
+        statement = f"SELECT generation, count(*) FROM {{items}} WHERE {condition} GROUP BY generation"  # noqa: S608
+        return {int(number): int(count) for number, count in sorted(self.db.rows(statement, tuple(values)))}
 
-    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
-        statement = "SELECT id, seq FROM {items} WHERE generation = %s AND seq > %s ORDER BY seq LIMIT %s"
+    def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
+        condition, values = filter_sql(where or ())
+        statement = (
+            f"SELECT id, seq FROM {{items}} WHERE generation = %s AND seq > %s AND {condition} "  # noqa: S608
+            "ORDER BY seq LIMIT %s"
+        )
         last = -1
-        while rows := self.db.rows(statement, (generation, last, size)):
+        while rows := self.db.rows(statement, (generation, last, *values, size)):
             last = rows[-1][1]
             yield [name for name, _ in rows]
 
@@ -166,7 +167,7 @@ class PostgresStore(Store):
     def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
         return _grouped(
             self.db.rows(
-                "SELECT id, generation, embedding::text, payload FROM {items} WHERE id = ANY(%s) "
+                "SELECT id, generation, embedding::text, version, payload FROM {items} WHERE id = ANY(%s) "
                 "ORDER BY generation, seq",
                 (list(ids),),
             )
@@ -176,11 +177,13 @@ class PostgresStore(Store):
         return dict(self.db.rows("SELECT id, payload FROM {items} WHERE id = ANY(%s)", (list(ids),)))
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
-        statement = "SELECT id, generation, embedding::text, seq FROM {items} WHERE seq > %s ORDER BY seq LIMIT %s"
+        statement = (
+            "SELECT id, generation, embedding::text, version, seq FROM {items} WHERE seq > %s ORDER BY seq LIMIT %s"
+        )
         last = -1
         while rows := self.db.rows(statement, (last, size)):
-            last = rows[-1][3]
-            yield from _grouped([row[:3] for row in rows])
+            last = rows[-1][4]
+            yield from _grouped([row[:4] for row in rows])
 
     def count_hits(self, hits: Mapping[str, int]) -> None:
         ids = sorted(hits)  # in one order by all, so that two do not wait for each other
@@ -199,41 +202,15 @@ class PostgresStore(Store):
             last = (rows[-1][1], rows[-1][0])
             yield from rows
 
-    def restore(self, generation: int) -> int:
-        best = (
-            "SELECT DISTINCT ON (id) id, generation, embedding FROM {kept} WHERE generation <= %s "
-            "ORDER BY id, generation DESC"
-        )
-
-        def back(cursor: Cursor) -> int:
-            self.db.execute(
-                cursor,
-                "SELECT count(*) FROM {items} i WHERE generation > %s AND NOT EXISTS "
-                "(SELECT 1 FROM {kept} k WHERE k.id = i.id AND k.generation <= %s)",
-                (generation, generation),
-            )
-            missing = int(cursor.fetchone()[0])
-            if not missing:
-                self.db.execute(
-                    cursor,
-                    f"UPDATE {{items}} i SET generation = k.generation, embedding = k.embedding FROM ({best}) k "  # noqa: S608
-                    "WHERE i.id = k.id AND i.generation > %s",
-                    (generation, generation),
-                )
-                self.db.execute(cursor, "DELETE FROM {kept} WHERE generation >= %s", (generation,))
-            return missing
-
-        return self.db.transaction(back)
-
     def compact(self, *, forget_kept: bool) -> None:
         if forget_kept:
             self.db.run("TRUNCATE {kept}")
         self.db.vacuum("items")
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[Callable[[], None]]:
+    def lock(self, name: str = "gallery") -> Iterator[Callable[[], None]]:
         """A session's advisory lock, on a connection of its own: the server lets go of it when the owner is gone."""
-        key = int.from_bytes(hashlib.sha256(self.db.table.encode()).digest()[:8], "big", signed=True)
+        key = lock_key(self.db.table, name)
         with contextlib.closing(self.db.connect(autocommit=True)) as connection:
             if not connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0]:
                 raise lock_taken(self.url)
@@ -253,14 +230,17 @@ class PostgresStore(Store):
     def close(self) -> None:
         self.db.close()
 
-    def _nearest(self, cursor: Cursor, number: int, queries: Floats, k: int) -> Nearest:
+    def _nearest(self, cursor: Cursor, number: int, queries: Floats, k: int, where: Filter | None) -> Nearest:
         kind = self.db.kind
+        condition, values = filter_sql(where or ())
         typed = f"embedding::{kind}({queries.shape[1]})"
         statement = (
             f"SELECT id, -({typed} <#> %s::{kind}) FROM {{items}} WHERE generation = {int(number)} "  # noqa: S608
-            f"ORDER BY {typed} <#> %s::{kind} LIMIT %s"
+            f"AND {condition} ORDER BY {typed} <#> %s::{kind} LIMIT %s"
         )
-        answers = [self.db.execute(cursor, statement, (_text(row), _text(row), k)).fetchall() for row in queries]
+        answers = [
+            self.db.execute(cursor, statement, (_text(row), *values, _text(row), k)).fetchall() for row in queries
+        ]
         return Nearest(
             [[name for name, _ in rows] for rows in answers],
             [np.array([score for _, score in rows], np.float32) for rows in answers],
@@ -268,7 +248,7 @@ class PostgresStore(Store):
 
 
 def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
-    """Rows (id, generation, vector as text, maybe payload) as items, a batch for each generation."""
+    """Rows (id, generation, vector as text, version, maybe payload) as items, a batch for each generation."""
     groups: dict[int, list[Row]] = {}
     for row in rows:
         groups.setdefault(int(row[1]), []).append(row)
@@ -277,7 +257,8 @@ def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
             [row[0] for row in group],
             number,
             np.stack([np.fromstring(row[2][1:-1], np.float32, sep=",") for row in group]),
-            [row[3] for row in group if len(row) > 3],
+            [row[4] for row in group if len(row) > 4],
+            [row[3] for row in group],
         )
         for number, group in groups.items()
     ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -34,8 +36,10 @@ def translated(method: Callable[Arguments, Value]) -> Callable[Arguments, Value]
         from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
         url = getattr(arguments[0], "url", "qdrant")
+        connection = getattr(arguments[0], "connection", arguments[0])
         try:
-            return method(*arguments, **options)
+            with getattr(connection, "guard", contextlib.nullcontext()):
+                return method(*arguments, **options)
         except ResponseHandlingException as error:
             raise UnreachableError(f"{url}: {' '.join(str(error.source).split())[:160]}") from None
         except UnexpectedResponse as error:
@@ -56,6 +60,8 @@ class QdrantConnection:
         self.address, self.url = address, address.url
         self.folder = Path(address.location) if address.scheme == "qdrant" else None
         self._client: QdrantClient | None = None
+        # Local mode is of no use to two threads at once; a server is.
+        self.guard = threading.RLock() if self.folder else contextlib.nullcontext()
 
     @property
     def opened(self) -> bool:
@@ -105,7 +111,7 @@ class QdrantConnection:
         from qdrant_client import QdrantClient
 
         try:
-            return QdrantClient(path=str(self.folder))
+            return QdrantClient(path=str(self.folder), force_disable_check_same_thread=True)
         except RuntimeError as error:
             raise GalleryError(
                 f"{self.url}: another process has it open; local mode allows only one at a time"
@@ -147,6 +153,7 @@ def grouped(points: Sequence[Record], *, payloads: bool = True) -> list[ItemBatc
             number,
             np.array([point.vector[f"g{number}"] for point in group], np.float32),
             [point.payload["payload"] for point in group] if payloads else [],
+            [int(point.payload["version"]) for point in group],
         )
         for number, group in sorted(groups.items())
     ]

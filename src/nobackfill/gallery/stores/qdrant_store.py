@@ -1,7 +1,8 @@
 """A gallery in Qdrant: a collection with one named vector a generation, `g1`, `g2`, …, so that it is upgraded in place.
 
-A point carries {id, generation, seq, payload} and the vector of its generation (and those that were kept). One upsert
-replaces a point with all it has, so a replacement is seen whole. Generations are searched oldest first: an item that
+A point carries {id, generation, seq, version, mark, payload}, what filters need (`qdrant_filters`), and the vector of
+its generation (and those that were kept). One upsert replaces a point with all it has, so a replacement is seen whole;
+`qdrant_writes` says how writers heed each other. Generations are searched oldest first: an item that
 moves meanwhile is seen twice rather than not at all, and the newer sight counts. Manifest and journal are points of the
 collection `<name>__nobackfill`; so are the hits, one point a count, since Qdrant has no counters.
 """
@@ -9,32 +10,31 @@ collection `<name>__nobackfill`; so are the hits, one point a count, since Qdran
 from __future__ import annotations
 
 import base64
-import functools
+import contextlib
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.retries import with_retries
+from nobackfill.gallery.filters import Filter as Where
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.qdrant_connection import QdrantConnection, grouped, point_id, translated
+from nobackfill.gallery.stores.qdrant_filters import qdrant_filter
 from nobackfill.gallery.stores.qdrant_lease import lease
+from nobackfill.gallery.stores.qdrant_writes import BATCH, PointWriter, kept
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
-    from qdrant_client.models import Filter
-
-NamedVectors = dict[str, list[float]]
-BATCH = 256  # points a request
-TRIES = 4
+    from qdrant_client.models import Filter, Record
 
 
 class QdrantStore(Store):
@@ -50,6 +50,11 @@ class QdrantStore(Store):
         self.url = address.url
         self.name = address.name or "gallery"
         self.documents = f"{self.name}__nobackfill"
+
+    @property
+    def writer(self) -> PointWriter:
+        """Changes points."""
+        return PointWriter(self.client, self.models, self.name, self.documents, self.url)
 
     @property
     def client(self) -> QdrantClient:
@@ -86,8 +91,22 @@ class QdrantStore(Store):
             self.documents, vectors_config=self.models.VectorParams(size=1, distance=self.models.Distance.DOT)
         )
         if not folder:
-            for field, kind in (("generation", "integer"), ("seq", "integer"), ("id", "keyword")):
+            fields = (("generation", "integer"), ("seq", "integer"), ("version", "integer"), ("tokens", "keyword"))
+            for field, kind in fields:
                 self.client.create_payload_index(self.name, field, kind, wait=True)
+
+    @translated
+    def drop(self) -> None:
+        for name in (self.name, self.documents):
+            self.client.delete_collection(name)
+        folder = self.connection.folder
+        if folder and not self.client.get_collections().collections:
+            self.connection.close()
+            for path in (*folder.glob("nobackfill*.lock"), folder / "meta.json", folder / ".lock"):
+                path.unlink(missing_ok=True)
+            for path in (folder / "collection", folder):
+                with contextlib.suppress(OSError):  # the user's own files are in it
+                    path.rmdir()
 
     @translated
     def add_generation(self, number: int, dim: int) -> None:
@@ -102,47 +121,51 @@ class QdrantStore(Store):
 
     @translated
     def insert(self, items: ItemBatch) -> None:
-        points = [point_id(name) for name in items.ids]
-        there = self.client.retrieve(self.name, points, with_payload=["id"])
-        if there or len(set(points)) < len(points):
-            name = there[0].payload["id"] if there else "twice in one batch"
+        writer = self.writer
+        there = writer.there(items.ids)
+        if there or len(set(items.ids)) < len(items.ids):
+            name = next(iter(there), "twice in one batch")
             raise GalleryError(f"{self.url}: item {name!r} already exists; ids are unique in a gallery")
-        first = self._total()
-        payloads = [
-            {"id": name, "generation": items.generation, "seq": first + offset, "payload": dict(payload)}
-            for offset, (name, payload) in enumerate(zip(items.ids, items.payloads, strict=True))
-        ]
-        vectors = [{f"g{items.generation}": vector.tolist()} for vector in items.vectors]
-        self._upsert(points, vectors, payloads, BATCH)
+        writer.upsert(items, self._last() + 1)
 
     @translated
-    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        points = [point_id(name) for name in items.ids]
-        # From the third generation on a point may carry vectors that were kept before.
-        with_vectors = keep_old or items.generation > 2
-        there = {
-            point.id: point
-            for point in self.client.retrieve(self.name, points, with_payload=True, with_vectors=with_vectors)
-        }
-        missing = [name for name, point in zip(items.ids, points, strict=True) if point not in there]
-        if missing:
-            raise GalleryError(f"{self.url}: no item {missing[0]!r} to replace")
-        vectors, payloads = [], []
-        for point, vector in zip(points, items.vectors, strict=True):
-            carried = dict(there[point].vector or {}) if with_vectors else {}
-            if not keep_old:
-                carried.pop(f"g{there[point].payload['generation']}", None)
-            vectors.append({**carried, f"g{items.generation}": vector.tolist()})
-            payloads.append({**there[point].payload, "generation": items.generation})
-        self._upsert(points, vectors, payloads, len(points))
+    def upsert(self, items: ItemBatch) -> None:
+        self.writer.upsert(items, self._last() + 1)
 
     @translated
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
+    def delete(self, ids: Sequence[str]) -> int:
+        removed, wanted = self.writer.delete(ids), set(ids)
+        hits = [(name, -count) for name, count in self.hits() if name in wanted]
+        if hits:
+            self._write_document(str(uuid.uuid4()), {"hits": [list(one) for one in hits]})
+        return removed
+
+    @translated
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        return self.writer.set_payloads(payloads)
+
+    @translated
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        return {name: int(point.payload["version"]) for name, point in self.writer.there(ids).items()}
+
+    @translated
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
+        return self.writer.replace(items, keep_old=keep_old)
+
+    @translated
+    def search(self, queries: Mapping[int, Floats], k: int, where: Where | None = None) -> dict[int, Nearest]:
         nearest = {}
+        # Local mode is exact in any case, and warns of parameters.
+        exact = None if where is None or self.connection.folder else self.models.SearchParams(exact=True)
         for number in sorted(queries):
             requests = [
                 self.models.QueryRequest(
-                    query=row.tolist(), using=f"g{number}", filter=self._of(number), limit=k, with_payload=["id"]
+                    query=row.tolist(),
+                    using=f"g{number}",
+                    filter=self._of(number, where),
+                    params=exact,
+                    limit=k,
+                    with_payload=["id"],
                 )
                 for row in queries[number]
             ]
@@ -154,18 +177,18 @@ class QdrantStore(Store):
         return nearest
 
     @translated
-    def counts(self) -> dict[int, int]:
+    def counts(self, where: Where | None = None) -> dict[int, int]:
         counts = {
-            number: self.client.count(self.name, count_filter=self._of(number), exact=True).count
+            number: self.client.count(self.name, count_filter=self._of(number, where), exact=True).count
             for number in sorted(self._dims())
         }
         return {number: count for number, count in counts.items() if count}
 
-    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
+    def ids(self, generation: int, size: int = 8192, where: Where | None = None) -> Iterator[list[str]]:
         order, seen = self.models.OrderBy(key="seq", start_from=0), set[str]()
         while points := [
             one
-            for one in self.connection.page(self.name, self._of(generation), order, size + len(seen))
+            for one in self.connection.page(self.name, self._of(generation, where), order, size + len(seen))
             if one.id not in seen
         ]:
             yield [point.payload["id"] for point in points]
@@ -175,18 +198,19 @@ class QdrantStore(Store):
 
     @translated
     def sample(self, count: int, seed: int) -> list[str]:
-        total = self._total()
-
-        def look_up(numbers: list[int]) -> dict[int, str]:
-            known = {}
+        def look_up(numbers: list[int]) -> dict[int, list[str]]:
+            known: dict[int, list[str]] = {}
             for start in range(0, len(numbers), BATCH):
                 some = self.models.MatchAny(any=numbers[start : start + BATCH])
                 wanted = self.models.Filter(must=[self.models.FieldCondition(key="seq", match=some)])
-                points, _ = self.client.scroll(self.name, wanted, limit=BATCH, with_payload=True)
-                known.update({point.payload["seq"]: point.payload["id"] for point in points})
+                for points in self.connection.scroll(self.name, BATCH, wanted, with_vectors=False):
+                    for point in points:  # two that were added at one moment may have one number
+                        known.setdefault(point.payload["seq"], []).append(point.payload["id"])
             return known
 
-        return sampled(0, total - 1, count, seed, look_up) if total else []
+        last = self._last()
+        drawn = sampled(0, last, count, seed, look_up) if last >= 0 else []
+        return [name for names in drawn for name in names][:count]
 
     @translated
     def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
@@ -199,8 +223,7 @@ class QdrantStore(Store):
 
     @translated
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
-        points = self.client.retrieve(self.name, [point_id(name) for name in ids], with_payload=True)
-        return {point.payload["id"]: point.payload["payload"] for point in points}
+        return {name: point.payload["payload"] for name, point in self.writer.there(ids).items()}
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
         for points in self.connection.scroll(self.name, size, None, with_vectors=True):
@@ -220,26 +243,20 @@ class QdrantStore(Store):
             for point in points:
                 for name, count in point.payload["hits"]:
                     total[name] += count
-        yield from total.most_common()
+        yield from ((name, count) for name, count in total.most_common() if count > 0)
 
     @translated
-    def restore(self, generation: int) -> int:
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
         newer = self.models.Filter(
             must=[self.models.FieldCondition(key="generation", range=self.models.Range(gt=generation))]
         )
-        missing, points, vectors, payloads = 0, [], [], []
-        for point in (
-            point for page in self.connection.scroll(self.name, BATCH, newer, with_vectors=True) for point in page
-        ):
-            kept = {name: vector for name, vector in point.vector.items() if int(name[1:]) <= generation}
-            if not kept:
-                missing += 1
-                continue
-            points.append(point.id)
-            vectors.append(kept)
-            payloads.append({**point.payload, "generation": max(int(name[1:]) for name in kept)})
-        if not missing:
-            self._upsert(points, vectors, payloads, BATCH)
+
+        def pages() -> Iterator[list[Record]]:
+            return self.connection.scroll(self.name, BATCH, newer, with_vectors=True)
+
+        missing = sum(not kept(point, generation) for page in pages() for point in page)
+        if not missing or leave_new:
+            self.writer.restore([point for page in pages() for point in page], generation)
         return missing
 
     @translated
@@ -251,40 +268,29 @@ class QdrantStore(Store):
             if others:
                 self.client.delete_vectors(self.name, others, self._of(number), wait=True)
 
-    def lock(self) -> AbstractContextManager[Callable[[], None]]:
+    def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
         """Local mode: a lock on the folder. A server: a lease that its owner renews, and that ends with it."""
         if not self.connection.folder:
-            return lease(self)
-        return folder_lock(self.connection.folder / "nobackfill.lock", self.url)
+            return lease(self, f"lease-{name}")
+        file = quote(f"{self.name}-{name}", safe="")
+        return folder_lock(self.connection.folder / f"nobackfill-{file}.lock", self.url)
 
     def close(self) -> None:
         self.connection.close()
 
-    def _total(self) -> int:
-        return int(self.client.count(self.name, exact=True).count)
+    def _last(self) -> int:
+        """The highest sequence number in use; −1 if there is none."""
+        newest = self.models.OrderBy(key="seq", direction=self.models.Direction.DESC)
+        points, _ = self.client.scroll(self.name, limit=1, order_by=newest, with_payload=["seq"])
+        return int(points[0].payload["seq"]) if points else -1
 
     def _dims(self) -> dict[int, int]:
         vectors = self.client.get_collection(self.name).config.params.vectors or {}
         return {int(name[1:]): int(params.size) for name, params in vectors.items()}
 
-    def _of(self, generation: int) -> Filter:
-        match = self.models.MatchValue(value=generation)
-        return self.models.Filter(must=[self.models.FieldCondition(key="generation", match=match)])
+    def _of(self, generation: int, where: Where | None = None) -> Filter:
+        return qdrant_filter(self.models, where or (), generation)
 
     def _write_document(self, point: str, payload: dict[str, object]) -> None:
         made = self.models.PointStruct(id=point, vector=[1.0], payload=payload)
         self.client.upsert(self.documents, [made], wait=True)
-
-    def _upsert(
-        self, points: list[str], vectors: list[NamedVectors], payloads: list[dict[str, object]], size: int
-    ) -> None:
-        """Upserting twice changes nothing, so a request that got no answer is made again."""
-        from qdrant_client.http.exceptions import ResponseHandlingException
-
-        made = [
-            self.models.PointStruct(id=point, vector=vector, payload=payload)
-            for point, vector, payload in zip(points, vectors, payloads, strict=True)
-        ]
-        for start in range(0, len(made), size):
-            request = functools.partial(self.client.upsert, self.name, made[start : start + size], wait=True)
-            with_retries(request, TRIES, errors=ResponseHandlingException)

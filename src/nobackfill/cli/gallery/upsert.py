@@ -1,0 +1,60 @@
+"""`nobackfill gallery upsert`."""
+
+from __future__ import annotations
+
+from nobackfill.cli.gallery.options import (
+    DataOption,
+    IdsOption,
+    JsonOption,
+    NameOption,
+    PayloadsOption,
+    RunOption,
+    ScopeOption,
+    StoreArgument,
+    VectorsOption,
+    counted,
+    read_payloads,
+    read_scope,
+    require_model,
+    show,
+)
+from nobackfill.cli.source import SplitOption, WorkersOption
+
+
+def upsert(
+    store: StoreArgument,
+    run: RunOption = None,
+    name: NameOption = None,
+    data: DataOption = None,
+    split: SplitOption = "test",
+    vectors: VectorsOption = None,
+    ids: IdsOption = None,
+    payloads: PayloadsOption = None,
+    scope: ScopeOption = None,
+    workers: WorkersOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add items, or replace them whole, with vectors of any model of the lineage; older ones join the next backfill.
+
+    Example: `nobackfill gallery upsert faiss:photos --name api-v2 --vectors more.npy --ids more.txt`
+    """
+    from nobackfill.cli.gallery.items import array_batches, embedded_batches, load_encoder, open_items, read_vectors
+    from nobackfill.errors import ConfigError
+    from nobackfill.gallery import Gallery, Generation
+
+    require_model(run, name)
+    gallery = Gallery.open(store, scope=read_scope(scope))
+    encoder = load_encoder(run)
+    fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
+    if vectors is not None:
+        batches = array_batches(*read_vectors(vectors, ids), encoder)
+    elif encoder is not None and data is not None:
+        batches = embedded_batches(encoder, open_items(data, split, workers, encoder))
+    else:
+        raise ConfigError("give --run and --data, or --vectors")
+    known, done = read_payloads(payloads) if payloads else {}, 0
+    for names, rows, some in batches:
+        both = [{**payload, **known.get(each, {})} for each, payload in zip(names, some, strict=True)]
+        gallery.upsert(names, rows, both, fingerprint=fingerprint)
+        done += len(names)
+    show(json_, {"upserted": done, "total": gallery.count()}, f"{gallery.store.url}: {counted(done, 'item')} upserted")

@@ -1,0 +1,89 @@
+"""The items of a gallery: added, changed, removed and counted at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from numpy.typing import ArrayLike
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.lineage import Manifest, load_manifest
+from nobackfill.gallery.scope import checked_scope, inside, scope_filter, stamped
+from nobackfill.gallery.searching import served
+from nobackfill.gallery.stores.base import Payload, Store
+from nobackfill.gallery.writing import check_ids, checked_items, checked_payloads
+
+Where = str | Mapping[str, object]
+"""A filter, as `nobackfill.gallery.filters` describes it."""
+
+
+class GalleryItems:
+    """What a gallery does with single items.
+
+    Attributes:
+        store: where the vectors are.
+        manifest: the lineage, as it was when it was last read or written here.
+        scope: payload values of the items that every verb is held to; empty: all items.
+    """
+
+    def __init__(self, store: Store, manifest: Manifest, scope: Mapping[str, object] | None = None) -> None:
+        self.store, self.manifest, self.scope = store, manifest, checked_scope(scope)
+
+    def upsert(
+        self,
+        ids: Sequence[str],
+        vectors: ArrayLike,
+        payloads: Sequence[Payload] | None = None,
+        *,
+        fingerprint: str,
+    ) -> None:
+        """Add items, or replace them whole: all of them at one moment.
+
+        Args:
+            ids: of the items, each once.
+            vectors: theirs, floats [n, dim] of any norm but zero.
+            payloads: what else is known of each; None: nothing.
+            fingerprint: of the model that made the vectors. Items of an older generation are found at once and taken by
+                the next backfill (an unfinished one of everything, too).
+
+        Raises:
+            GalleryError: for a model that is not of the lineage or no longer served, an id that comes twice or belongs
+                to another scope, or a vector or payload that is not usable. Nothing was written then.
+        """
+        manifest = load_manifest(self.store)
+        number = served(manifest, fingerprint, self.store.url)
+        stamps = payloads and [stamped(self.scope, name, payload) for name, payload in zip(ids, payloads, strict=False)]
+        if payloads is None and self.scope:
+            stamps = [dict(self.scope) for _ in ids]
+        items = checked_items(ids, vectors, stamps, number, manifest.generations[number - 1])
+        if self.scope:
+            there = self.store.payloads(items.ids)
+            foreign = sorted(set(there) - set(inside(self.scope, there)))
+            if foreign:
+                raise GalleryError(f"{self.store.url}: id {foreign[0]!r} is taken outside {self.scope}; choose another")
+        if items.ids:
+            self.store.upsert(items)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove items with all that is known of them; returns how many were there."""
+        return self.store.delete(self._own(ids))
+
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        """Replace what else is known of items, by id; returns how many were there."""
+        checked = checked_payloads({name: stamped(self.scope, name, each) for name, each in payloads.items()})
+        own = self._own(list(checked))
+        return self.store.set_payloads({name: checked[name] for name in own}) if own else 0
+
+    def count(self, where: Where | None = None) -> int:
+        """How many items there are, or how many fulfil a filter."""
+        return sum(self.store.counts(scope_filter(self.scope, where)).values())
+
+    def _own(self, ids: Sequence[str]) -> list[str]:
+        """Those of these items that this gallery is held to."""
+        check_ids(ids)
+        return inside(self.scope, self.store.payloads(list(ids))) if self.scope else list(ids)
+
+    def _whole(self, verb: str) -> None:
+        """Raises `GalleryError` for what concerns all items, if this gallery is held to some."""
+        if self.scope:
+            raise GalleryError(f"{self.store.url}: {verb} concerns all items; open the gallery without a scope")

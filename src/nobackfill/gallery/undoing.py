@@ -1,0 +1,65 @@
+"""Going back, and going over for good: rollback, switch, and giving up a job."""
+
+from __future__ import annotations
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.job import JOB, Job, read_job, remove_pieces, stop_job, write_job
+from nobackfill.gallery.lineage import Manifest, load_manifest, save_manifest
+from nobackfill.gallery.pair_rules import forget_documents
+from nobackfill.gallery.stores.base import Store
+
+
+def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Manifest:
+    """See `Gallery.rollback`."""
+    with store.lock():
+        manifest = load_manifest(store)
+        names = [generation.name for generation in manifest.generations]
+        if name not in names:
+            raise GalleryError(f"{store.url}: no generation {name!r}; there are {', '.join(names)}")
+        number = names.index(name) + 1
+        stop_job(store)  # first: killed after the restore, a later backfill must not count its batches
+        missing = store.restore(number, leave_new=True) if leave_new and not forget else store.restore(number)
+        if missing and (forget or not leave_new):
+            raise GalleryError(
+                f"{store.url}: items without a kept vector of {name} or older: {missing} (they came later, or old "
+                "vectors were discarded); remove or upsert them, or leave them as they are (--leave-new)"
+            )
+        _remove_job(store)
+        update: dict[str, object] = {"serves_from": min(manifest.serves_from, number)}
+        if forget:
+            rules = tuple(rule for rule in manifest.rules if rule.query <= number)
+            update |= {"generations": manifest.generations[:number], "rules": rules}
+        saved = save_manifest(store, manifest.model_copy(update=update))
+        forget_documents(store, manifest, saved)
+        return saved
+
+
+def switch_over(store: Store, *, leave_old: bool) -> Manifest:
+    """See `Gallery.switch`."""
+    with store.lock():
+        manifest = load_manifest(store)
+        counts = store.counts()
+        old = sum(count for number, count in counts.items() if number < manifest.newest)
+        if old and not leave_old:
+            noun = "item is" if old == 1 else "items are"
+            raise GalleryError(
+                f"{store.url}: {old} {noun} not embedded by {manifest.generations[-1].name} yet and would no longer be "
+                "found; backfill first, or give --leave-old"
+            )
+        return save_manifest(store, manifest.model_copy(update={"serves_from": manifest.newest}))
+
+
+def drop_job(store: Store) -> Job | None:
+    """See `Gallery.drop_job`."""
+    with store.lock():
+        stopped = stop_job(store)
+        _remove_job(store)
+        return stopped
+
+
+def _remove_job(store: Store) -> None:
+    job = read_job(store)
+    if job is not None:
+        write_job(store, job.model_copy(update={"stopped": True}))
+        remove_pieces(store, job)
+        store.write(JOB, None)

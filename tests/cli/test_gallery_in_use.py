@@ -1,0 +1,95 @@
+"""The gallery verbs on a gallery that is written to, upgraded, interrupted, switched and rolled back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nobackfill.cli.app import run
+
+
+def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    np.save("old.npy", random.standard_normal((20, 4)))
+    np.save("new.npy", random.standard_normal((20, 7)))
+    np.save("none.npy", np.empty((0, 4)))
+    Path("ids.txt").write_text("\n".join(f"doc {number}" for number in range(20)))
+    lines = [json.dumps({"id": f"doc {number}", "payload": {"year": number}}) for number in range(20)]
+    Path("payloads.jsonl").write_text("\n".join(lines))
+    common = ["--ids", "ids.txt", "--vectors"]
+
+    def call(*arguments: str, code: int = 0) -> str:
+        assert run(["gallery", *arguments]) == code
+        printed = capsys.readouterr()
+        return printed.err if code else printed.out
+
+    assert "has no rows" in call("create", "faiss:g", "--name", "v1", "--vectors", "none.npy", code=2)
+    assert call("create", "faiss:g", "--name", "v1", "--empty", "4") == "faiss:g: 0 vectors of v1\n"
+    assert "replace the gallery (`gallery create --replace`)" in call(
+        "create", "faiss:g", "--name", "v1", "--empty", "4", code=2
+    )
+    call("create", "faiss:g", "--name", "v1", "--empty", "4", "--replace")
+    printed = call("upsert", "faiss:g", "--name", "v1", *common, "old.npy", "--payloads", "payloads.jsonl")
+    assert printed == "faiss:g: 20 items upserted\n"
+    assert json.loads(call("count", "faiss:g", "--where", '{"year": {">": 16}}', "--json")) == {"count": 3}
+    assert call("delete", "faiss:g", "doc 19", "doc 99") == "faiss:g: 1 item removed, 1 not there\n"
+    assert call("set-payloads", "faiss:g", "--payloads", "payloads.jsonl").endswith(
+        "19 payloads replaced, 1 not there\n"
+    )
+    found = call("upgrade", "faiss:g", "--name", "v2", "--vectors", "new.npy", code=2)
+    assert "none of the ids 0, 1, … is in the gallery; give --ids" in found
+    assert json.loads(call("upgrade", "faiss:g", "--name", "v2", *common, "new.npy", "--json"))["name"] == "v2"
+    backfill = ("backfill", "faiss:g", "--name", "v2", *common, "new.npy", "--batch-size", "5")
+    printed = call(*backfill, "--target", "50%")
+    assert printed.startswith(
+        "plan: target 50%: 10 items to replace, 0 of 19 are new already; 2 batches of up to 5, order random, old "
+        "vectors kept until `compact`\n"
+    )
+    assert call(*backfill, "--target", "50%").startswith(
+        "nothing to do: 10 of 19 items are new already, the target is 50%\n"
+    )
+    assert "1 item is" not in (printed := call("switch", "faiss:g", code=2))
+    assert "9 items are not embedded by v2 yet" in printed
+    events = [json.loads(line) for line in call(*backfill, "--log-json").splitlines()]
+    assert [event["event"] for event in events] == ["plan", "batch", "batch", "end"]
+    assert [event["done"] for event in events] == [0, 5, 9, 9]
+    assert json.loads(call(*backfill, "--json"))["new"] == 19
+    assert call(*backfill[:2], "--abandon-job") == "faiss:g: nothing to give up\n"
+    assert json.loads(call("switch", "faiss:g", "--json")) == {"serves": "v2"}
+    assert "v1 is no longer served" in call("search", "faiss:g", "--name", "v1", "--vectors", "old.npy", code=2)
+    assert "older than v2 are not served" in call("status", "faiss:g")
+    assert json.loads(call("rollback", "faiss:g", "--to", "v1", "--yes", "--json"))["items"] == {"v1": 19, "v2": 0}
+    assert json.loads(call("verify", "faiss:g", "--json")) == {"problems": [], "items": 19}
+
+
+def test_ctrl_c_pauses_a_backfill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("old.npy", np.random.default_rng(0).standard_normal((20, 4)))
+    model = ["--name", "v2", "--vectors", "old.npy"]
+    assert run(["gallery", "create", "faiss:g", "--name", "v1", "--vectors", "old.npy"]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", *model]) == 0
+    from nobackfill.gallery.embedders.arrays import ArrayEmbedder
+
+    real = ArrayEmbedder.embed
+
+    def interrupted(self: ArrayEmbedder, batches: Any) -> Any:
+        yield next(real(self, batches))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ArrayEmbedder, "embed", interrupted)
+        assert run(["gallery", "backfill", "faiss:g", *model, "--batch-size", "5"]) == 130
+    assert "backfill paused; the same command resumes it" in capsys.readouterr().err
+    assert run(["gallery", "status", "faiss:g"]) == 0
+    assert "backfill running or stopped: 5 of 20 items" in capsys.readouterr().out
+    assert run(["gallery", "backfill", "faiss:g", *model]) == 0
+    assert capsys.readouterr().out.startswith(
+        "resumed: target all: 15 items to replace, 5 of 20 are new already; 3 batch"
+    )
