@@ -10,8 +10,6 @@ from filelock import FileLock, Timeout
 
 from nobackfill.gallery.stores.base import lock_taken
 
-PATIENCE = 2.0  # seconds: a killed owner's lock is gone at once
-
 
 @contextlib.contextmanager
 def folder_lock(path: Path, url: str) -> Iterator[Callable[[], None]]:
@@ -25,7 +23,7 @@ def folder_lock(path: Path, url: str) -> Iterator[Callable[[], None]]:
     """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=0)  # a killed owner's lock is gone at once
     except Timeout:
         raise lock_taken(url) from None
     try:

@@ -36,6 +36,7 @@ class StoreKind:
 HALF = ("false", "true")
 STORES = (
     StoreKind(("faiss",), "faiss:DIR", "faiss_store:FaissStore", "none", {"index": ("flat", "hnsw", "ivfpq")}),
+    StoreKind(("lance",), "lance:DIR", "lance_store:LanceStore", "none"),
     StoreKind(
         ("postgresql", "postgres"),
         "postgresql://host/db#table",
