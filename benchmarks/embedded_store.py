@@ -1,4 +1,6 @@
-"""The FAISS folder against LanceDB as the embedded store, and both against bare FAISS: `python benchmarks/embedded_store.py`.
+"""The FAISS folder against LanceDB as the embedded store, and both against bare FAISS.
+
+    python benchmarks/embedded_store.py --items 100000
 
 Each part runs in processes of its own, both sides after each other, on one thread. `--kills 200` for the full test.
 """
@@ -198,7 +200,7 @@ def main() -> None:
         return print(json.dumps(speed(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--items", type=int, nargs="+", default=[100_000])
-    parser.add_argument("--batches", type=int, default=80)
+    parser.add_argument("--batches", type=int, default=60)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()

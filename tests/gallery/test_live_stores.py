@@ -21,11 +21,11 @@ MODULES = {"lance": "lancedb", "milvus": "milvus_lite"}
 Opener = Callable[[], Store]
 
 
-@pytest.fixture(params=["lance"])
+@pytest.fixture(params=["lance", "milvus"])
 def opener(request: pytest.FixtureRequest, tmp_path: Path) -> Opener:
     if request.param in MODULES:
         pytest.importorskip(MODULES[request.param])
-    url = {"lance": f"lance:{tmp_path / 'store'}"}[request.param]
+    url = {"lance": f"lance:{tmp_path / 'store'}", "milvus": f"milvus:{tmp_path / 'store.db'}"}[request.param]
     return lambda: open_store(url)
 
 
