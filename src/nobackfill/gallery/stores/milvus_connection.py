@@ -51,7 +51,9 @@ class MilvusConnection:
         """The client; use it inside `translated`."""
         with self._opening:
             if self._client is None:
-                logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
+                if self.folder:  # its server lacks a call that the client can do without, and both log that each time
+                    logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
+                    logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
                 login, _, _ = self._server.partition("://")[2].rpartition("@")
                 token = login or os.environ.get("MILVUS_TOKEN", "")
                 server = self._server.replace(f"{login}@", "", 1) if login else self._server
