@@ -14,7 +14,6 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.base import lock_lost, lock_taken
 
 LEASE = 30.0  # seconds until the lock of a silent owner may be taken
-DOCUMENT = "lease"
 
 
 class _Documents(Protocol):
@@ -25,16 +24,16 @@ class _Documents(Protocol):
 
 
 @contextlib.contextmanager
-def lease(store: _Documents) -> Iterator[Callable[[], None]]:
-    """See `Store.lock`."""
+def lease(store: _Documents, name: str = "lease") -> Iterator[Callable[[], None]]:
+    """See `Store.lock`; `name` is that of the document which says who has it."""
     owner, ended = uuid.uuid4().hex, threading.Event()
 
     def holder() -> dict[str, str | float]:
-        content: dict[str, str | float] = json.loads(store.read(DOCUMENT) or b"{}")
+        content: dict[str, str | float] = json.loads(store.read(name) or b"{}")
         return content
 
     def renew() -> None:
-        store.write(DOCUMENT, json.dumps({"owner": owner, "until": time.time() + LEASE}).encode())
+        store.write(name, json.dumps({"owner": owner, "until": time.time() + LEASE}).encode())
 
     def ours() -> bool:
         return holder().get("owner") == owner
@@ -67,4 +66,4 @@ def lease(store: _Documents) -> Iterator[Callable[[], None]]:
         renewing.join()
         with contextlib.suppress(GalleryError):
             if ours():
-                store.write(DOCUMENT, None)
+                store.write(name, None)
