@@ -78,7 +78,7 @@ def speed(url: str, items: int, batches: int) -> dict[str, float]:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     started = time.perf_counter()
     store = filled(url, vectors)
-    figures = {"insert_items_per_s": round(items / (time.perf_counter() - started))}
+    figures: dict[str, float] = {"insert_items_per_s": round(items / (time.perf_counter() - started))}
     scores, rows = bare.search(queries, K)
     found = store.search({1: queries}, K)[1]
     figures["exact"] = float(

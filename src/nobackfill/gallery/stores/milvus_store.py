@@ -104,7 +104,7 @@ class MilvusStore(Store):
     def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
         with self._writing():
             there = self._rows.current(items.ids, ALL)
-            versions = items.versions or [None] * len(items.ids)
+            versions: Sequence[int | None] = items.versions or [None] * len(items.ids)
             rows, left = [], []
             for name, vector, version in zip(items.ids, items.vectors, versions, strict=True):
                 generation, row = there.get(name, (items.generation, {}))
@@ -152,8 +152,10 @@ class MilvusStore(Store):
             for page in matching(self._connection, number, None, ["pk"], 8192)
             for row in page
         ]
-        places = np.random.default_rng(seed).choice(len(keys), min(count, len(keys)), replace=False) if keys else []
-        chosen = [keys[place] for place in sorted(places)]
+        if not keys:
+            return []
+        places = np.random.default_rng(seed).choice(len(keys), min(count, len(keys)), replace=False)
+        chosen = [keys[place] for place in sorted(places.tolist())]
         rows: list[Row] = []
         for number in {number for number, _ in chosen}:
             wanted = [key for generation, key in chosen if generation == number]
