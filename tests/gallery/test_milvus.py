@@ -40,7 +40,7 @@ def test_a_replacement_that_was_cut_short_is_finished_or_never_was(
     target: Any = store._connection if step == "put" else store._rows
     real = getattr(target, step)
 
-    def die(*arguments: Any) -> None:
+    def die(*arguments: Any) -> Any:
         if arguments[0] == "documents":  # what it is about to do is written down
             return real(*arguments)
         raise KilledError
