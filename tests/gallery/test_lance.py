@@ -49,3 +49,14 @@ def test_drop_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     (tmp_path / "store" / "thesis.tex").write_text("mine")
     store.drop()
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["thesis.tex"]
+
+
+def test_a_table_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    (tmp_path / "store" / "items.lance").rename(tmp_path / "elsewhere")
+    (tmp_path / "store" / "items.lance").symlink_to(tmp_path / "elsewhere")
+    for action in (store.counts, lambda: store.compact(forget_kept=True)):
+        with pytest.raises(GalleryError, match="'items.lance' is a link"):
+            action()
+    store.drop()
+    assert any((tmp_path / "elsewhere").iterdir())

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nobackfill.errors import GalleryError, one_line
@@ -38,7 +39,8 @@ class LanceTable:
         except ImportError as error:
             raise GalleryError("lance: needs its extra: pip install 'nobackfill[lance]'") from error
         self.url = address.url
-        self._connect = lambda: lancedb.connect(address.location)
+        self.folder = Path(address.location)
+        self._connect = lambda: lancedb.connect(str(self.folder))  # a path, whatever it looks like
 
     def read(self, action: Callable[[Table], Value]) -> Value:
         """Read from one state; from the next one if its files were removed meanwhile."""
@@ -82,6 +84,8 @@ class LanceTable:
             raise GalleryError(f"{self.url}: damaged, or cannot be read: {one_line(error, 160)}") from error
 
     def _open(self) -> Table:
+        if (self.folder / "items.lance").is_symlink():
+            raise GalleryError(f"{self.url}: its folder 'items.lance' is a link; replace it with the folder itself")
         try:
             return self._connect().open_table("items")
         except ValueError as error:
