@@ -21,7 +21,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     running.cleanup()
 
 
-@pytest.fixture(params=["faiss", "postgresql", "qdrant"])
+@pytest.fixture(params=["faiss", "postgresql", "qdrant", "lance", "milvus"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = open_store(f"faiss:{tmp_path / 'store'}")
     if request.param == "postgresql":
@@ -29,5 +29,11 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     if request.param == "qdrant":
         pytest.importorskip("qdrant_client")
         made = open_store(f"qdrant:{tmp_path / 'store'}")
+    if request.param == "lance":
+        pytest.importorskip("lancedb")
+        made = open_store(f"lance:{tmp_path / 'store'}")
+    if request.param == "milvus":
+        pytest.importorskip("milvus_lite")
+        made = open_store(f"milvus:{tmp_path / 'store.db'}")
     yield made
     made.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-LOCAL = ("faiss", "qdrant")  # the location is a path: nothing in it is secret
+LOCAL = ("faiss", "lance", "milvus", "qdrant")  # the location is a path: nothing in it is secret
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class StoreKind:
 HALF = ("false", "true")
 STORES = (
     StoreKind(("faiss",), "faiss:DIR", "faiss_store:FaissStore", "none", {"index": ("flat", "hnsw", "ivfpq")}),
+    StoreKind(("lance",), "lance:DIR", "lance_store:LanceStore", "none"),
     StoreKind(
         ("postgresql", "postgres"),
         "postgresql://host/db#table",
@@ -47,6 +48,8 @@ STORES = (
     StoreKind(
         ("qdrant+http", "qdrant+https"), "qdrant+http://host:port#collection", "qdrant_store:QdrantStore", "required"
     ),
+    StoreKind(("milvus",), "milvus:FILE.db[#name]", "milvus_store:MilvusStore", "optional"),
+    StoreKind(("milvus+http", "milvus+https"), "milvus+http://host:port#name", "milvus_store:MilvusStore", "required"),
 )
 FORMS = " or ".join((", ".join(kind.form for kind in STORES[:-1]), STORES[-1].form))
 

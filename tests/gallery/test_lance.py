@@ -1,0 +1,62 @@
+"""What only LanceDB can do, or do wrong: its folder, its small files, damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.gallery.live import DIMS, NAMES, unit
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery import open_store
+from nobackfill.gallery.stores.base import ItemBatch, Store
+
+pytest.importorskip("lancedb")
+RNG = np.random.default_rng(0)
+
+
+def made(tmp_path: Path) -> Store:
+    store = open_store(f"lance:{tmp_path / 'store'}")
+    store.create()
+    store.add_generation(1, DIMS[1])
+    return store
+
+
+def test_small_files_are_merged_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nobackfill.gallery.stores.lance_table.TIDY", 5)
+    store, vectors = made(tmp_path), unit(RNG, 40, DIMS[1])
+    for place, name in enumerate(NAMES[:12]):
+        store.upsert(ItemBatch([name], 1, vectors[place : place + 1], [{}]))
+    table = store._table._open()  # type: ignore[attr-defined]
+    assert table.stats()["fragment_stats"]["num_fragments"] < 6
+    assert store.counts() == {1: 12}
+
+
+def test_damage_is_one_line(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    store.insert(ItemBatch(NAMES[:30], 1, unit(RNG, 30, DIMS[1]), [{}] * 30))
+    (data,) = (tmp_path / "store" / "items.lance" / "data").iterdir()
+    data.write_bytes(data.read_bytes()[:100])
+    for action in (lambda: store.search({1: unit(RNG, 1, DIMS[1])}, 3), lambda: list(store.scan(10))):
+        with pytest.raises(GalleryError, match="damaged, or cannot be read") as caught:
+            action()
+        assert "\n" not in str(caught.value)
+
+
+def test_drop_leaves_what_is_not_its_own(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    (tmp_path / "store" / "thesis.tex").write_text("mine")
+    store.drop()
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["thesis.tex"]
+
+
+def test_a_table_that_is_a_link_is_refused(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    (tmp_path / "store" / "items.lance").rename(tmp_path / "elsewhere")
+    (tmp_path / "store" / "items.lance").symlink_to(tmp_path / "elsewhere")
+    for action in (store.counts, lambda: store.compact(forget_kept=True)):
+        with pytest.raises(GalleryError, match="'items.lance' is a link"):
+            action()
+    store.drop()
+    assert any((tmp_path / "elsewhere").iterdir())

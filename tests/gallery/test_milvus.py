@@ -1,0 +1,94 @@
+"""What only Milvus can do, or do wrong: writes that were cut short, pieces of documents, names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.gallery.live import DIMS, NAMES, unit
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery import open_store
+from nobackfill.gallery.filters import parse_filter
+from nobackfill.gallery.stores.base import ItemBatch
+
+pytest.importorskip("milvus_lite")
+RNG = np.random.default_rng(0)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def made(tmp_path: Path) -> Any:
+    store = open_store(f"milvus:{tmp_path / 'store.db'}")
+    store.create()
+    for number in (1, 2):
+        store.add_generation(number, DIMS[number])
+    store.insert(ItemBatch(NAMES[:9], 1, unit(RNG, 9, DIMS[1]), [{"n": place} for place in range(9)]))
+    return store
+
+
+@pytest.mark.parametrize("keep_old", [False, True])
+@pytest.mark.parametrize("step", ["put", "_settle"])
+def test_a_replacement_that_was_cut_short_is_finished_or_never_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, keep_old: bool
+) -> None:
+    store = made(tmp_path)
+    target: Any = store._connection if step == "put" else store._rows
+    real = getattr(target, step)
+
+    def die(*arguments: Any) -> Any:
+        if arguments[0] == "documents":  # what it is about to do is written down
+            return real(*arguments)
+        raise KilledError
+
+    monkeypatch.setattr(target, step, die)
+    items = ItemBatch(NAMES[:4], 2, unit(RNG, 4, DIMS[2]), [])
+    with pytest.raises(KilledError):
+        store.replace(items, keep_old=keep_old)
+    store.close()
+    again = open_store(store.url)
+    done = step == "_settle"
+    assert again.counts() == ({1: 5, 2: 4} if done else {1: 9})
+    assert again.restore(1) == (4 if done and not keep_old else 0)
+    assert again.replace(items, keep_old=False) == (NAMES[:4] if done and not keep_old else [])
+    assert again.counts() == {1: 5, 2: 4}
+    again.close()
+
+
+def test_a_filter_that_the_server_cannot_narrow_down_is_still_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = made(tmp_path)
+    query = unit(RNG, 2, DIMS[1])
+    where = parse_filter({"not": {"n": {">=": 2}}})
+    monkeypatch.setattr("nobackfill.gallery.stores.milvus_search.LIMIT", 3)  # of nine, the best three may all be wrong
+    found = store.search({1: query}, 2, where)[1]
+    assert [set(ids) for ids in found.ids] == [set(NAMES[:2])] * 2
+    store.close()
+
+
+def test_documents_are_longer_than_a_field(tmp_path: Path) -> None:
+    store = made(tmp_path)
+    for size in (0, 45_000, 45_001, 200_000):
+        data = RNG.bytes(size)
+        store.write("plan", data)
+        assert store.read("plan") == data
+    store.write("plan", None)
+    assert store.read("plan") is None
+    pieces = store._connection.count("documents", 'pk != ""')
+    assert pieces == 2  # the sizes of the generations, and the row that names its one piece
+    store.close()
+
+
+def test_names_that_milvus_does_not_allow_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(GalleryError, match="expected letters, digits and _"):
+        open_store(f"milvus:{tmp_path / 'store.db'}#a b")
+    with pytest.raises(GalleryError, match="the name is missing"):
+        open_store("milvus+http://localhost:19530")
+    with pytest.raises(GalleryError) as caught:
+        open_store("milvus+http://me:secret@localhost:1#items").counts()
+    assert "secret" not in str(caught.value)
