@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.adopting import compatible_part, plan_adoption
 from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
@@ -16,6 +17,7 @@ from nobackfill.gallery.lineage import ExpectedCurve, Generation, Manifest, load
 from nobackfill.gallery.orders import Order
 from nobackfill.gallery.searching import Calibration, Hit, search_store
 from nobackfill.gallery.status import GalleryStatus, status_of
+from nobackfill.gallery.stores.adopted_layout import Layout
 from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
 from nobackfill.gallery.stores.registry import open_store
 from nobackfill.gallery.vectors import unit_rows
@@ -74,6 +76,30 @@ class Gallery:
             manifest = save_manifest(store, Manifest(generations=(generation,), source=source))
         return cls(store, manifest)
 
+    @classmethod
+    def adopt(
+        cls,
+        url: str,
+        name: str,
+        *,
+        vector_column: str = "embedding",
+        id_column: str = "id",
+        fingerprint: str | None = None,
+        layout: Layout = "new-column",
+        payload_columns: tuple[str, ...] | None = None,
+    ) -> Gallery:
+        """Make a gallery of a table that is there; see `adopting.plan_adoption`, which says first what that changes."""
+        plan = plan_adoption(
+            url,
+            name,
+            vector_column=vector_column,
+            id_column=id_column,
+            fingerprint=fingerprint,
+            layout=layout,
+            payload_columns=payload_columns,
+        )
+        return cls.open(plan.carry_out())
+
     def upgrade(
         self,
         generation: Generation,
@@ -107,7 +133,7 @@ class Gallery:
         manifest.compatible_generations(generation, self.store.counts(), self.store.url)  # before anything is embedded
         ids = self.store.sample(sample, seed)
         embedded = next(embedder.embed([ids]))
-        rows = embedded.rows(ids, generation.dim)
+        rows = compatible_part(self.store, embedded.rows(ids, generation.dim))
         if not len(rows):
             reason = "".join(f" ({name}: {error})" for name, error in list(embedded.errors.items())[:1])
             raise GalleryError(
@@ -140,7 +166,7 @@ class Gallery:
         Raises:
             GalleryError: as `upgrade`.
         """
-        rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
+        rows = compatible_part(self.store, unit_rows(sample, generation.dim, f"sample of {generation.name}"))
         if not len(rows):
             raise GalleryError(f"sample of {generation.name}: it has no vectors, so the scale cannot be measured")
         with self.store.lock():

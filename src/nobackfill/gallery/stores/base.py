@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.filters import Filter
 
 Floats = NDArray[np.float32]
 Payload = Mapping[str, object]
@@ -33,12 +34,15 @@ class ItemBatch:
         generation: number of the generation, from 1.
         vectors: float32 [n, dim], unit norm.
         payloads: what else is known of each, JSON values; empty where it was not asked for.
+        versions: of each item, from 1, one more at each upsert or payload update; empty where it was not asked for. An
+            item that is removed and added again goes on counting.
     """
 
     ids: list[str]
     generation: int
     vectors: Floats
     payloads: list[Payload]
+    versions: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,9 @@ class Nearest:
 
 class Store(Protocol):
     """Vectors on disk or on a server. Every write is there whole when the call returns, or not at all.
+
+    Any thread of any process may call `upsert`, `delete`, `set_payloads` and `replace` at any time: the store
+    serialises them. Changes of the lineage and of a backfill's plan are made under `lock()`.
 
     Attributes:
         url: where it is, without credentials.
@@ -67,33 +74,55 @@ class Store(Protocol):
     def create(self) -> None:
         """Make an empty store; raises `GalleryError` if there is one."""
 
+    def drop(self) -> None:
+        """Remove everything the gallery made."""
+
     def add_generation(self, number: int, dim: int) -> None:
         """Make room for vectors of a new generation; nothing happens if there is room already."""
 
     def insert(self, items: ItemBatch) -> None:
         """Add new items; raises `GalleryError` if an id is there already."""
 
-    def replace(self, items: ItemBatch, *, keep_old: bool) -> None:
-        """Replace the vectors of existing items by those of a newer generation, all at one moment.
+    def upsert(self, items: ItemBatch) -> None:
+        """Add items, or replace them whole (vector, payload, generation); kept vectors of the old content go."""
 
-        With `keep_old` the vectors they take the place of are kept for `restore`. Vectors that were kept before stay
-        in any case.
+    def delete(self, ids: Sequence[str]) -> int:
+        """Remove items with all they have (kept vectors, hits); returns how many were there."""
+
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
+        """Replace payloads of existing items; returns how many were there."""
+
+    def versions(self, ids: Sequence[str]) -> dict[str, int]:
+        """The version of each of these items; unknown ids are left out."""
+
+    def replace(self, items: ItemBatch, *, keep_old: bool) -> list[str]:
+        """New vectors for existing items, all at one moment; their versions stay.
+
+        An item is left alone if it is gone, if its vector is of this generation or a newer one already, or if its
+        version is not the one in `items.versions` (where given). With `keep_old` the vectors they take the place of are
+        kept for `restore`. Vectors that were kept before stay in any case.
+
+        Returns:
+            The ids left alone.
         """
 
-    def search(self, queries: Mapping[int, Floats], k: int) -> dict[int, Nearest]:
-        """For each generation its best k items by inner product, of one state of the store, or the oldest first."""
+    def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
+        """For each generation its best k items by inner product, of one state of the store, or the oldest first.
 
-    def counts(self) -> dict[int, int]:
+        With `where`, of the items whose payload fulfils it, and then always exactly.
+        """
+
+    def counts(self, where: Filter | None = None) -> dict[int, int]:
         """Items by generation."""
 
-    def ids(self, generation: int, size: int = 8192) -> Iterator[list[str]]:
+    def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
         """Items whose vector is of this generation, in the order they were inserted, `size` at a time."""
 
     def sample(self, count: int, seed: int) -> list[str]:
         """As many items of any generation at random (all, if there are no more), in the order they were inserted."""
 
     def fetch(self, ids: Sequence[str]) -> list[ItemBatch]:
-        """Vectors and payloads of these items, grouped by generation; unknown ids are left out."""
+        """Vectors, payloads and versions of these items, grouped by generation; unknown ids are left out."""
 
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
         """What else is known of these items, without their vectors; unknown ids are left out."""
@@ -107,14 +136,19 @@ class Store(Protocol):
     def hits(self) -> Iterator[tuple[str, int]]:
         """Items that were hit and how often, the most popular first."""
 
-    def restore(self, generation: int) -> int:
-        """Put back kept vectors of this generation or older for newer items; returns for how many there are none."""
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
+        """Put back kept vectors of this generation or older for newer items.
+
+        Returns:
+            For how many items there are none. If there are such, nothing is changed, unless `leave_new`: then these
+            items keep their newer vectors.
+        """
 
     def compact(self, *, forget_kept: bool) -> None:
         """Give back the space of vectors that nobody asked to keep, and rebuild indexes; or forget kept ones too."""
 
-    def lock(self) -> AbstractContextManager[Callable[[], None]]:
-        """For one writer at a time; gone with its owner. Raises `GalleryError` if taken.
+    def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
+        """A named lock for one owner at a time; gone with its owner. Raises `GalleryError` at once if taken.
 
         Gives a function for long work to call now and then: it raises `GalleryError` if the lock was lost meanwhile.
         """
@@ -123,9 +157,13 @@ class Store(Protocol):
         """Let go of files and connections."""
 
 
-def lock_taken(url: str) -> GalleryError:
+class LockTakenError(GalleryError):
+    """Another owner has the lock."""
+
+
+def lock_taken(url: str) -> LockTakenError:
     """Another writer is at work."""
-    return GalleryError(f"{url}: another process is changing this gallery; wait for it to finish")
+    return LockTakenError(f"{url}: another process is changing this gallery; wait for it to finish")
 
 
 def lock_lost(url: str) -> GalleryError:
