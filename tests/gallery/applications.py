@@ -16,6 +16,7 @@ from psycopg import sql
 from tests.gallery.galleries import COUNT, NEW, NEW_VECTORS, OLD, OLD_VECTORS
 
 from nobackfill.gallery import Embedded, Gallery, Generation
+from nobackfill.gallery.stores.adopted_layout import side_schema
 
 TABLE, VECTOR, KEY = 'ite%ms "ü"', 'emb%s"edding', 'the "id"'
 NAME = "old model"
@@ -117,12 +118,10 @@ class Application:
         """Drop all of it."""
         for gallery in self.opened:
             gallery.store.close()
+        side = sql.Identifier(side_schema(self.schema, TABLE)).as_string(None)
+        self.connection.execute(f"DROP SCHEMA IF EXISTS {side} CASCADE")
         self.run("DROP SCHEMA {schema} CASCADE")
         self.connection.close()
-
-
-def text(vector: np.ndarray) -> str:
-    return "[" + ",".join(f"{value:.9g}" for value in vector.tolist()) + "]"
 
 
 def backfilled(gallery: Gallery, application: Application, count: int | None = None) -> None:
@@ -130,21 +129,9 @@ def backfilled(gallery: Gallery, application: Application, count: int | None = N
     named = "target" if "target" in inspect.signature(Gallery.backfill).parameters else "budget"
     options: dict[str, Any] = {} if count is None else {named: count}
     gallery.backfill(
-        application.embed,
-        fingerprint=SECOND.fingerprint,
-        order="oldest",
-        batch_size=16,
-        keep_old=True,
-        **options,
+        application.embed, fingerprint=SECOND.fingerprint, order="oldest", batch_size=16, keep_old=True, **options
     )
 
 
 def text(vector: np.ndarray) -> str:
     return "[" + ",".join(f"{value:.9g}" for value in vector.tolist()) + "]"
-
-
-def backfilled(gallery: Gallery, application: Application, count: int | None = None, **options: Any) -> None:
-    """Backfill so many items, the first ones of the table first."""
-    gallery.backfill(
-        application.embed, fingerprint=SECOND.fingerprint, budget=count, order="oldest", batch_size=16, **options
-    )
