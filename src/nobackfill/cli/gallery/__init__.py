@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from nobackfill.cli.gallery.abandon import abandon
+from nobackfill.cli.gallery.adopt import adopt
 from nobackfill.cli.gallery.backfill import backfill
 from nobackfill.cli.gallery.compact import compact
 from nobackfill.cli.gallery.create import create
@@ -20,4 +22,6 @@ gallery = typer.Typer(
     rich_markup_mode="markdown",
 )
 for verb in (create, upgrade, backfill, search, status, verify, rollback, compact):
+    gallery.command()(verb)
+for verb in (adopt, abandon):
     gallery.command()(verb)
