@@ -10,7 +10,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.stores.adopted_layout import FIRST_NEW, Adoption, Table, column, stamp_column
+from nobackfill.gallery.stores.adopted_layout import (
+    FIRST_NEW,
+    Adoption,
+    Table,
+    column,
+    columns,
+    stamp_column,
+    writer_column,
+)
 from nobackfill.gallery.stores.adopted_sql import plain, quoted, table_of
 
 if TYPE_CHECKING:
@@ -40,7 +48,9 @@ def side_changes(adoption: Adoption, id_type: str, kind: str) -> list[Change]:
         "hits": "id text PRIMARY KEY, hits bigint NOT NULL",
     }
     if adoption.layout == "same-column":
-        tables["generations"] = f"id {id_type} PRIMARY KEY, generation integer NOT NULL, stamp bytea NOT NULL"
+        tables["generations"] = (
+            f"id {id_type} PRIMARY KEY, generation integer NOT NULL, stamp bytea NOT NULL, writer xid"
+        )
         tables["kept"] = f"id {id_type}, generation integer, embedding {kind} NOT NULL, PRIMARY KEY (id, generation)"
     schema = Change(f"CREATE SCHEMA {side}", "SELECT 1 FROM pg_namespace WHERE nspname = %s", (adoption.side,))
     there = "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = %s"
@@ -60,7 +70,7 @@ def column_change(table: Table, number: int, dim: int) -> list[Change]:
         return []
     statement = (
         f"ALTER TABLE {table_of(adoption)} ADD COLUMN {column(number)} {table.kind}({int(dim)}), "
-        f"ADD COLUMN {stamp_column(number)} bytea"
+        f"ADD COLUMN {stamp_column(number)} bytea, ADD COLUMN {writer_column(number)} xid"
     )
     there = (
         "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped "
@@ -88,8 +98,7 @@ def index_name(adoption: Adoption, number: int) -> str:
 
 def drop_columns(adoption: Adoption, numbers: Sequence[int], leave: int | None = None) -> str:
     """Takes columns of later generations away; `leave` keeps its vectors, but not what it was made for."""
-    names = [stamp_column(number) for number in numbers]
-    names += [column(number) for number in numbers if number != leave]
+    names = [name for number in numbers for name in columns(number) if (number, name) != (leave, column(leave or 0))]
     return f"ALTER TABLE {table_of(adoption)} " + ", ".join(f"DROP COLUMN IF EXISTS {name}" for name in names)
 
 

@@ -6,6 +6,9 @@
     same-column   the compatible part of a new vector takes the place of the old one in the application's own column.
                   A table of the side schema says which rows hold one: by their key and the hash of what was written.
 
+A hash takes longer than a comparison of vectors. So the transaction that wrote is noted as well (`nobackfill_2_by`): as
+long as it is the last one that wrote the row (`xmin`), nothing can have changed, and no hash is computed.
+
 What else the gallery needs lies in a schema of its own, `nobackfill_<table>_<hash>`: documents and hits, and for
 `same-column` the tables `generations` and `kept`.
 """
@@ -96,3 +99,13 @@ def column(number: int) -> str:
 def stamp_column(number: int) -> str:
     """Of the hashes beside it."""
     return f"nobackfill_{number}_of"
+
+
+def writer_column(number: int) -> str:
+    """Of the transactions that wrote it."""
+    return f"nobackfill_{number}_by"
+
+
+def columns(number: int) -> tuple[str, str, str]:
+    """All that a later generation adds."""
+    return column(number), stamp_column(number), writer_column(number)

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 HITS_PAGE = 8192
 FOUND_COLUMNS = (
-    "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of)?$')::integer AS number FROM pg_attribute "
-    "WHERE attrelid = to_regclass(%s) AND NOT attisdropped AND attname ~ '^nobackfill_[0-9]+(_of)?$' ORDER BY number"
+    "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of|_by)?$')::integer AS number "
+    "FROM pg_attribute "
+    "WHERE attrelid = to_regclass(%s) AND NOT attisdropped AND attname ~ '^nobackfill_[0-9]+(_of|_by)?$' "
+    "ORDER BY number"
 )
 
 
@@ -245,6 +247,8 @@ class AdoptedPostgresStore(Store):
         with contextlib.closing(self.db.connect(autocommit=True)) as connection:
             try:
                 connection.execute(f"VACUUM (ANALYZE) {table_of(table.adoption)}", ())
+                if table.adoption.layout == "same-column":
+                    connection.execute(f"VACUUM (ANALYZE) {quoted(self.side)}.generations", ())
             except self.db.psycopg.Error as error:
                 raise refused(self.url, error) from None
 

@@ -20,7 +20,7 @@ from nobackfill.gallery.stores.adopted_sql import (
     of_generation,
     own,
     payload,
-    table_of,
+    source,
     vector,
     version,
 )
@@ -38,7 +38,7 @@ SEARCH_SETTINGS = (
     "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
     + UTC
     + "SET LOCAL hnsw.iterative_scan = strict_order;"
-    f"SET LOCAL hnsw.ef_search = {EF_SEARCH}; SET LOCAL ivfflat.iterative_scan = relaxed_order"
+    f"SET LOCAL hnsw.ef_search = {EF_SEARCH}; SET LOCAL ivfflat.iterative_scan = relaxed_order; SET LOCAL jit = off"
 )
 
 
@@ -46,8 +46,7 @@ def counts(cursor: Cursor, table: Table, where: Filter | None) -> dict[int, int]
     """Items by generation."""
     wanted, values = condition(table, where)
     cursor.execute(
-        f"SELECT {generation(table)} AS g, count(*) FROM {table_of(table.adoption)} t WHERE {wanted} "
-        "GROUP BY g ORDER BY g",
+        f"SELECT {generation(table)} AS g, count(*) FROM {source(table)} WHERE {wanted} GROUP BY g ORDER BY g",
         values,
     )
     return {int(number): int(count) for number, count in cursor if number is not None}
@@ -60,7 +59,7 @@ def page_of_ids(
     wanted, values = condition(table, where)
     after = f"{key(table)} > %s::{table.id_type} AND " if last is not None else ""
     cursor.execute(
-        f"SELECT {item_id(table)} FROM {table_of(table.adoption)} t WHERE {after}{of_generation(table, number)} "
+        f"SELECT {item_id(table)} FROM {source(table)} WHERE {after}{of_generation(table, number)} "
         f"AND {wanted} ORDER BY {key(table)} LIMIT %s",
         [*([last] if last is not None else []), *values, size],
     )
@@ -70,7 +69,7 @@ def page_of_ids(
 def sample(cursor: Cursor, table: Table, count: int, seed: int) -> list[str]:
     """Items whose hashed ids come first: the same for the same seed, whatever the order of the rows."""
     cursor.execute(
-        f"SELECT name FROM (SELECT {key(table)} AS place, {item_id(table)} AS name FROM {table_of(table.adoption)} t "
+        f"SELECT name FROM (SELECT {key(table)} AS place, {item_id(table)} AS name FROM {source(table)} "
         f"WHERE {own(table)} IS NOT NULL OR {generation(table)} IS NOT NULL "
         f"ORDER BY hashtextextended({item_id(table)}, %s) LIMIT %s) s ORDER BY place",
         (seed, count),
@@ -81,7 +80,7 @@ def sample(cursor: Cursor, table: Table, count: int, seed: int) -> list[str]:
 def versions(cursor: Cursor, table: Table, ids: Sequence[str]) -> dict[str, int]:
     """A number for each item that changes with its old vector."""
     cursor.execute(
-        f"SELECT {item_id(table)}, {version(table)} FROM {table_of(table.adoption)} t "
+        f"SELECT {item_id(table)}, {version(table)} FROM {source(table)} "
         f"WHERE {key(table)} = ANY(%s::text[]::{table.id_type}[]) AND {generation(table)} IS NOT NULL",
         (canonical(table, ids),),
     )
@@ -91,7 +90,7 @@ def versions(cursor: Cursor, table: Table, ids: Sequence[str]) -> dict[str, int]
 def payloads(cursor: Cursor, table: Table, ids: Sequence[str]) -> dict[str, Payload]:
     """The payload columns of these rows."""
     cursor.execute(
-        f"SELECT {item_id(table)}, {payload(table)} FROM {table_of(table.adoption)} t "
+        f"SELECT {item_id(table)}, {payload(table)} FROM {source(table)} "
         f"WHERE {key(table)} = ANY(%s::text[]::{table.id_type}[])",
         (canonical(table, ids),),
     )
@@ -121,7 +120,7 @@ def page(cursor: Cursor, table: Table, size: int, last: str | None) -> tuple[lis
 
 
 def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, where: Filter | None) -> Nearest:
-    """The best items of one generation for each query; with a filter no index is asked, so that none is missed."""
+    """The best items of one generation for each query."""
     if table.adoption.layout == "same-column":
         queries = np.ascontiguousarray(queries[:, : table.adoption.dim])
     norms = np.linalg.norm(queries, axis=1)
@@ -129,16 +128,17 @@ def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, 
     metric = table.adoption.metric or "cosine" if first else "ip"
     wanted, values = condition(table, where)
     distance = f"{vector(table, number)} {OPERATORS[metric]} %s"
-    order_by = "d" if where is None else f"({distance}) + 0"
     statement = (
-        f"SELECT {item_id(table)}, {distance} AS d FROM {table_of(table.adoption)} t "
-        f"WHERE {of_generation(table, number)} AND {wanted} ORDER BY {order_by} LIMIT %s"
+        f"SELECT {key(table)} AS key, {distance} AS d FROM {source(table)} "
+        f"WHERE {of_generation(table, number)} AND {wanted}"
     )
+    if where is not None:  # no index is asked for the order, so that no item is missed
+        statement = f"SELECT key, d FROM ({statement} OFFSET 0) f"
+    statement = f"SELECT key::text, d FROM ({statement} ORDER BY d LIMIT %s) n"
     ids, scores = [], []
     for row, norm in zip(queries, norms.tolist(), strict=True):
         query = as_vector(table, row / (norm or 1.0))
-        again = [] if where is None else [query]
-        cursor.execute(statement, [query, *values, *again, k])
+        cursor.execute(statement, [query, *values, k])
         found = cursor.fetchall()
         similarity = _similarity(metric, np.array([distance for _, distance in found], np.float64))
         order = np.argsort(-similarity, kind="stable")
@@ -164,7 +164,7 @@ def _similarity(metric: str, distances: NDArray[np.float64]) -> NDArray[np.float
 
 def _numbered(table: Table) -> str:
     """The rows with their generation `g`, which is computed once a row."""
-    return f"{table_of(table.adoption)} t CROSS JOIN LATERAL (SELECT {generation(table)} AS g OFFSET 0) n"
+    return f"{source(table)} CROSS JOIN LATERAL (SELECT {generation(table)} AS g OFFSET 0) n"
 
 
 def _sent(table: Table) -> str:

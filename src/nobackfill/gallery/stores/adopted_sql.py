@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from nobackfill.gallery.filters import AnyOf, Condition, Equals, Filter, Scalar, Within
-from nobackfill.gallery.stores.adopted_layout import Adoption, Table, column, stamp_column
+from nobackfill.gallery.stores.adopted_layout import Adoption, Table, column, stamp_column, writer_column
 
 WHOLE = {"smallint": 2**15, "integer": 2**31, "bigint": 2**63}
 TEXT = ("text", "character varying")
@@ -76,14 +76,19 @@ def version(table: Table) -> str:
     return f"coalesce(('x' || {bits})::bit(60)::bigint, 0)"
 
 
+def source(table: Table) -> str:
+    """The rows, with what the side schema says of each."""
+    if table.adoption.layout == "new-column":
+        return f"{table_of(table.adoption)} t"
+    side = quoted(table.adoption.side, "generations")
+    unchanged = f"(t.xmin = s.writer OR s.stamp = {stamp(table, 2)})"
+    return f"{table_of(table.adoption)} t LEFT JOIN {side} s ON s.id = {key(table)} AND {unchanged}"
+
+
 def generation(table: Table) -> str:
-    """The number of the item's generation, NULL for a row that has no vector."""
+    """The number of the item's generation, NULL for a row that has no vector; of rows of `source`."""
     if table.adoption.layout == "same-column":
-        side = quoted(table.adoption.side, "generations")
-        return (
-            f"CASE WHEN {own(table)} IS NOT NULL THEN coalesce((SELECT s.generation FROM {side} s "
-            f"WHERE s.id = {key(table)} AND s.stamp = {stamp(table, 2)}), 1) END"
-        )
+        return f"CASE WHEN {own(table)} IS NOT NULL THEN coalesce(s.generation, 1) END"
     cases = "".join(f"WHEN {_valid(table, number)} THEN {number} " for number in reversed(table.adoption.newer))
     return f"CASE {cases}WHEN {own(table)} IS NOT NULL THEN 1 END"
 
@@ -91,7 +96,8 @@ def generation(table: Table) -> str:
 def of_generation(table: Table, number: int) -> str:
     """Whether the item is of this generation; cheapest test first."""
     if table.adoption.layout == "same-column":
-        return f"{generation(table)} = {int(number)}" if table.adoption.newer else f"{own(table)} IS NOT NULL"
+        one = "coalesce(s.generation, 1)" if number == 1 else "s.generation"
+        return f"{own(table)} IS NOT NULL AND {one} = {int(number)}"
     newer = [f"NOT {_valid(table, each)}" for each in table.adoption.newer if each > number]
     here = f"{own(table)} IS NOT NULL" if number == 1 else _valid(table, number)
     return " AND ".join([here, *newer])
@@ -106,7 +112,7 @@ def payload(table: Table) -> str:
 
 
 def condition(table: Table, where: Filter | None) -> tuple[str, list[object]]:
-    """A filter on the payload columns, and its parameters; never NULL."""
+    """A filter on the payload columns, and its parameters; NULL where it does not hold, or false."""
     texts, values = [], []
     for each in where or ():
         text, some = _condition(table, each)
@@ -127,8 +133,9 @@ def canonical(table: Table, ids: Sequence[str]) -> list[str]:
 
 def _valid(table: Table, number: int) -> str:
     """Whether there is a vector of a later generation, made for the older ones the row has now."""
-    hashed = f"t.{quoted(stamp_column(number))} IS NOT DISTINCT FROM {stamp(table, number)}"
-    return f"(t.{quoted(column(number))} IS NOT NULL AND {hashed})"
+    untouched = f"t.xmin IS NOT DISTINCT FROM t.{writer_column(number)}"
+    hashed = f"t.{stamp_column(number)} IS NOT DISTINCT FROM {stamp(table, number)}"
+    return f"(t.{column(number)} IS NOT NULL AND ({untouched} OR {hashed}))"
 
 
 def _condition(table: Table, each: Condition) -> tuple[str, list[object]]:
@@ -142,7 +149,7 @@ def _condition(table: Table, each: Condition) -> tuple[str, list[object]]:
             return _any_of(name, kind, each.values)
         return _within(name, kind, each)
     text, values = condition(table, each.conditions)
-    return f"NOT ({text})", values
+    return f"({text}) IS NOT TRUE", values
 
 
 def _equal(name: str, kind: str, value: Scalar) -> tuple[str, list[object]]:
@@ -152,13 +159,13 @@ def _equal(name: str, kind: str, value: Scalar) -> tuple[str, list[object]]:
     if isinstance(value, bool) and kind == "boolean":
         return f"({name} IS {'TRUE' if value else 'FALSE'})", []
     if _is_native(kind, value):
-        return f"({name} = %s::{kind}) IS TRUE", [value]
-    return f"(to_jsonb({name}) = %s::jsonb) IS TRUE", [json.dumps(value)]
+        return f"{name} = %s::{kind}", [value]
+    return f"to_jsonb({name}) = %s::jsonb", [json.dumps(value)]
 
 
 def _any_of(name: str, kind: str, values: tuple[Scalar, ...]) -> tuple[str, list[object]]:
     if values and all(_is_native(kind, value) for value in values):
-        return f"({name} = ANY(%s::{kind}[])) IS TRUE", [list(values)]
+        return f"{name} = ANY(%s::{kind}[])", [list(values)]
     parts = [_equal(name, kind, value) for value in values]
     return f"({' OR '.join(text for text, _ in parts) or 'FALSE'})", [each for _, some in parts for each in some]
 
@@ -175,7 +182,7 @@ def _within(name: str, kind: str, each: Within) -> tuple[str, list[object]]:
         if bound is not None:
             texts.append(f"{number} {sign} %s::{'numeric' if kind in WHOLE else 'jsonb'}")
             values.append(json.dumps(bound))
-    return f"({' AND '.join(texts)}) IS TRUE", values
+    return " AND ".join(texts), values
 
 
 def _is_native(kind: str, value: Scalar) -> bool:

@@ -25,7 +25,7 @@ COLUMNS = (
     "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 "
     "AND NOT a.attisdropped ORDER BY a.attnum"
 )
-OURS = re.compile(r"nobackfill_[0-9]+(_of)?")
+OURS = re.compile(r"nobackfill_[0-9]+(_of|_by)?")
 
 
 def open_postgres(address: Address, halfvec: str = "false") -> Store:
