@@ -132,7 +132,8 @@ def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, 
         f"SELECT {key(table)} AS key, {distance} AS d FROM {source(table)} "
         f"WHERE {of_generation(table, number)} AND {wanted}"
     )
-    if where is not None:  # no index is asked for the order, so that no item is missed
+    if where is not None and table.adoption.metric is not None:
+        # No index is asked for the order, so that no item is missed.
         statement = f"SELECT key, d FROM ({statement} OFFSET 0) f"
     statement = f"SELECT key::text, d FROM ({statement} ORDER BY d LIMIT %s) n"
     ids, scores = [], []
