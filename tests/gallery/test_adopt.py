@@ -50,7 +50,8 @@ def test_the_whole_life_of_an_adopted_table(application: Application, layout: An
     again.rollback(NAME)
     assert again.store.counts() == {1: COUNT}
     assert content(application, "owner", VECTOR) == content(application, "owner", VECTOR, rows=rows)
-    again.upgrade(SECOND, application.embed, sample=20)
+    if again.manifest.generations[-1].name == NAME:  # the newer one was forgotten
+        again.upgrade(SECOND, application.embed, sample=20)
     backfilled(again, application, 7)
     check(again, application, layout, 7)
     abandon(again.store)
