@@ -180,7 +180,7 @@ def small(request: pytest.FixtureRequest, server: str) -> Iterator[tuple[Store, 
         gallery.store.add_generation(2, 6)
         gallery.store.add_generation(3, 8)
         yield gallery.store, connection, table, request.param
-        gallery.store.drop()
+        gallery.store.drop(leave_new=True)  # type: ignore[call-arg]
         gallery.store.close()
         connection.execute(f"DROP TABLE {table}")
 

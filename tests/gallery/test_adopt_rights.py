@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from psycopg import sql
-from tests.gallery.applications import KEY, NAME, SECOND, VECTOR, Application, backfilled
+from tests.gallery.applications import KEY, NAME, SECOND, TABLE, VECTOR, Application, backfilled
 from tests.gallery.galleries import COUNT, NEW_VECTORS
 
 from nobackfill.errors import GalleryError
@@ -21,6 +21,7 @@ from nobackfill.gallery import Gallery
 from nobackfill.gallery.adopting import abandon, plan_adoption
 from nobackfill.gallery.filters import matches, parse_filter
 from nobackfill.gallery.stores import adopted_ddl
+from nobackfill.gallery.stores.adopted_layout import side_schema
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_a_role_without_rights_gets_one_sentence_for_its_administrator(
         abandon(gallery.store)
     run_as_told(application, str(caught.value))
     monkeypatch.delenv("PGOPTIONS")
-    assert not application.run("SELECT 1 FROM pg_namespace WHERE nspname LIKE %s", "nobackfill%" + "")
+    assert not application.run("SELECT 1 FROM pg_namespace WHERE nspname = %s", side_schema(application.schema, TABLE))
     application.connection.execute(f"DROP OWNED BY {named}; DROP ROLE {named}")
 
 
