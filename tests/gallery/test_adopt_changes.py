@@ -167,7 +167,8 @@ class Model:
 
 
 def random(dim: int, seed: int) -> np.ndarray:
-    return unit(np.random.default_rng([dim, seed]).standard_normal((1, dim)))[0]
+    row: np.ndarray = unit(np.random.default_rng([dim, seed]).standard_normal((1, dim)))[0]
+    return row
 
 
 @pytest.fixture(params=LAYOUTS)
