@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 LOCK_MILLISECONDS = 50  # that a change waits for its lock: readers and writers that come later wait behind it
 PATIENCE = 60.0  # seconds to go on trying
 MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
+FOUND_COLUMNS = (
+    "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of|_by)?$')::integer AS number "
+    "FROM pg_attribute "
+    "WHERE attrelid = to_regclass(%s) AND NOT attisdropped AND attname ~ '^nobackfill_[0-9]+(_of|_by)?$' "
+    "ORDER BY number"
+)
 
 
 @dataclass(frozen=True)

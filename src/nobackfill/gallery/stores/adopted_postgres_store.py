@@ -1,7 +1,7 @@
 """A gallery in a table of PostgreSQL that somebody else made, fills and reads; see `adopted_layout`.
 
 Rows belong to the application: it adds, changes and removes them with its own client, and what it does counts at once.
-A gallery only writes vectors of later generations, row by row under row locks, and searches what is there.
+A gallery only writes vectors of later generations, and searches what is there.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from nobackfill.errors import GalleryError
@@ -17,6 +18,7 @@ from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores import adopted_reading, adopted_writing
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.adopted_ddl import (
+    FOUND_COLUMNS,
     build_index,
     change,
     column_change,
@@ -38,12 +40,6 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 HITS_PAGE = 8192
-FOUND_COLUMNS = (
-    "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of|_by)?$')::integer AS number "
-    "FROM pg_attribute "
-    "WHERE attrelid = to_regclass(%s) AND NOT attisdropped AND attname ~ '^nobackfill_[0-9]+(_of|_by)?$' "
-    "ORDER BY number"
-)
 
 
 class AdoptedPostgresStore(Store):
@@ -51,8 +47,7 @@ class AdoptedPostgresStore(Store):
 
     Args:
         address: as the gallery's URL says it.
-        namespace: schema of the table.
-        name: of the table.
+        namespace, name: of the table.
     """
 
     def __init__(self, address: Address, namespace: str, name: str) -> None:
@@ -64,8 +59,8 @@ class AdoptedPostgresStore(Store):
     @property
     def compatible_dim(self) -> int | None:
         """So many first values of a new vector are stored, at unit norm; None: all, as they are."""
-        table = self.table()
-        return table.adoption.dim if table.adoption.layout == "same-column" else None
+        agreed = self.table().adoption
+        return agreed.dim if agreed.layout == "same-column" else None
 
     def table(self) -> Table:
         """The table as it is now."""
@@ -77,25 +72,23 @@ class AdoptedPostgresStore(Store):
         return bytes(rows[0][0]) if rows else None
 
     def write(self, name: str, data: bytes | None) -> None:
-        statement = (
-            "INSERT INTO {}.documents VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET data = excluded.data"
-            if data is not None
-            else "DELETE FROM {}.documents WHERE name = %s"
-        )
-        self.run(self._side(statement), (name, data) if data is not None else (name,))
+        if data is None:
+            self.rows(self._side("DELETE FROM {}.documents WHERE name = %s"), (name,))
+        else:
+            self.db.transaction(lambda cursor: save(cursor, self.side, name, data))
 
     def create(self) -> None:
         raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
 
     def drop(self, *, leave_new: bool = False) -> None:
-        """Takes away what the gallery made; the application's rows and columns stay.
+        """Takes away what the gallery made; rows and the application's columns stay.
 
         Args:
             leave_new: leave the vector column of the newest generation (new column), or the new vectors where they are
                 (same column); else they go, and old vectors are put back.
 
         Raises:
-            GalleryError: if there are rows whose only vector is a new one, and `leave_new` is not given.
+            GalleryError: if there are rows whose only vector is a new one, and not `leave_new`.
         """
         table = self.table()
         if table.adoption.newer and not leave_new:
@@ -110,9 +103,8 @@ class AdoptedPostgresStore(Store):
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
         """What `drop` runs, with % doubled."""
         adoption = self.table().adoption
-        found = self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))
-        leave = max(adoption.newer, default=None) if leave_new else None
-        return undo_statements(adoption, [int(number) for (number,) in found], leave)
+        found = [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
+        return undo_statements(adoption, found, max(adoption.newer, default=None) if leave_new else None)
 
     def add_generation(self, number: int, dim: int) -> None:
         """Adds columns that are NULL everywhere, and an index built beside readers and writers."""
@@ -198,14 +190,15 @@ class AdoptedPostgresStore(Store):
         return self._with_table(lambda cursor, table: adopted_reading.payloads(cursor, table, ids))
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
-        batches, last = self._page(size, None)
+        page = partial(adopted_reading.page, size=size)
+        batches, last = self._with_table(partial(page, last=None))
         while last is not None:
             yield from batches
-            batches, last = self._page(size, last)
+            batches, last = self._with_table(partial(page, last=last))
 
     def count_hits(self, hits: Mapping[str, int]) -> None:
         ids = sorted(hits)  # in one order by all, so that two do not wait for each other
-        self.run(
+        self.rows(
             self._side(
                 "INSERT INTO {}.hits AS h SELECT * FROM unnest(%s::text[], %s::bigint[]) "
                 "ON CONFLICT (id) DO UPDATE SET hits = h.hits + excluded.hits"
@@ -217,17 +210,19 @@ class AdoptedPostgresStore(Store):
         statement = self._side(
             "SELECT id, hits FROM {}.hits WHERE hits < %s OR (hits = %s AND id > %s) ORDER BY hits DESC, id LIMIT %s"
         )
-        last = (2**62, "")
-        while rows := self.rows(statement, (last[0], *last, HITS_PAGE)):
-            last = (rows[-1][1], rows[-1][0])
+        most, name = 2**62, ""
+        while rows := self.rows(statement, (most, most, name, HITS_PAGE)):
+            name, most = rows[-1]
             yield from rows
 
     def restore(self, generation: int, *, leave_new: bool = False) -> int:
         """New column: the columns are made anew, at once and empty; same column: kept vectors are put back."""
         table = self.table()
-        newer = [number for number in table.adoption.newer if number > generation]
         if table.adoption.layout == "same-column":
-            return self._with_table(lambda cursor, table: _put_back(cursor, table, generation, leave_new))
+            return self._with_table(
+                lambda cursor, table: adopted_writing.restore(cursor, table, generation, leave_new=leave_new)
+            )
+        newer = [number for number in table.adoption.newer if number > generation]
         missing_ones = self._without_older(generation)
         if missing_ones and leave_new:
             self._with_table(lambda cursor, table: adopted_writing.empty_columns(cursor, table, generation))
@@ -244,11 +239,10 @@ class AdoptedPostgresStore(Store):
         if forget_kept:
             self._with_table(adopted_writing.forget_kept)
         table = self.table()
+        side = [f"{quoted(self.side)}.generations"] if table.adoption.layout == "same-column" else []
         with contextlib.closing(self.db.connect(autocommit=True)) as connection:
             try:
-                connection.execute(f"VACUUM (ANALYZE) {table_of(table.adoption)}", ())
-                if table.adoption.layout == "same-column":
-                    connection.execute(f"VACUUM (ANALYZE) {quoted(self.side)}.generations", ())
+                connection.execute(f"VACUUM (ANALYZE) {', '.join([table_of(table.adoption), *side])}", ())
             except self.db.psycopg.Error as error:
                 raise refused(self.url, error) from None
 
@@ -259,12 +253,13 @@ class AdoptedPostgresStore(Store):
         self.db.close()
 
     def rows(self, statement: str, values: tuple[object, ...]) -> list[Row]:
-        """A transaction of one statement that answers."""
-        return self.db.transaction(lambda cursor: cursor.execute(statement, values).fetchall())
+        """A transaction of one statement, and what it answers."""
 
-    def run(self, statement: str, values: tuple[object, ...]) -> None:
-        """A transaction of one statement that does not."""
-        self.db.transaction(lambda cursor: cursor.execute(statement, values))
+        def run(cursor: Cursor) -> list[Row]:
+            cursor.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+        return self.db.transaction(run)
 
     def _without_older(self, generation: int) -> int:
         return self._with_table(lambda cursor, table: adopted_writing.without_older(cursor, table, generation))
@@ -273,9 +268,6 @@ class AdoptedPostgresStore(Store):
         statement = index_statement(table, number, dim)
         if statement is not None:
             build_index(self.db, table.adoption, number, statement)
-
-    def _page(self, size: int, last: str | None) -> tuple[list[ItemBatch], str | None]:
-        return self._with_table(lambda cursor, table: adopted_reading.page(cursor, table, size, last))
 
     def _page_of_ids(self, generation: int, size: int, where: Filter | None, last: str | None) -> list[str]:
         return self._with_table(
@@ -298,7 +290,7 @@ class AdoptedPostgresStore(Store):
         return table
 
     def _side(self, statement: str) -> str:
-        """A statement about the gallery's own tables; its names hold no braces that matter to psycopg's %."""
+        """A statement about the gallery's own tables."""
         return statement.replace("{}", quoted(self.side))
 
     def _not_ours(self) -> GalleryError:
@@ -306,10 +298,3 @@ class AdoptedPostgresStore(Store):
             f"{self.url}: rows of an adopted table belong to the application; add, change and remove them with its "
             "own client: what it does counts here at once"
         )
-
-
-def _put_back(cursor: Cursor, table: Table, generation: int, leave_new: bool) -> int:
-    without = adopted_writing.without_older(cursor, table, generation)
-    if not without or leave_new:
-        adopted_writing.put_back(cursor, table, generation)
-    return without

@@ -119,7 +119,7 @@ def payload_types(adoption: Adoption, types: dict[str, str]) -> dict[str, str]:
     return {name: types[name] for name in chosen if name in types}
 
 
-def save(connection: Connection, side: str, name: str, data: bytes) -> None:
+def save(connection: Connection | Cursor, side: str, name: str, data: bytes) -> None:
     """Replace a document."""
     connection.execute(
         f"INSERT INTO {quoted(side)}.documents VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET data = excluded.data",

@@ -85,6 +85,14 @@ def empty_columns(cursor: Cursor, table: Table, generation_asked: int) -> None:
         )
 
 
+def restore(cursor: Cursor, table: Table, generation_asked: int, *, leave_new: bool) -> int:
+    """Same column: see `Store.restore`."""
+    without = without_older(cursor, table, generation_asked)
+    if not without or leave_new:
+        put_back(cursor, table, generation_asked)
+    return without
+
+
 def put_back(cursor: Cursor, table: Table, generation_asked: int) -> None:
     """Same column: kept vectors of this generation or an older one take their place again."""
     side, rows = table.adoption.side, table_of(table.adoption)
