@@ -100,7 +100,9 @@ def test_vectors_from_anywhere(
     Path("ids.txt").write_text("\n".join(f"doc {number}" for number in range(30)))
     common = ["--ids", "ids.txt", "--vectors"]
     assert run(["gallery", "create", "faiss:g", "--name", "api-v1", "--option", "index=hnsw", *common, "old.npy"]) == 0
-    assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", *common, "new.npy"]) == 2
+    assert "an item ranks its own old vector at" in capsys.readouterr().err  # they are random
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "api-v2", "--unchecked", *common, "new.npy"]) == 0
     assert run(["gallery", "backfill", "faiss:g", "--name", "api-v2", "--target", "10", *common, "new.npy"]) == 0
     capsys.readouterr()
     assert (

@@ -25,7 +25,8 @@ def vectors(dim: int, seed: int, count: int = COUNT) -> np.ndarray:
 
 IDS = [f"photo/{number} ☃'\"; drop table x" for number in range(COUNT)]
 PAYLOADS: list[dict[str, Any]] = [{"label": number % 7, "class": f"c<{number % 7}>"} for number in range(COUNT)]
-OLD_VECTORS, NEW_VECTORS = vectors(OLD, 0), vectors(NEW, 1)
+OLD_VECTORS = vectors(OLD, 0)
+NEW_VECTORS = unit(vectors(NEW, 1) + np.pad(OLD_VECTORS, ((0, 0), (0, NEW - OLD))))  # compatible, but not the same
 FIRST = Generation(name="first", dim=OLD, fingerprint="a" * 64)
 SECOND = Generation(name="second", dim=NEW, fingerprint="b" * 64, compatible_with=("a" * 64,))
 LAST = Generation(name="third", dim=THIRD, fingerprint="c" * 64, compatible_with=("b" * 64, "a" * 64))

@@ -9,6 +9,7 @@ from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.retrieval import check_selves
 
 Integers = NDArray[np.int64]
+SURE = 3.0  # standard deviations from chance; unrelated pairs come that far once in a thousand times
 
 
 def neighbours(query: ArrayLike, gallery: ArrayLike, k: int, *, exclude_self: bool = False) -> Integers:
@@ -54,3 +55,22 @@ def own_ranks(vectors: ArrayLike, counterparts: ArrayLike) -> Integers:
         own = scores[np.arange(len(scores)), np.arange(start, start + len(scores))]
         ranks[start : start + 1024] = (scores >= own[:, None]).sum(axis=1)
     return ranks
+
+
+def unrelated(vectors: ArrayLike, counterparts: ArrayLike) -> str | None:
+    """Why rows and counterparts are no pairs, if they are not: their own is found no better than by chance.
+
+    Args:
+        vectors: floats [n, d].
+        counterparts: floats [n, m], compared on the first min(d, m) values.
+
+    Returns:
+        `ranks its own old vector at …`, or None where they are pairs.
+    """
+    ranks = own_ranks(vectors, counterparts)
+    count = len(ranks)
+    # Of unrelated rows the ranks are uniform on 1 … n.
+    expected, deviation = (count + 1) / 2, np.sqrt((count**2 - 1) / 12 / count)
+    if expected - ranks.mean() > SURE * deviation:
+        return None
+    return f"ranks its own old vector at {ranks.mean():.0f} of {count} on average, where chance gives {expected:.0f}"

@@ -6,25 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 
 from numpy.typing import ArrayLike
 
-from nobackfill.errors import GalleryError
 from nobackfill.evaluation.rule_choice import RuleChoice
+from nobackfill.gallery.adopting import compatible_part, plan_adoption
 from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
-from nobackfill.gallery.expected import Rule, choose_rules, expected_curve, paired_samples
+from nobackfill.gallery.expected import Rule
 from nobackfill.gallery.items import GalleryItems, Where
-from nobackfill.gallery.job import Job, stop_job
-from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest, save_manifest
+from nobackfill.gallery.job import Job
+from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest
 from nobackfill.gallery.orders import Order
-from nobackfill.gallery.pair_rules import PairRule, save_rule
+from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.planning import Plan, Target
 from nobackfill.gallery.renewing import renew_rules
 from nobackfill.gallery.scope import scope_filter
 from nobackfill.gallery.searching import Hit, search_store
 from nobackfill.gallery.status import GalleryStatus, status_of
+from nobackfill.gallery.stores.adopted_layout import Layout
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.registry import open_store
 from nobackfill.gallery.undoing import drop_job, roll_back, switch_over
+from nobackfill.gallery.upgrading import add_generation, upgrade_store
 from nobackfill.gallery.vectors import unit_rows
 from nobackfill.gallery.verifying import verify_store
 from nobackfill.gallery.worker import OnBatch
@@ -75,6 +77,30 @@ class Gallery(GalleryItems):
         store = open_store(store) if isinstance(store, str) else store
         return cls(store, create_items(store, generation, batches, source, replace=replace))
 
+    @classmethod
+    def adopt(
+        cls,
+        url: str,
+        name: str,
+        *,
+        vector_column: str = "embedding",
+        id_column: str = "id",
+        fingerprint: str | None = None,
+        layout: Layout = "new-column",
+        payload_columns: tuple[str, ...] | None = None,
+    ) -> Gallery:
+        """Make a gallery of a table that is there; see `adopting.plan_adoption`, which says first what that changes."""
+        plan = plan_adoption(
+            url,
+            name,
+            vector_column=vector_column,
+            id_column=id_column,
+            fingerprint=fingerprint,
+            layout=layout,
+            payload_columns=payload_columns,
+        )
+        return cls.open(plan.carry_out())
+
     def upgrade(
         self,
         generation: Generation,
@@ -82,6 +108,7 @@ class Gallery(GalleryItems):
         *,
         sample: int = 2000,
         rule: Rule = "auto",
+        unchecked: bool = False,
         seed: int = 0,
     ) -> Generation:
         """Add a generation: its queries work from now on; no vector is touched.
@@ -94,33 +121,27 @@ class Gallery(GalleryItems):
             embed: item ids to its vectors.
             sample: how many items are embedded.
             rule: how old and new scores are compared, see `evaluation.scoring_rules`; `auto` chooses on the sample.
+            unchecked: add it even if its vectors have nothing to do with the stored ones of the same items.
             seed: of the sample.
 
         Returns:
             The generation with what was measured of it.
 
         Raises:
-            GalleryError: if it is in the lineage already, or not compatible with a generation in use, or none of the
-                sampled items could be embedded.
+            GalleryError: if it is in the lineage already, or not compatible with a generation in use, none of the
+                sampled items could be embedded, or their new vectors find their old ones no better than by chance.
         """
         self._whole("upgrade")
-        embedder = as_embedder(embed, generation.fingerprint)
-        manifest = load_manifest(self.store)
-        manifest.compatible_generations(generation, self.store.counts(), self.store.url)  # before anything is embedded
-        ids = self.store.sample(sample, seed)
-        if not ids:
-            raise GalleryError(f"{self.store.url}: is empty; create it with {generation.name}, or add items first")
-        embedded = next(embedder.embed([ids]))
-        rows = embedded.rows(ids, generation.dim)
-        if not len(rows):
-            reason = "".join(f" ({name}: {error})" for name, error in list(embedded.errors.items())[:1])
-            raise GalleryError(
-                f"{self.store.url}: none of {len(ids)} sampled items could be embedded by {generation.name}{reason}; "
-                "they are needed to measure the scale between old and new scores"
-            )
-        samples = paired_samples(self.store, manifest, generation, embedded, rows)
-        choices = choose_rules(samples, rule, seed)
-        return self.add_generation(generation, rows, expected_curve(samples, choices), choices)
+        self.manifest = upgrade_store(
+            self.store,
+            generation,
+            as_embedder(embed, generation.fingerprint),
+            sample=sample,
+            rule=rule,
+            unchecked=unchecked,
+            seed=seed,
+        )
+        return self.manifest.generations[-1]
 
     def add_generation(
         self,
@@ -142,18 +163,8 @@ class Gallery(GalleryItems):
             GalleryError: as `upgrade`.
         """
         self._whole("upgrade")
-        rows = unit_rows(sample, generation.dim, f"sample of {generation.name}")
-        if not len(rows):
-            raise GalleryError(f"sample of {generation.name}: it has no vectors, so the scale cannot be measured")
-        with self.store.lock():
-            manifest = load_manifest(self.store)
-            extended = manifest.extended(
-                generation.model_copy(update={"curve": curve}), rows, self.store.counts(), self.store.url
-            )
-            stop_job(self.store)  # it went to a generation that is the newest no more
-            self.store.add_generation(extended.newest, generation.dim)
-            added = [save_rule(self.store, extended.newest, stored, one) for stored, one in (rules or {}).items()]
-            self.manifest = save_manifest(self.store, extended.with_rules(added))
+        rows = compatible_part(self.store, unit_rows(sample, generation.dim, f"sample of {generation.name}"))
+        self.manifest = add_generation(self.store, generation, rows, curve, rules or {})
         return self.manifest.generations[-1]
 
     def renew_rules(

@@ -17,7 +17,6 @@ from nobackfill.evaluation.candidates import (
 )
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.kinds import BOTH
-from nobackfill.evaluation.neighbours import own_ranks
 from nobackfill.evaluation.rank_merge import merged_nearest, merged_search
 from nobackfill.evaluation.retrieval import RetrievalMetrics
 from nobackfill.maps.fits import kind_of
@@ -26,7 +25,6 @@ from nobackfill.maps.task import Candidate
 from nobackfill.models import load
 
 RANK_MERGE = "rank merge"
-SURE = 3.0  # standard deviations from chance; unrelated pairs come that far once in a thousand times
 
 
 def assess_fits(held: Held, candidates: Sequence[Candidate]) -> list[CandidateResult]:
@@ -67,25 +65,6 @@ def best_candidate(candidates: Sequence[Candidate]) -> Candidate:
     alone = [one for one in candidates if one.queries == "new"]
     to_old = [one for one in alone if one.direction == "to-old"]
     return max(to_old or alone or candidates, key=lambda one: one.score)
-
-
-def unrelated(mapped: Floats, counterparts: Floats) -> str | None:
-    """Why these pairs are no pairs, if they are not: own counterparts are found no better than by chance.
-
-    Args:
-        mapped: float32 [n, d], validation rows mapped into the space of their counterparts.
-        counterparts: [n, d].
-    """
-    ranks = own_ranks(mapped, counterparts)
-    count = len(ranks)
-    # Of unrelated rows the ranks are uniform on 1 … n.
-    expected, deviation = (count + 1) / 2, np.sqrt((count**2 - 1) / 12 / count)
-    if expected - ranks.mean() > SURE * deviation:
-        return None
-    return (
-        f"a map fitted on them ranks an item's own old vector at {ranks.mean():.0f} of {count} on average, "
-        f"where chance gives {expected:.0f}: not the same items in the same order, or noise"
-    )
 
 
 def _searches(held: Held, one: Candidate) -> list[CandidateSearch]:

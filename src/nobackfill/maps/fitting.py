@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from nobackfill.arrays import Array
 from nobackfill.errors import ConfigError, DataError, RunError, nearest
 from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
+from nobackfill.evaluation.neighbours import unrelated
 from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import atomic_file, publish_folder, require_new, write_text
-from nobackfill.maps.assessment import assess_fits, best_candidate, unrelated
+from nobackfill.maps.assessment import assess_fits, best_candidate
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, require_for
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
@@ -201,7 +202,9 @@ def _refuse_unusable(task: Task, pairs: Pairs) -> None:
     trial = ridge(task.moments, [0.1])[0]
     reason = unrelated((task.x @ trial.weight.T + trial.bias).astype(np.float32), task.y)
     if reason:
-        raise DataError(f"{files}: unusable as pairs: {reason}")
+        raise DataError(
+            f"{files}: unusable as pairs: a map fitted on them {reason}: not the same items in the same order, or noise"
+        )
 
 
 def _variance_x(pairs: Moments) -> float:

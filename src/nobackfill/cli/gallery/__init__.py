@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import typer
 
+from nobackfill.cli.gallery.abandon import abandon
+from nobackfill.cli.gallery.adopt import adopt
 from nobackfill.cli.gallery.backfill import backfill
 from nobackfill.cli.gallery.compact import compact
 from nobackfill.cli.gallery.count import count
@@ -25,20 +29,23 @@ gallery = typer.Typer(
     help="Galleries that hold vectors of an old and a new model side by side.",
     rich_markup_mode="markdown",
 )
-for verb in (
-    create,
-    upgrade,
-    backfill,
-    upsert,
-    delete,
-    search,
-    count,
-    status,
-    verify,
-    switch,
-    rollback,
-    compact,
-    uncertainty,
-):
-    gallery.command()(verb)
-gallery.command("set-payloads")(set_payloads)
+VERBS: dict[str, Callable[..., None]] = {
+    "create": create,
+    "adopt": adopt,
+    "upgrade": upgrade,
+    "backfill": backfill,
+    "search": search,
+    "upsert": upsert,
+    "delete": delete,
+    "set-payloads": set_payloads,
+    "count": count,
+    "status": status,
+    "verify": verify,
+    "switch": switch,
+    "rollback": rollback,
+    "compact": compact,
+    "abandon": abandon,
+    "uncertainty": uncertainty,
+}
+for name, verb in VERBS.items():
+    gallery.command(name)(verb)

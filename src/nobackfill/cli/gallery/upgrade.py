@@ -35,6 +35,9 @@ def upgrade(
             "z_score or z_calibrated."
         ),
     ] = "auto",
+    unchecked: Annotated[
+        bool, typer.Option("--unchecked", help="Add it even if its vectors do not fit the stored ones.")
+    ] = False,
     workers: WorkersOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -54,7 +57,7 @@ def upgrade(
     wanted = check_rule(rule)
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
-    added = gallery.upgrade(generation, embedder, sample=sample, rule=wanted)
+    added = gallery.upgrade(generation, embedder, sample=sample, rule=wanted, unchecked=unchecked)
     if json_:
         typer.echo(added.model_dump_json(indent=2))
         return

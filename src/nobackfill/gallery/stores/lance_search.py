@@ -42,9 +42,8 @@ def nearest_matching(table: Table, number: int, queries: Floats, k: int, where: 
         some = matching(rows, where)
         if some.num_rows:
             names, scores = some.column("id").to_pylist(), queries @ vectors_of(some, f"g{number}").T
-            best = Nearest(
-                *zip(*(_better(best, query, names, row, k) for query, row in enumerate(scores)), strict=True)
-            )
+            better = [_better(best, query, names, row, k) for query, row in enumerate(scores)]
+            best = Nearest([ids for ids, _ in better], [own for _, own in better])
     return Nearest(list(best.ids), list(best.scores))
 
 

@@ -16,6 +16,7 @@ from nobackfill.gallery.stores.lance_rows import vectors_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from lancedb.db import DBConnection
     from lancedb.table import Table
 
 Value = TypeVar("Value")
@@ -35,12 +36,11 @@ class LanceTable:
 
     def __init__(self, address: Address) -> None:
         try:
-            import lancedb
+            import lancedb  # noqa: F401
         except ImportError as error:
             raise GalleryError("lance: needs its extra: pip install 'nobackfill[lance]'") from error
         self.url = address.url
         self.folder = Path(address.location)
-        self._connect = lambda: lancedb.connect(str(self.folder))  # a path, whatever it looks like
 
     def read(self, action: Callable[[Table], Value]) -> Value:
         """Read from one state; from the next one if its files were removed meanwhile."""
@@ -82,6 +82,11 @@ class LanceTable:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise GalleryError(f"{self.url}: damaged, or cannot be read: {one_line(error, 160)}") from error
+
+    def _connect(self) -> DBConnection:
+        import lancedb
+
+        return lancedb.connect(str(self.folder))  # a path, whatever it looks like
 
     def _open(self) -> Table:
         if (self.folder / "items.lance").is_symlink():

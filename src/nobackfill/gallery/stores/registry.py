@@ -40,7 +40,7 @@ STORES = (
     StoreKind(
         ("postgresql", "postgres"),
         "postgresql://host/db#table",
-        "postgres_store:PostgresStore",
+        "adopted_table:open_postgres",
         "required",
         {"halfvec": HALF},
     ),

@@ -1,0 +1,183 @@
+"""Adopting a table that already runs: it becomes a gallery where it is, and `abandon` leaves it as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
+from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.base import Floats, Store
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from nobackfill.gallery.stores.adopted_layout import Layout, Table
+
+POSTGRES = ("postgresql", "postgres")
+
+
+@dataclass(frozen=True)
+class AdoptionPlan:
+    """What adopting does, before it is done.
+
+    Attributes:
+        url: of the gallery, without credentials.
+        generation: of the vectors that are there.
+        statements: that will be run now.
+        later: that an upgrade will run.
+        notes: what the owner should know.
+        carry_out: does it, and returns the store.
+    """
+
+    url: str
+    generation: Generation
+    statements: list[str]
+    later: list[str]
+    notes: list[str]
+    carry_out: Callable[[], Store]
+
+
+def plan_adoption(
+    url: str,
+    name: str,
+    *,
+    vector_column: str = "embedding",
+    id_column: str = "id",
+    fingerprint: str | None = None,
+    layout: Layout = "new-column",
+    payload_columns: tuple[str, ...] | None = None,
+) -> AdoptionPlan:
+    """Look at a table and say what adopting it will change.
+
+    Args:
+        url: `postgresql://host/db#table`, also `#schema.table` or `#"schema"."table"`.
+        name: of the model that made the vectors.
+        vector_column: of type vector or halfvec.
+        id_column: unique; integers, text or UUIDs.
+        fingerprint: of that model; None: its name stands for it.
+        layout: where vectors of later models go: a `new-column` each, or the `same-column` (their compatible part).
+        payload_columns: what is known of an item; None: every other column.
+
+    Raises:
+        GalleryError: if there is no such table, it is adopted already, or it cannot be adopted.
+    """
+    from nobackfill.gallery.stores.adopted_inspection import inspected
+    from nobackfill.gallery.stores.adopted_table import connection_of
+
+    address = Address.parse(url)
+    if address.scheme not in POSTGRES or address.name is None:
+        raise GalleryError(f"{address.url}: expected postgresql://host/db#table")
+    db = connection_of(address)
+    with contextlib.closing(db.connect(autocommit=True)) as connection:
+        try:
+            place = _found(connection, address)
+            table, notes = inspected(connection, address.url, place, id_column, vector_column, layout, payload_columns)
+            generation = Generation.named(name, table.adoption.dim)
+            if fingerprint is not None:
+                generation = generation.model_copy(update={"fingerprint": fingerprint})
+            return _plan(connection, address, table, generation, notes)
+        except db.psycopg.Error as error:
+            from nobackfill.gallery.stores.adopted_ddl import refused
+
+            raise refused(address.url, error) from None
+
+
+def _found(connection: Connection, address: Address) -> tuple[str, str]:
+    """The table that the URL names; raises `GalleryError` if there is none, or it is a gallery already."""
+    from nobackfill.gallery.stores.adopted_table import adopted, named, resolved
+
+    for namespace, name in named(address.name or ""):
+        place = resolved(connection, namespace, name)
+        if place and adopted(connection, *place) and _is_gallery(connection, place):
+            raise GalleryError(
+                f"{address.url}: is a gallery already; see `gallery status`, or `gallery abandon` it first"
+            )
+        if place:
+            return place
+    raise GalleryError(f"{address.url}: no table {address.name!r}; expected #table or #schema.table")
+
+
+def _is_gallery(connection: Connection, place: tuple[str, str]) -> bool:
+    from nobackfill.gallery.stores.adopted_layout import side_schema
+    from nobackfill.gallery.stores.adopted_sql import quoted
+
+    documents = f"{quoted(side_schema(*place))}.documents"
+    found = connection.execute(f"SELECT 1 FROM {documents} WHERE name = %s", (MANIFEST,)).fetchone()  # noqa: S608
+    return found is not None
+
+
+def _plan(
+    connection: Connection, address: Address, table: Table, generation: Generation, notes: list[str]
+) -> AdoptionPlan:
+    from nobackfill.gallery.stores.adopted_ddl import change, later_changes, missing, side_changes
+    from nobackfill.gallery.stores.adopted_layout import ADOPTION
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    from nobackfill.gallery.stores.adopted_sql import plain
+    from nobackfill.gallery.stores.adopted_table import connection_of, save
+
+    adoption = table.adoption
+    changes = side_changes(adoption, table.id_type, table.kind)
+    statements = missing(connection, changes)
+
+    def documents(connection: Connection) -> None:
+        save(connection, adoption.side, ADOPTION, adoption.model_dump_json().encode())
+        save(
+            connection, adoption.side, MANIFEST, Manifest(generations=(generation,)).model_dump_json(indent=1).encode()
+        )
+
+    def carry_out() -> Store:
+        db = connection_of(address)
+        with contextlib.closing(db.connect(autocommit=True)) as later:
+            left = missing(later, changes)  # an administrator may have made them since
+        change(db, left, grant=adoption, then=documents)
+        return AdoptedPostgresStore(address, adoption.namespace, adoption.table)
+
+    return AdoptionPlan(
+        address.url, generation, [plain(each) for each in statements], later_changes(table), notes, carry_out
+    )
+
+
+def compatible_part(store: Store, rows: Floats) -> Floats:
+    """New unit vectors [n, dim] as a store holds them: some only hold the first values, at unit norm."""
+    dim: int | None = getattr(store, "compatible_dim", None)
+    if dim is None:
+        return rows
+    part = np.zeros_like(rows)
+    norms = np.linalg.norm(rows[:, :dim], axis=1, keepdims=True)
+    part[:, :dim] = rows[:, :dim] / np.where(norms == 0, 1, norms)
+    return part
+
+
+def abandon_statements(store: Store, *, leave_new: bool = False) -> list[str]:
+    """What abandoning runs; raises `GalleryError` for a store that was not adopted."""
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    from nobackfill.gallery.stores.adopted_sql import plain
+
+    if not isinstance(store, AdoptedPostgresStore):
+        raise GalleryError(f"{store.url}: was not adopted, so there is nothing to give back")
+    return [plain(each) for each in store.undo_statements(leave_new=leave_new)]
+
+
+def abandon(store: Store, *, leave_new: bool = False) -> None:
+    """Take away everything that adopting and upgrading made; the application's rows and columns stay.
+
+    Args:
+        store: of an adopted table.
+        leave_new: leave the newest model's vectors where they are, for the application to go on with.
+
+    Raises:
+        GalleryError: if the store was not adopted; or if there are rows that only have new vectors, and `leave_new` is
+            not given.
+    """
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+
+    if not isinstance(store, AdoptedPostgresStore):
+        raise GalleryError(f"{store.url}: was not adopted, so there is nothing to give back")
+    with store.lock():
+        store.drop(leave_new=leave_new)

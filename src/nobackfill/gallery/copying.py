@@ -1,0 +1,107 @@
+"""Making a gallery from a FAISS index file: unlike a table, it is copied, since such a file cannot be shared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nobackfill.errors import GalleryError
+from nobackfill.gallery.adopting import AdoptionPlan
+from nobackfill.gallery.lineage import Generation
+from nobackfill.gallery.stores.address import without_credentials
+from nobackfill.gallery.stores.base import Floats, Payload, Store
+
+BATCH = 8192
+
+
+def plan_copy(
+    url: str, name: str, index: Path, ids: Path | None = None, *, fingerprint: str | None = None
+) -> AdoptionPlan:
+    """Look at an index file and say what will be made of it.
+
+    Args:
+        url: of the gallery that is to be made, any store.
+        name: of the model that made the vectors.
+        index: written by `faiss.write_index`.
+        ids: text file with the id of each vector, one per line; None: the numbers of an `IndexIDMap`, else 0, 1, ….
+        fingerprint: of that model; None: its name stands for it.
+
+    Raises:
+        GalleryError: if the files cannot be read, do not fit each other, or the index cannot give its vectors back.
+    """
+    opened = _read(index)
+    count, dim = int(opened.ntotal), int(opened.d)
+    names = _names(opened, ids)
+    if len(names) != count:
+        raise GalleryError(f"--ids {ids}: expected {count} lines, one for each vector of {index}, found {len(names)}")
+    generation = Generation.named(name, dim)
+    if fingerprint is not None:
+        generation = generation.model_copy(update={"fingerprint": fingerprint})
+    notes = [f"the {count} vectors are copied: what is added to {index.name} later is not in the gallery"]
+    if not _exact(opened):
+        notes.append(f"{index.name} is compressed: its vectors come back as approximations, and stay so until replaced")
+
+    def carry_out() -> Store:
+        from nobackfill.gallery.gallery import Gallery
+
+        return Gallery.create(url, generation, _batches(opened, names)).store
+
+    return AdoptionPlan(without_credentials(url), generation, [], [], notes, carry_out)
+
+
+def _read(path: Path) -> Any:
+    import faiss
+
+    if not path.is_file():
+        raise GalleryError(f"--index {path}: no such file")
+    try:
+        opened = faiss.read_index(str(path))
+        inner = _inner(opened)
+        if isinstance(inner, faiss.IndexIVF):
+            inner.make_direct_map()
+        if opened.ntotal:
+            inner.reconstruct_n(0, 1)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).rpartition("Error: ")[2][:160] or "unknown"
+        raise GalleryError(
+            f"--index {path}: its vectors cannot be read ({reason}); expected a file of faiss.write_index whose index "
+            "stores vectors"
+        ) from None
+    return opened
+
+
+def _inner(opened: Any) -> Any:
+    import faiss
+
+    is_map = isinstance(opened, faiss.IndexIDMap | faiss.IndexIDMap2)
+    return faiss.downcast_index(opened.index) if is_map else opened  # lives as long as `opened`, which owns it
+
+
+def _names(opened: Any, ids: Path | None) -> list[str]:
+    import faiss
+
+    if ids is not None:
+        try:
+            return ids.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise GalleryError(f"--ids {ids}: cannot be read as text ({type(error).__name__})") from None
+    if _inner(opened) is not opened:
+        return [str(number) for number in faiss.vector_to_array(opened.id_map).tolist()]
+    return [str(number) for number in range(opened.ntotal)]
+
+
+def _exact(opened: Any) -> bool:
+    import faiss
+
+    inner = _inner(opened)
+    return isinstance(inner, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
+
+
+def _batches(opened: Any, names: list[str]) -> Iterator[tuple[list[str], Floats, list[Payload]]]:
+    inner = _inner(opened)
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield some, np.ascontiguousarray(inner.reconstruct_n(start, len(some)), np.float32), [{} for _ in some]

@@ -1,0 +1,127 @@
+"""Finding a table by the name in a URL, and whether a gallery has adopted it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, cast
+
+from nobackfill.gallery.formats import parse_document
+from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
+from nobackfill.gallery.stores.adopted_sql import quoted
+from nobackfill.gallery.stores.base import Store
+from nobackfill.gallery.stores.postgres_connection import PostgresConnection
+from nobackfill.gallery.stores.postgres_store import PostgresStore
+
+if TYPE_CHECKING:
+    from psycopg import Connection, Cursor
+
+QUOTED = re.compile(r'"((?:[^"]|"")+)"\."((?:[^"]|"")+)"')
+COLUMNS = (
+    "SELECT a.attname, format_type(a.atttypid, NULL) FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid "
+    "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s AND a.attnum > 0 "
+    "AND NOT a.attisdropped ORDER BY a.attnum"
+)
+OURS = re.compile(r"nobackfill_[0-9]+(_of|_by)?")
+
+
+def open_postgres(address: Address, halfvec: str = "false") -> Store:
+    """The store of a URL: of an adopted table, or of one that the gallery made or is to make itself."""
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+
+    found = None
+    if address.name is not None:
+        db = connection_of(address)
+        with contextlib.closing(db.connect(autocommit=True)) as connection:
+            for namespace, table in named(address.name):
+                found = resolved(connection, namespace, table)
+                if found and adopted(connection, *found):
+                    return AdoptedPostgresStore(address, *found)
+    return PostgresStore(address, halfvec)
+
+
+def connection_of(address: Address) -> PostgresConnection:
+    """To the server, whatever the name of the table is like."""
+    return PostgresConnection(dataclasses.replace(address, name="nobackfill"), "vector")
+
+
+def named(name: str) -> Iterator[tuple[str | None, str]]:
+    """What a name may mean, most likely first: a table of the search path, `schema.table`, `"schema"."table"`."""
+    yield None, name
+    if match := QUOTED.fullmatch(name):
+        first, second = (part.replace('""', '"') for part in match.groups())
+        yield first, second
+    for place, sign in enumerate(name):
+        if sign == "." and name[:place] and name[place + 1 :]:
+            yield name[:place], name[place + 1 :]
+
+
+def resolved(connection: Connection, namespace: str | None, table: str) -> tuple[str, str] | None:
+    """Schema and name of a table that exists."""
+    named_so = "quote_ident(%s)" if namespace is None else "quote_ident(%s) || '.' || quote_ident(%s)"
+    found = connection.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        f"WHERE c.oid = to_regclass({named_so})",
+        (table,) if namespace is None else (namespace, table),
+    ).fetchone()
+    return (str(found[0]), str(found[1])) if found else None
+
+
+def adopted(connection: Connection, namespace: str, table: str) -> bool:
+    """Whether a gallery has adopted the table."""
+    side = side_schema(namespace, table)
+    there = connection.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'documents'", (side,)
+    ).fetchone()
+    if not there or not has_usage(connection, side):
+        return False
+    found = connection.execute(f"SELECT 1 FROM {quoted(side)}.documents WHERE name = %s", (ADOPTION,)).fetchone()
+    return found is not None
+
+
+def has_usage(connection: Connection, side: str) -> bool:
+    """Whether the role may look into a schema that exists."""
+    found = connection.execute("SELECT has_schema_privilege(%s, 'USAGE')", (side,)).fetchone()
+    return bool(found and found[0])
+
+
+def load_table(cursor: Cursor, side: str) -> Table | None:
+    """The adopted table as it is now; None if it was given up."""
+    there = cursor.execute(
+        "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'documents'", (side,)
+    ).fetchone()
+    found = (
+        there
+        and cursor.execute(
+            f"SELECT data FROM {quoted(side)}.documents WHERE name = %s",
+            (ADOPTION,),
+        ).fetchone()
+    )
+    if not found:
+        return None
+    adoption = parse_document(Adoption, bytes(found[0]), f"{side}: the document {ADOPTION!r}")
+    types = {str(name): str(kind) for name, kind in cursor.execute(COLUMNS, (adoption.namespace, adoption.table))}
+    if adoption.vector_column not in types or adoption.id_column not in types:
+        return None
+    kind = cast('Literal["vector", "halfvec"]', types[adoption.vector_column].rpartition(".")[2])
+    return Table(adoption, types[adoption.id_column], kind, payload_types(adoption, types))
+
+
+def payload_types(adoption: Adoption, types: dict[str, str]) -> dict[str, str]:
+    """The columns of an item's payload that are there now, and their types."""
+    chosen = adoption.payload_columns
+    taken = (adoption.id_column, adoption.vector_column)
+    if chosen is None:
+        return {name: kind for name, kind in types.items() if name not in taken and not OURS.fullmatch(name)}
+    return {name: types[name] for name in chosen if name in types}
+
+
+def save(connection: Connection | Cursor, side: str, name: str, data: bytes) -> None:
+    """Replace a document."""
+    connection.execute(
+        f"INSERT INTO {quoted(side)}.documents VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET data = excluded.data",
+        (name, data),
+    )
