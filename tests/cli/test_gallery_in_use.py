@@ -43,7 +43,8 @@ def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     )
     found = call("upgrade", "faiss:g", "--name", "v2", "--vectors", "new.npy", code=2)
     assert "none of the ids 0, 1, … is in the gallery; give --ids" in found
-    assert json.loads(call("upgrade", "faiss:g", "--name", "v2", "--unchecked", *common, "new.npy", "--json"))["name"] == "v2"
+    upgrade = call("upgrade", "faiss:g", "--name", "v2", "--unchecked", *common, "new.npy", "--json")
+    assert json.loads(upgrade)["name"] == "v2"
     backfill = ("backfill", "faiss:g", "--name", "v2", *common, "new.npy", "--batch-size", "5")
     printed = call(*backfill, "--target", "50%")
     assert printed.startswith(

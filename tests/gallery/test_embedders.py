@@ -99,7 +99,7 @@ random = np.random.default_rng(0)
 ids, old, new = [str(n) for n in range(40)], random.standard_normal((40, 4)), random.standard_normal((40, 6))
 gallery = Gallery.create("faiss:g", Generation.named("v1", 4), [(ids, old, [{} for _ in ids])])
 embed = ArrayEmbedder(ids, new, "name:v2")
-gallery.upgrade(Generation.named("v2", 6, gallery.manifest.generations), embed)
+gallery.upgrade(Generation.named("v2", 6, gallery.manifest.generations), embed, unchecked=True)
 gallery.backfill(lambda names: new[[int(name) for name in names]], fingerprint="name:v2", target="25%")
 gallery.backfill(embed)
 hits = gallery.search(new[3:4], 1, "name:v2")[0]

@@ -15,6 +15,8 @@ from tests.gallery.galleries import (
     FIRST,
     IDS,
     LAST,
+    NEW,
+    NEW_VECTORS,
     OLD_VECTORS,
     SECOND,
     THIRD,
@@ -22,6 +24,7 @@ from tests.gallery.galleries import (
     embed,
     fresh,
     table_name,
+    unit,
     upgraded,
     vectors,
 )
@@ -30,7 +33,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, Store, open_store
 from nobackfill.gallery.stores.sampling import sampled
 
-NEWEST = vectors(THIRD, 4)
+NEWEST = unit(vectors(THIRD, 4) + np.pad(NEW_VECTORS, ((0, 0), (0, THIRD - NEW))))
 
 
 def embed_last(ids: list[str]) -> np.ndarray:

@@ -208,7 +208,7 @@ def test_unknown_models_and_bad_items_are_refused_before_anything_is_written(sto
         (["a"], OLD_VECTORS[:1], None, "f" * 64, "is not of this gallery's lineage"),
         (["a"], NEW_VECTORS[:1], None, FIRST.fingerprint, r"expected floats \[n, 6\]"),
         (["a", "a"], OLD_VECTORS[:2], None, FIRST.fingerprint, "comes twice"),
-        (["a"], np.full((1, OLD), np.nan), None, FIRST.fingerprint, "zero or not finite"),
+        (["a"], np.full((1, OLD), np.nan), None, FIRST.fingerprint, "row 0 holds a value that is not finite"),
         (["a"], OLD_VECTORS[:2], None, FIRST.fingerprint, "an id and a payload for each of 2 vectors"),
         (["a", "b"], OLD_VECTORS[:2], [{}, {"x": float("inf")}], FIRST.fingerprint, "expected JSON values"),
         ([""], OLD_VECTORS[:1], None, FIRST.fingerprint, "at least one character"),
