@@ -12,16 +12,13 @@ from nobackfill.gallery.backfill import run_backfill
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function, as_embedder
 from nobackfill.gallery.expected import Rule
-from nobackfill.gallery.items import GalleryItems, Where
+from nobackfill.gallery.items import GalleryItems
 from nobackfill.gallery.job import Job
 from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest
 from nobackfill.gallery.orders import Order
 from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.planning import Plan, Target
 from nobackfill.gallery.renewing import renew_rules
-from nobackfill.gallery.scope import scope_filter
-from nobackfill.gallery.searching import Hit, search_store
-from nobackfill.gallery.status import GalleryStatus, status_of
 from nobackfill.gallery.stores.adopted_layout import Layout
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.registry import open_store
@@ -258,35 +255,6 @@ class Gallery(GalleryItems):
             GalleryError: if a process is at work on it.
         """
         return drop_job(self.store)
-
-    def search(
-        self,
-        queries: ArrayLike,
-        k: int,
-        fingerprint: str,
-        *,
-        where: Where | None = None,
-        remember: bool = False,
-    ) -> list[list[Hit]]:
-        """The best k items for each query, of whatever generation their vectors are.
-
-        Args:
-            queries: floats [n, dim] of the model with this fingerprint.
-            k: results wanted.
-            fingerprint: of the model that made the queries.
-            where: what the payload of each result fulfils, such as `{"lang": "en", "year": {">=": 2020}}`.
-            remember: count the results, for `backfill(order="popular")`.
-
-        Raises:
-            GalleryError: for queries of an unknown model, misshapen or not finite, or a filter of another form.
-        """
-        return search_store(
-            self.store, queries, k, fingerprint, remember=remember, where=scope_filter(self.scope, where)
-        )
-
-    def status(self) -> GalleryStatus:
-        """Items by generation, a backfill's progress, the expected quality."""
-        return status_of(self.store, scope_filter(self.scope))
 
     def rollback(self, name: str, *, forget: bool = False, leave_new: bool = False) -> None:
         """Put back the vectors of an older generation, as far as they were kept.

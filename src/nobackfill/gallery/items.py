@@ -1,4 +1,4 @@
-"""The items of a gallery: added, changed, removed and counted at any time."""
+"""The items of a gallery: added, changed, removed, counted and searched at any time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import Manifest, load_manifest
 from nobackfill.gallery.scope import checked_scope, inside, scope_filter, stamped
-from nobackfill.gallery.searching import served
+from nobackfill.gallery.searching import Hit, search_store, served
+from nobackfill.gallery.status import GalleryStatus, status_of
 from nobackfill.gallery.stores.base import Payload, Store
 from nobackfill.gallery.writing import check_ids, checked_items, checked_payloads
 
@@ -77,6 +78,35 @@ class GalleryItems:
     def count(self, where: Where | None = None) -> int:
         """How many items there are, or how many fulfil a filter."""
         return sum(self.store.counts(scope_filter(self.scope, where)).values())
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        fingerprint: str,
+        *,
+        where: Where | None = None,
+        remember: bool = False,
+    ) -> list[list[Hit]]:
+        """The best k items for each query, of whatever generation their vectors are.
+
+        Args:
+            queries: floats [n, dim] of the model with this fingerprint.
+            k: results wanted.
+            fingerprint: of the model that made the queries.
+            where: what the payload of each result fulfils, such as `{"lang": "en", "year": {">=": 2020}}`.
+            remember: count the results, for `backfill(order="popular")`.
+
+        Raises:
+            GalleryError: for queries of an unknown model, misshapen or not finite, or a filter of another form.
+        """
+        return search_store(
+            self.store, queries, k, fingerprint, remember=remember, where=scope_filter(self.scope, where)
+        )
+
+    def status(self) -> GalleryStatus:
+        """Items by generation, a backfill's progress, the expected quality."""
+        return status_of(self.store, scope_filter(self.scope))
 
     def _own(self, ids: Sequence[str]) -> list[str]:
         """Those of these items that this gallery is held to."""
