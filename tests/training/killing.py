@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
 import os
@@ -85,3 +86,11 @@ def _die_in_write(checkpoint: Any, number: int) -> None:
             time.sleep(60)
 
     checkpoint.write_tensors = write
+
+
+def weights(run: Path) -> bytes:
+    return (run / "model.safetensors").read_bytes()
+
+
+def epochs(run: Path) -> list[int]:
+    return [json.loads(line)["epoch"] for line in (run / "history.jsonl").read_text().splitlines()]
