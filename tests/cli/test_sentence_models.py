@@ -90,7 +90,7 @@ def test_a_gallery_of_an_old_model_is_upgraded(
     query = ["gallery", "search", "faiss:g", "my lost card", "-k", "5", "--json", "--model"]
     for model, left in ((models["old"], 60), ("sentence:upgraded", 60), ("sentence:upgraded", 45)):
         if left == 45:
-            assert run(["gallery", "backfill", "faiss:g", "--model", model, "--budget", "15"]) == 0
+            assert run(["gallery", "backfill", "faiss:g", "--model", model, "--target", "15"]) == 0
             assert "15 items replaced" in capsys.readouterr().out
         assert run([*query, model]) == 0
         (answer,) = json.loads(capsys.readouterr().out)

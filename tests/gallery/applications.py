@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import shutil
 import subprocess
 import uuid
@@ -126,10 +125,12 @@ class Application:
 
 def backfilled(gallery: Gallery, application: Application, count: int | None = None) -> None:
     """Backfill until so many items are new, the first ones of the table first; old vectors are kept."""
-    named = "target" if "target" in inspect.signature(Gallery.backfill).parameters else "budget"
-    options: dict[str, Any] = {} if count is None else {named: count}
     gallery.backfill(
-        application.embed, fingerprint=SECOND.fingerprint, order="oldest", batch_size=16, keep_old=True, **options
+        application.embed,
+        fingerprint=SECOND.fingerprint,
+        target="all" if count is None else count,
+        order="oldest",
+        batch_size=16,
     )
 
 

@@ -65,7 +65,7 @@ def unrelated(vectors: ArrayLike, counterparts: ArrayLike) -> str | None:
         counterparts: floats [n, m], compared on the first min(d, m) values.
 
     Returns:
-        `ranks its own old vector at …`, or None where they are pairs.
+        `ranks an item's own old vector at …`, or None where they are pairs.
     """
     ranks = own_ranks(vectors, counterparts)
     count = len(ranks)
@@ -73,4 +73,6 @@ def unrelated(vectors: ArrayLike, counterparts: ArrayLike) -> str | None:
     expected, deviation = (count + 1) / 2, np.sqrt((count**2 - 1) / 12 / count)
     if expected - ranks.mean() > SURE * deviation:
         return None
-    return f"ranks its own old vector at {ranks.mean():.0f} of {count} on average, where chance gives {expected:.0f}"
+    return (
+        f"ranks an item's own old vector at {ranks.mean():.0f} of {count} on average, where chance gives {expected:.0f}"
+    )
