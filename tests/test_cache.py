@@ -43,7 +43,7 @@ def test_it_is_private(root: Path) -> None:
         os.umask(before)
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (root, *root.rglob("*"))}
     assert len(modes) == 6
-    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items())
+    assert modes == {path: 0o700 if path.is_dir() else 0o600 for path in modes}
 
 
 def test_a_folder_that_others_could_read_becomes_private(root: Path) -> None:

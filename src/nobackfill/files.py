@@ -100,7 +100,7 @@ def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
 
 
 def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
-    """A whole UTF-8 file; raises `OSError` as `read_bytes`, and `UnicodeDecodeError`. Every line break becomes a newline."""
+    """A whole UTF-8 file; raises `OSError` as `read_bytes`, and `UnicodeDecodeError`; line breaks become newlines."""
     return io.StringIO(read_bytes(path, limit).decode("utf-8"), newline=None).read()
 
 
