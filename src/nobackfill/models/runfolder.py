@@ -165,6 +165,12 @@ def _check(path: Path, spec: EmbeddingSpec, expected: Mapping[str, str], dim: in
     named = spec.generation.split("-")[-1] == spec.fingerprint[:12]
     if spec.dim != dim or abs(spec.norm - norm) > 1e-6 or not named:
         raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not match its architecture")
+    for prefix in spec.prefixes:
+        if prefix.dim > spec.dim:
+            name = shortened(prefix.generation)
+            raise RunError(
+                f"{path.parent / SPEC}: damaged: prefix {name} has {prefix.dim} values, expected at most {spec.dim}"
+            )
     for name in sorted({*expected, *found}):
         if name not in found:
             raise RunError(f"{path}: tensor {name!r} is missing")

@@ -115,10 +115,6 @@ def read_spec(path: Path) -> EmbeddingSpec:
     # Runs from before there was a digest open without it.
     if digest not in (None, prefixes_digest(spec)):
         raise RunError(f"{path}: damaged: its prefixes changed since they were written; train this run again")
-    for prefix in spec.prefixes:
-        if prefix.dim > spec.dim:
-            name = shortened(prefix.generation)
-            raise RunError(f"{path}: damaged: prefix {name} has {prefix.dim} values, expected at most {spec.dim}")
     return spec
 
 
