@@ -122,4 +122,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     more = ", …" if len(known) > 12 else ""
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:12])}{more}"
+    names = ", ".join(each if len(each) <= 80 else f"{each[:80]}…" for each in known[:12])
+    return f"did you mean {close[0]!r}?" if close else f"known: {visible(names)}{more}"

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -122,7 +123,7 @@ def read_npy(path: Path, name: str | None = None) -> Array:
             array.close()
             raise ValueError("it is an archive of arrays")
         return array
-    except (OSError, ValueError, EOFError, OverflowError, MemoryError, SyntaxError, TypeError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, TypeError, MemoryError, SyntaxError, TokenError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error, 120)
         raise DataError(f"{name or path}: cannot be read as a .npy array: {reason}") from error
 
