@@ -57,7 +57,7 @@ def _check(text: str) -> None:
         if isinstance(event, yaml.AliasEvent):
             if any(level.anchor == event.anchor for level in levels):
                 raise ConfigError(f"the alias *{event.anchor} is inside what it stands for; write the value out")
-            size = sizes.get(event.anchor, 1)
+            size = sizes.get(str(event.anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             _check_scalar(event)
             size = 1
