@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nobackfill.config import load_config, parse_config
 from nobackfill.config.yaml_text import MAX_BYTES, MAX_DEPTH, MAX_VALUES, parse_yaml
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, visible
 
 
 def bomb(levels: int, each: int = 9) -> str:
@@ -114,4 +114,4 @@ def test_any_text_is_a_value_or_one_line(text: str) -> None:
             parse_config(tree)
     except ConfigError as error:
         message = str(error)
-    assert message.isprintable()
+    assert visible(message) == message
