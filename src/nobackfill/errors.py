@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import unicodedata
 from collections.abc import Iterable
 
 PACKAGES = {
@@ -22,6 +23,11 @@ PACKAGES = {
     "tensorboard": ("TensorBoard", "tensorboard"),
 }
 """Modules of packages that are not in the base install: the package's name, and the extra that installs it."""
+
+HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode categories of characters that act instead of being seen."""
+JOINERS = "\u200c\u200d"
+"""Format characters that words of several scripts, and emoji, are written with."""
 
 
 class NobackfillError(Exception):
@@ -75,7 +81,40 @@ def missing_package(module: str | None, what: str = "this") -> MissingPackageErr
 
 def one_line(error: object, length: int = 160) -> str:
     """An error of another library as one line of at most `length` characters."""
-    return " ".join(str(error).split())[:length]
+    return visible(" ".join(str(error).split())[:length])
+
+
+def visible(text: str, keep: str = "") -> str:
+    """A text of unknown origin as it may be printed: control and direction characters appear as escapes.
+
+    Else an id or a name could move the cursor, forge a line or turn the text around (U+202E).
+
+    Args:
+        text: any text.
+        keep: control characters that stay, such as line breaks.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        each.encode("unicode_escape").decode("ascii")
+        if unicodedata.category(each) in HIDDEN and each not in keep and each not in JOINERS
+        else each
+        for each in text
+    )
+
+
+def shortened(value: object, length: int = 80) -> str:
+    """The `repr` of a value of unknown origin, at most `length` characters of it."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python refuses to print those of many digits
+        return f"an integer of {value.bit_length()} bits"
+    if isinstance(value, str | bytes):
+        value = value[: length + 1]
+    try:
+        text = repr(value)
+    except ValueError:  # such an integer inside
+        text = f"a {type(value).__name__}"
+    text = visible(text)
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -83,4 +122,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1)
     more = ", …" if len(known) > 12 else ""
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known[:12])}{more}"
+    names = ", ".join(each if len(each) <= 80 else f"{each[:80]}…" for each in known[:12])
+    return f"did you mean {close[0]!r}?" if close else f"known: {visible(names)}{more}"

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
 from nobackfill.arrays import Array
 from nobackfill.errors import DataError, RunError, one_line
+
+TEXT_BYTES = 2**30
+"""The most that is read of a file at once."""
 
 
 @contextmanager
@@ -57,17 +64,45 @@ def publish_folder(working: Path, out: Path) -> None:
 
 
 @contextmanager
-def atomic_folder(out: Path) -> Iterator[Path]:
-    """Yields a temporary folder beside `out`, renamed to `out` when the block succeeds, else removed."""
+def atomic_folder(out: Path, mode: int = 0o777) -> Iterator[Path]:
+    """Yields a temporary folder beside `out`, renamed to `out` when the block succeeds, else removed.
+
+    Args:
+        out: the folder.
+        mode: its permissions, less the umask.
+    """
     require_new(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     working = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
         yield working
-        working.chmod(0o777 & ~_umask())
+        working.chmod(mode & ~_umask())
         publish_folder(working, out)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+
+
+def require_regular(path: Path) -> None:
+    """Raises `OSError` unless a regular file is there, or a link to one: opening a pipe or device may never end."""
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise OSError(errno.EINVAL, f"expected a regular file, found {kind}", str(path))
+
+
+def read_bytes(path: Path, limit: int = TEXT_BYTES) -> bytes:
+    """A whole file, at most `limit` bytes; raises `OSError` for a longer one and for what is no regular file."""
+    require_regular(path)
+    with path.open("rb") as file:
+        content = file.read(limit + 1)  # its size may be unknown (/proc) or growing
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return content
+
+
+def read_text(path: Path, limit: int = TEXT_BYTES) -> str:
+    """A whole UTF-8 file; raises `OSError` as `read_bytes`, and `UnicodeDecodeError`; line breaks become newlines."""
+    return io.StringIO(read_bytes(path, limit).decode("utf-8"), newline=None).read()
 
 
 def read_npy(path: Path, name: str | None = None) -> Array:
@@ -81,13 +116,14 @@ def read_npy(path: Path, name: str | None = None) -> Array:
         DataError: if it is missing, or not one array of numbers.
     """
     try:
+        require_regular(path)
         # Copy-on-write, not read-only: torch warns of arrays that it could not write to.
         array = np.load(path, mmap_mode="c", allow_pickle=False)
         if not isinstance(array, np.ndarray):
             array.close()
             raise ValueError("it is an archive of arrays")
         return array
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, OverflowError, TypeError, MemoryError, SyntaxError, TokenError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error, 120)
         raise DataError(f"{name or path}: cannot be read as a .npy array: {reason}") from error
 

@@ -41,6 +41,8 @@ def test_runs_lists_what_is_done_under_way_and_broken(
         (tmp_path / f"{name}.unfinished" / "failure.txt").unlink()
     (tmp_path / "e.unfinished").mkdir()
     (tmp_path / "e.unfinished" / "config.yaml").write_text("- [")
+    shutil.copytree(runs["bct"], tmp_path / "f")
+    (tmp_path / "f" / "model.safetensors").unlink()
     with FileLock(tmp_path / "d.unfinished" / "lock"):
         assert run(["runs", str(tmp_path), "--json"]) == 0
         listed = {entry["path"].rsplit("/", 1)[-1]: entry for entry in json.loads(capsys.readouterr().out)}
@@ -53,12 +55,32 @@ def test_runs_lists_what_is_done_under_way_and_broken(
         "c.unfinished": ("unfinished", 0.5),
         "d.unfinished": ("training", 0.5),
         "e.unfinished": ("damaged", 0.0),
+        "f": ("damaged", 0.0),
     }
     assert listed["bct"]["scores"]["cross_test"]["top1"] > 0
     assert all(
         words in printed for words in ("failed at 50%", "training at 50%", "it burns", "not valid YAML", "b[red]")
     )
+    assert listed["f"]["reason"] == "model.safetensors is missing; train it again"
     assert run(["runs", str(tmp_path / "gone")]) == 2
+
+
+def test_a_narrow_terminal_shows_whose_row_it_is(
+    tmp_path: Path, runs: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from rich.console import Console
+
+    from nobackfill.cli.runs import _table
+    from nobackfill.training.runs import find_runs
+
+    shutil.copytree(runs["bct"], tmp_path / "deep" / "run-1")
+    console = Console(width=60, file=None, force_terminal=True, color_system=None)
+    console.print(_table(list(find_runs(tmp_path)), tmp_path))
+    printed = capsys.readouterr().out
+    assert "deep/run-1" in printed
+    assert "bct" in printed
+    assert "done" in printed
+    assert max(map(len, printed.splitlines())) <= 60
 
 
 @pytest.mark.train

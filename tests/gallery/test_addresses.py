@@ -26,11 +26,47 @@ def test_urls() -> None:
     assert without_credentials("postgresql://me:x@host/db?password=a@b#items") == "postgresql://…"
     assert without_credentials("qdrant+https://:key@host:6333#photos") == "qdrant+https://host:6333#photos"
     assert without_credentials("faiss:a@b") == "faiss:a@b"
-    assert without_credentials("mysql:me:secret@host") == "mysql:host"
+    assert without_credentials("mysql:me:secret@host") == "mysql:…"
     with pytest.raises(GalleryError, match="expected faiss:DIR") as caught:
         open_store("mysql://me:secret@host/db")
     assert "secret" not in str(caught.value)
     assert json.loads(FIRST.model_dump_json())["dim"] == OLD
+
+
+SECRET = "s3cret"
+MALFORMED = [
+    f"host=h password={SECRET}",
+    f"dbname=d host=h:1 password={SECRET}",
+    f"faiss://u:{SECRET}@h",
+    f"postgresql:u:{SECRET}",
+    f"postgresql:u:{SECRET}@h/db#t",
+    f"postgresql:{SECRET}",
+    f"postgresql:/u:{SECRET}@h/db#t",
+    f"postgresql://u:{SECRET}@[::1/db#t",
+    f"postgresql://u:{SECRET}@h:port/db#t",
+    f"postgresql://h/db?password={SECRET}",
+    f"qdrant+http://:{SECRET}@[::1#c",
+    f"qdrant+http:u:{SECRET}@h#c",
+    f"qdrant+ftp://u:{SECRET}@h#c",
+    f"u:{SECRET}@h",
+    f"{SECRET}",
+    f" postgresql://u:{SECRET}@h/db",
+    f"POSTGRESQL://u:{SECRET}@h/db",
+    f"milvus+http:{SECRET}",
+]
+
+
+@pytest.mark.parametrize("url", MALFORMED)
+def test_a_malformed_address_never_shows_a_password(url: str) -> None:
+    with pytest.raises(GalleryError) as caught:
+        open_store(url)
+    assert SECRET not in str(caught.value)
+    assert SECRET not in without_credentials(url)
+
+
+def test_control_characters_of_an_address_are_escaped() -> None:
+    assert without_credentials("faiss:a\x1b]0;b") == r"faiss:a\x1b]0;b"
+    assert without_credentials("postgresql://h/d\n#t\u202e") == r"postgresql://h/d\n#t\u202e"
 
 
 def test_one_grammar_for_all_stores() -> None:

@@ -22,6 +22,7 @@ from nobackfill.errors import MissingPackageError, RunError
 from nobackfill.interop import export_encoder
 from nobackfill.interop.formats import FORMATS
 from nobackfill.interop.graph import Graph
+from nobackfill.models.runfolder import load_spec
 from nobackfill.models.text import TextEncoder
 
 ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
@@ -58,7 +59,7 @@ def test_images(form: str, runs: dict[str, Path], tmp_path: Path, capfd: pytest.
     assert made.difference < 1e-5
     use, facts = read(out)
     encoder = nobackfill.load(runs["bt2"], "cpu")
-    assert facts["spec"] == json.loads((runs["bt2"] / "embedding.json").read_text())
+    assert facts["spec"] == load_spec(runs["bt2"]).model_dump(mode="json")
     # By the facts alone, from pixels of the right size.
     settings, pixels = facts["spec"]["preprocessing"], np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), np.uint8)
     seen = (pixels / 255 - settings["mean"]) / settings["std"]

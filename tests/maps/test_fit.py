@@ -156,7 +156,7 @@ def test_unusable_pairs_are_refused_and_leave_nothing_behind(tmp_path: Path, nam
 @pytest.mark.train
 def test_too_few_pairs_and_unknown_methods_are_refused(tmp_path: Path, pairs: Pairs) -> None:
     few = Pairs(**write(tmp_path / "few", **dict(zip(("old", "new", "labels"), items(60), strict=True))))
-    with pytest.raises(DataError, match="60 pairs are too few .* at least 200"):
+    with pytest.raises(DataError, match="60 pairs are too few .* at least 248"):
         fit(few, tmp_path / "run")
     with pytest.raises(ConfigError, match="--method 'rigde': unknown; did you mean 'ridge'"):
         fit(pairs, tmp_path / "run", methods=["rigde"])

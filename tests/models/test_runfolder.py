@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -147,8 +148,31 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         change_spec(
             architecture={"backbone": "smallnet8", "head": "plain", "head_options": {"dim": 10**13, "classes": 2}}
         ),
-        "head 'plain' does not take these options",
+        "damaged: dim, norm or generation do not match",
     ),
+    "huge, and consistent": (
+        change_spec(
+            dim=10**9,
+            norm=1.0,
+            architecture={"backbone": "smallnet8", "head": "plain", "head_options": {"dim": 10**9, "classes": 10**6}},
+        ),
+        r"tensor 'backbone\.\S+' is .*, expected torch.float32 \[1000000000",  # from the header: it would be 4 PB
+    ),
+    "prefix forged": (
+        change_spec(prefixes=[{"generation": "other", "dim": 8, "fingerprint": "f" * 64}]),
+        "damaged: its prefixes changed since they were written",
+    ),
+    "prefix too large": (
+        change_spec(prefixes=[{"generation": "a\x1b", "dim": 10**6, "fingerprint": "f"}], prefixes_digest=None),
+        r"damaged: prefix 'a\\x1b' has 1000000 values, expected at most 8",
+    ),
+    "no object": (lambda run: (run / "embedding.json").write_text("[1]"), "damaged: expected an object, found list"),
+    "deep": (lambda run: (run / "embedding.json").write_text("[" * 10**6), "embedding.json: damaged"),
+    "digits": (
+        lambda run: (run / "embedding.json").write_text('{"dim": ' + "9" * 5000 + "}"),
+        "embedding.json: damaged",
+    ),
+    "pipe": (lambda run: [(run / "model.safetensors").unlink(), os.mkfifo(run / "model.safetensors")], "is missing"),
     "head": (
         change_spec(architecture={"backbone": "smallnet8", "head": "bt3"}),
         "unknown head 'bt3'; did you mean 'bt2'",
@@ -168,8 +192,33 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_damage_is_named(run: Path, name: str) -> None:
     damage, message = DAMAGES[name]
     damage(run)
-    with pytest.raises(NobackfillError, match=message):
+    with pytest.raises(NobackfillError, match=message) as caught:
         load(run)
+    assert str(caught.value).isprintable()
+
+
+def test_a_long_spec_is_not_echoed(run: Path) -> None:
+    for values in ({"dim": "9" * 10**6}, {"k" * 10**6: 1}, {"generation": ["x" * 10**6]}, {"format": "x" * 10**6}):
+        tree = json.loads((run / "embedding.json").read_text())
+        (run / "embedding.json").write_text(json.dumps({**tree, **values}))
+        with pytest.raises(RunError, match=r"embedding.json: ") as caught:
+            load(run)
+        assert len(str(caught.value)) < 1000
+        (run / "embedding.json").write_text(json.dumps(tree))
+
+
+def test_dropped_and_swapped_prefixes_are_noticed(runs: dict[str, Path], tmp_path: Path) -> None:
+    """The fingerprint does not cover them; a run from before their digest opens without it."""
+    run = Path(shutil.copytree(runs["bt2"], tmp_path / "run"))
+    tree = json.loads((run / "embedding.json").read_text())
+    assert load(run).spec.prefixes
+    for prefixes in ([], tree["prefixes"] * 2, [{**tree["prefixes"][0], "dim": 3}]):
+        (run / "embedding.json").write_text(json.dumps({**tree, "prefixes": prefixes}))
+        with pytest.raises(RunError, match="its prefixes changed"):
+            load(run)
+    del tree["prefixes_digest"]
+    (run / "embedding.json").write_text(json.dumps(tree))
+    assert load(run).spec.prefixes
 
 
 def test_an_unfinished_run_is_said_to_be_one(tmp_path: Path) -> None:

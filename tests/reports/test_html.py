@@ -195,3 +195,10 @@ def test_in_a_browser(report: Report, tmp_path: Path, browser: Any, scheme: str)
     page.evaluate("dispatchEvent(new Event('afterprint'))")
     assert page.locator("details:not([open])").count() > 0
     page.close()
+
+
+def test_control_and_direction_characters_are_escaped(report: Report) -> None:
+    text = report.to_json().replace('"dog"', '"d\\u202eg\\u001b[2J"')
+    page = build_report(parse_report(json.loads(text), "a\u202eb"), "a\u202eb")
+    assert r"d\u202eg\x1b[2J" in page
+    assert not set(page) & set("\u202e\x1b")

@@ -97,6 +97,25 @@ def test_names_cannot_break_a_table(scenario: Report) -> None:
     assert "\n#" not in found
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("![t](http://evil/x.png)", r"!\[t]\(http://evil/x.png)"),
+        ("[a](javascript:x)", r"[a]\(javascript:x)"),
+        ("[a][b]", r"[a]\[b]"),
+        ("[a]: http://evil", r"[a]\: http://evil"),
+        (r"[a]\\(javascript:x)", r"[a]\\(javascript:x)"),
+        ("&#91;a](javascript:x)", r"&amp;#91;a]\(javascript:x)"),
+        (r"a\u202eb\u001b[2Jc", r"a\\u202eb\\x1b[2Jc"),
+        ("+1.0 [-0.2, +2.1]", "+1.0 [-0.2, +2.1]"),
+    ],
+)
+def test_names_are_no_links_pictures_or_commands(scenario: Report, name: str, shown: str) -> None:
+    text = scenario.to_json().replace('"good"', f'"{name}"')
+    found = build_markdown(parse_report(json.loads(text), "x"), "x")
+    assert f"| {shown} | new/old |" in found
+
+
 def test_an_unknown_method_is_refused_in_a_sentence(scenario: Report, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--against nix: x: expected one of independent, good, bad"):
         build_markdown(scenario, "x", "nix")

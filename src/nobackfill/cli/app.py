@@ -24,7 +24,7 @@ from nobackfill.cli.report import report
 from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.runs import runs
 from nobackfill.cli.train import train
-from nobackfill.errors import NobackfillError, missing_package
+from nobackfill.errors import NobackfillError, missing_package, visible
 
 app = typer.Typer(
     name="nobackfill",
@@ -104,6 +104,6 @@ def _called(arguments: list[str]) -> int:
 
 
 def _fail(message: str, code: int = 2) -> int:
-    line = " ".join(message.split())
+    line = visible(" ".join(message.split()))
     print(f"nobackfill: {line}", file=sys.stderr)
     return code

@@ -15,7 +15,7 @@ from nobackfill.arrays import Array
 from nobackfill.cli.vectors import read_relevant
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
-from nobackfill.files import atomic_file, read_npy
+from nobackfill.files import atomic_file, read_npy, require_regular
 from nobackfill.maps import Held, Pairs
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ def _parquet(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
     try:
+        require_regular(path)
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {one_line(error)}") from error

@@ -24,7 +24,7 @@ def runs(
     import json
     from dataclasses import asdict
 
-    from nobackfill.errors import RunError
+    from nobackfill.errors import RunError, visible
     from nobackfill.reports.tables import print_table
     from nobackfill.training.runs import find_runs
 
@@ -40,27 +40,29 @@ def runs(
     print_table(_table(states, folder))
     for run in states:
         if run.reason:
-            typer.echo(f"{run.path}: {run.reason}")
+            typer.echo(visible(f"{run.path}: {run.reason}"))
 
 
 def _table(states: list[RunState], folder: Path) -> Table:
     from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
     from rich.table import Table
 
     from nobackfill.evaluation.scores import MAIN, title
+    from nobackfill.reports.tables import cell
 
     table = Table(box=SIMPLE_HEAD)
-    for heading in ("run", "method", "state"):
-        table.add_column(heading, overflow="fold")
+    # On a narrow terminal the numbers wrap first: a row without its run says nothing.
+    table.add_column("run", overflow="fold", min_width=14)
+    table.add_column("method", overflow="fold", min_width=6)
+    table.add_column("state", overflow="fold", min_width=7)
     for heading in (f"new/new {title(MAIN)} %", f"new/old {title(MAIN)} %", "trained", "changed"):
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(heading, justify="right", overflow="fold")
     for run in states:
         scores = [run.scores.get(name, {}).get(MAIN) for name in ("self_test", "cross_test")]
         state = run.state if run.state in ("done", "damaged") else f"{run.state} at {run.progress:.0%}"
         table.add_row(
-            escape(str(run.path.relative_to(folder))),
-            escape(run.method or ""),
+            cell(str(run.path.relative_to(folder))),
+            cell(run.method or ""),
             state,
             *("" if score is None else f"{100 * score:.1f}" for score in scores),
             "" if run.seconds is None else duration(run.seconds),

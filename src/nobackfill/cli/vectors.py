@@ -26,11 +26,12 @@ def read_relevant(path: Path, option: str) -> Any:
     import json
 
     from nobackfill.errors import ConfigError, one_line
+    from nobackfill.files import read_text
 
     if path.suffix == ".npy":
         return read_array(path, option)
     try:
-        lists = json.loads(path.read_text(encoding="utf-8"))
+        lists = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as JSON: {one_line(error, 120)}") from error
     if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
@@ -40,12 +41,13 @@ def read_relevant(path: Path, option: str) -> Any:
 
 def read_texts(path: Path, count: int, option: str) -> list[str]:
     """A text file with a line an item."""
-    from nobackfill.errors import ConfigError
+    from nobackfill.errors import ConfigError, one_line
+    from nobackfill.files import read_text
 
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{option} {path}: cannot be read as text: {error}") from error
+        raise ConfigError(f"{option} {path}: cannot be read as text: {one_line(error)}") from error
     if len(lines) != count:
         raise ConfigError(f"{option} {path}: expected one line for each of the {count} items, found {len(lines)}")
     return lines

@@ -13,7 +13,9 @@ from pydantic import BaseModel
 from nobackfill.config.data import DataConfig
 from nobackfill.config.run import RunConfig
 from nobackfill.config.section import Section
-from nobackfill.errors import ConfigError, nearest, one_line
+from nobackfill.config.yaml_text import MAX_BYTES, parse_yaml
+from nobackfill.errors import ConfigError, nearest, one_line, shortened
+from nobackfill.files import read_text
 
 AnyConfig = TypeVar("AnyConfig", bound=Section)
 QUOTE = "'"  # pydantic quotes the names it reports
@@ -36,11 +38,11 @@ def read_tree(path: str | Path, overrides: list[str] | None = None) -> dict[str,
     """The mapping in a YAML file with overrides applied, its keys not yet checked."""
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(read_text(path, MAX_BYTES))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read: {_first_line(error)}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {_first_line(error)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(
             f"{path}: expected a mapping of keys such as 'method' and 'data', found {type(tree).__name__}"
@@ -78,24 +80,31 @@ def dump_config(config: RunConfig) -> str:
 
 
 def explain(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
-    """The first fault of a validation error in one line, with the dotted key and, for a typo, the nearest key."""
+    """The first fault of a validation error in one line, with the dotted key and, for a typo, the nearest key.
+
+    However long the keys and values are that it quotes, the line is not.
+    """
+    return one_line(_explained(error, model), 600)
+
+
+def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
     # A value that fits no member of a union is reported once for each member: the first that names the field will do.
     fault = error.errors()[0]
     keys, known = _keys(model, fault["loc"])
-    dotted, context = ".".join(keys), fault.get("ctx", {})
+    dotted, context = ".".join(keys)[:200], fault.get("ctx", {})
     match fault["type"]:
         case "extra_forbidden":
-            return f"unknown key {dotted!r}: {nearest(keys[-1], known)}"
+            return f"unknown key {dotted!r}: {nearest(keys[-1][:200], known)}"
         case "missing":
             return f"missing key {dotted!r}"
         case "union_tag_not_found":
             return f"missing key '{dotted}.{context['discriminator'].strip(QUOTE)}'"
         case "union_tag_invalid":
             key = f"{dotted}.{context['discriminator'].strip(QUOTE)}"
-            return f"key {key!r}: input should be one of {context['expected_tags']}, found {context['tag']!r}"
+            return f"key {key!r}: input should be one of {context['expected_tags']}, found {shortened(context['tag'])}"
         case "value_error":
             return str(fault["msg"]).removeprefix("Value error, ")
-    return f"key {dotted!r}: {fault['msg'].lower()}, found {fault['input']!r}"
+    return f"key {dotted!r}: {fault['msg'].lower()}, found {shortened(fault['input'])}"
 
 
 def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[str]]:
@@ -138,9 +147,9 @@ def _apply(tree: dict[str, object], override: str) -> None:
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override!r}: expected key=value, for example optimizer.lr=0.001")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override!r}: the value is not valid YAML: {_first_line(error)}") from error
+        value = parse_yaml(text)
+    except ConfigError as error:
+        raise ConfigError(f"--set {override!r}: the value is {error}") from error
     *parents, last = key.split(".")
     for parent in parents:
         child = tree.setdefault(parent, {})

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nobackfill.data.samples import ImageSamples
-from nobackfill.errors import DataError, one_line
+from nobackfill.errors import DataError, one_line, shortened
+from nobackfill.files import read_text
 
 MAX_BYTES = 2**30
 
@@ -45,14 +46,12 @@ def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES} bytes")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, MAX_BYTES))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a mapping of image file to caption, found {type(content).__name__}")
     for key, caption in content.items():
         if not isinstance(caption, str) or not caption.strip():
-            raise DataError(f"{path}: the caption of {key!r} is {caption!r}, expected a string")
+            raise DataError(f"{path}: the caption of {shortened(key)} is {shortened(caption)}, expected a string")
     return content

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import Modality
 from nobackfill.errors import DataError
+from nobackfill.files import require_regular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -199,7 +200,12 @@ def to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def open_image(source: str | Path | IO[bytes]) -> Image.Image:
-    """Open an image in one of the formats admitted; raises `ValueError` for one of too many pixels."""
+    """Open an image in one of the formats admitted; raises `ValueError` for one of too many pixels.
+
+    Raises `OSError` for a pipe or device, which might never end.
+    """
+    if isinstance(source, str | Path):
+        require_regular(Path(source))
     image = Image.open(source, formats=FORMATS)
     limit = Image.MAX_IMAGE_PIXELS
     if limit is not None and image.width * image.height > limit:

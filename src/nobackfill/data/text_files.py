@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nobackfill.errors import DataError, nearest, one_line
+from nobackfill.files import require_regular
 
 MAX_BYTES = 2**31
 """Of a file, or of a parquet file's columns in memory."""
@@ -32,6 +33,7 @@ def read_columns(path: Path, wanted: Iterable[str]) -> Columns:
     if reader is None:
         raise DataError(f"{path}: unknown file type {path.suffix!r}; expected {', '.join(READERS)}")
     try:
+        require_regular(path)
         _check_size(path, path.stat().st_size)
         columns = reader(path, names)
     except UnicodeDecodeError as error:

@@ -112,13 +112,31 @@ def split_rows(count: int, fraction: float, seed: int, *, assessed_apart: bool) 
         DataError: if there are too few pairs.
     """
     order = np.random.default_rng([seed, 2]).permutation(count)
-    held = 0 if assessed_apart else min(HELD_OUT, round(fraction * count))
-    validation = min(VALIDATION, (count - held) // 10)
-    fit = count - held - validation
-    if fit < FEWEST or validation < FEWEST // 10 or (not assessed_apart and held < FEWEST):
-        raise DataError(f"{count} pairs are too few to fit on some and assess on others; give at least {4 * FEWEST}")
+    held, validation = _apart(count, fraction, assessed_apart=assessed_apart)
+    if not _enough(count, held, validation, assessed_apart=assessed_apart):
+        fewest = next(
+            (
+                more
+                for more in range(count + 1, 10**6)
+                if _enough(more, *_apart(more, fraction, assessed_apart=assessed_apart), assessed_apart=assessed_apart)
+            ),
+            None,
+        )
+        advice = f"give at least {fewest}" if fewest else "hold fewer of them out"
+        raise DataError(f"{count} pairs are too few to fit on some and assess on others; {advice}")
     bounds = np.split(order, [held, held + validation])
     return Split(fit=np.sort(bounds[2]), validation=np.sort(bounds[1]), held=np.sort(bounds[0]))
+
+
+def _apart(count: int, fraction: float, *, assessed_apart: bool) -> tuple[int, int]:
+    """How many rows are held out, and how many of the others validate."""
+    held = 0 if assessed_apart else min(HELD_OUT, round(fraction * count))
+    return held, min(VALIDATION, (count - held) // 10)
+
+
+def _enough(count: int, held: int, validation: int, *, assessed_apart: bool) -> bool:
+    fit = count - held - validation
+    return fit >= FEWEST and validation >= FEWEST // 10 and (assessed_apart or held >= FEWEST)
 
 
 def without_twins(held: Held, new: Array, rows: Integers) -> tuple[Held, int]:

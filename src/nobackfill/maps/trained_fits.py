@@ -76,6 +76,7 @@ def _at_rate(
     rate: float,
 ) -> Candidate:
     from nobackfill.training import train  # needs PyTorch, which closed forms do without
+    from nobackfill.training.stopping import StoppedError
 
     epochs = budget.epochs_for(task.rows)
     data = {
@@ -98,5 +99,10 @@ def _at_rate(
         "precision": "fp32",
         "seed": task.settings.seed,
     }
-    folder = train(parse_config(tree), task.folder / f"{name}-{task.direction}-{rate:g}", resume=True)
+    try:
+        folder = train(parse_config(tree), task.folder / f"{name}-{task.direction}-{rate:g}", resume=True)
+    except StoppedError as error:  # its advice is that of `train`
+        raise StoppedError(
+            f"{task.folder}: stopped while fitting {name}; the same `fit` command resumes", error.code - 128
+        ) from error
     return Candidate(name, task.direction, folder, f"{epochs} epochs at {rate:g}", task.score(load(folder, "cpu")))

@@ -131,8 +131,7 @@ class BasisTransform(nn.Module):
         self.old_dim, self.scale = old_dim, scale
         # Cayley: half the time of the default map (matrix exponential) and the same first order; both are orthogonal
         # to rounding at every step, whatever the optimiser does.
-        self.P = orthogonal(nn.Linear(dim, dim, bias=False), orthogonal_map="cayley")
-        self.B = orthogonal(nn.Linear(old_dim, old_dim, bias=False), orthogonal_map="cayley")
+        self.P, self.B = _orthogonal(dim), _orthogonal(old_dim)
 
     def forward(self, f: Tensor, o: Tensor) -> Tensor:
         """F [n, d] and o [n, k] to φ [n, k + d]."""
@@ -144,6 +143,11 @@ class BasisTransform(nn.Module):
         for layer in (self.P, self.B):
             if parametrize.is_parametrized(layer, "weight"):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
+
+
+def _orthogonal(dim: int) -> nn.Module:
+    layer = nn.Linear(dim, dim, bias=False)
+    return layer if layer.weight.is_meta else orthogonal(layer, orthogonal_map="cayley")  # on meta: shapes only
 
 
 class BasisTransformHead(Head):
@@ -225,7 +229,8 @@ class FrozenBasisHead(Head):
         self.dim = dim + extra_dim
         self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
         self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
-        parametrize.remove_parametrizations(self.basis.P, "weight", leave_parametrized=True)
+        if parametrize.is_parametrized(self.basis.P, "weight"):
+            parametrize.remove_parametrizations(self.basis.P, "weight", leave_parametrized=True)
         self.basis.P.weight.requires_grad_(False)
         self.extra = nn.Linear(self.in_features, extra_dim) if extra_dim else None
 

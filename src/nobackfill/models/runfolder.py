@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import numpy as np
-import pydantic
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from nobackfill.arrays import Array
-from nobackfill.config import explain
-from nobackfill.errors import RunError, require
-from nobackfill.files import atomic_file, write_text
+from nobackfill.errors import RunError, one_line, require, shortened
+from nobackfill.files import atomic_file, read_text, require_regular, write_text
 from nobackfill.models.array_encoder import ArrayEncoder, shapes_of, size_of
 from nobackfill.models.sentence_encoder import load_named
-from nobackfill.models.spec import EmbeddingSpec, fingerprint, refuse_other_formats
+from nobackfill.models.spec import EmbeddingSpec, fingerprint, read_spec, spec_text
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +27,9 @@ if TYPE_CHECKING:
 
 Weight = TypeVar("Weight")
 WEIGHTS, SPEC, TOKENIZER = "model.safetensors", "embedding.json", "tokenizer.json"
+TOKENIZER_BYTES = 2**28
+TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+"""Types of tensors: the file's name of each, and PyTorch's."""
 
 
 def save(encoder: Encoder | ArrayEncoder, folder: Path) -> None:
@@ -41,7 +42,7 @@ def save(encoder: Encoder | ArrayEncoder, folder: Path) -> None:
     tokenizer = getattr(encoder, "tokenizer", None)
     if tokenizer is not None:
         write_text(folder / TOKENIZER, str(tokenizer))
-    write_text(folder / SPEC, encoder.spec.model_dump_json(indent=2) + "\n")
+    write_text(folder / SPEC, spec_text(encoder.spec))
 
 
 def is_run(folder: Path) -> bool:
@@ -59,12 +60,7 @@ def load_spec(run: str | Path) -> EmbeddingSpec:
     for name in (SPEC, WEIGHTS):
         if not (run / name).is_file():
             raise RunError(f"{run}: not a run folder: {name} is missing")
-    content = (run / SPEC).read_bytes()
-    refuse_other_formats(run / SPEC, content)
-    try:
-        return EmbeddingSpec.model_validate_json(content)
-    except pydantic.ValidationError as error:
-        raise RunError(f"{run / SPEC}: damaged: {explain(error, EmbeddingSpec)}") from error
+    return read_spec(run / SPEC)
 
 
 def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
@@ -99,10 +95,13 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Encoder:
     from nobackfill.models.text import TextEncoder
 
     path = Path(run) / WEIGHTS
+    with torch.device("meta"):  # shapes without memory: sizes in the spec are compared before any is taken
+        described = build_network(spec.architecture)
+    expected = {name: _kind(each) for name, each in described.state_dict().items()}
+    _check(path, spec, expected, described.head.dim, described.head.norm)
     weights: dict[str, Tensor] = _read(path, load_file)
+    _check_fingerprint(path, spec, weights)
     network = build_network(spec.architecture)
-    expected = {name: _kind(each) for name, each in network.state_dict().items()}
-    _check(path, spec, weights, expected, network.head.dim, network.head.norm)
     network.load_state_dict(weights)
     kind = ENCODERS[spec.modality]
     more = [_read_text(path.parent / TOKENIZER)] if issubclass(kind, TextEncoder) else []
@@ -121,8 +120,9 @@ def load_arrays(run: str | Path) -> ArrayEncoder:
     spec = load_spec(run)
     path = Path(run) / WEIGHTS
     expected = {name: f"torch.float32 {list(shape)}" for name, shape in shapes_of(spec).items()}
+    _check(path, spec, expected, *size_of(spec.architecture))
     weights: dict[str, Array] = _read(path, load_file)
-    _check(path, spec, weights, expected, *size_of(spec.architecture))
+    _check_fingerprint(path, spec, weights)
     return ArrayEncoder(spec, weights)
 
 
@@ -130,37 +130,57 @@ def _read(path: Path, load_file: Callable[[Path], dict[str, Weight]]) -> dict[st
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise RunError(f"{path}: damaged, not readable as safetensors: {error}; train this run again") from error
+        raise _unreadable(path, error) from error
 
 
-def _check(
-    path: Path,
-    spec: EmbeddingSpec,
-    weights: Mapping[str, Tensor] | Mapping[str, Array],
-    expected: Mapping[str, str],
-    dim: int,
-    norm: float,
-) -> None:
-    """Raise `RunError` unless these are the weights that the spec was written for.
+def _header(path: Path) -> dict[str, str]:
+    """Type and shape of each tensor in a file, by name; no tensor is read."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="numpy") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+            return {
+                name: f"torch.{TYPES.get(each.get_dtype(), each.get_dtype())} {list(each.get_shape())}"
+                for name, each in slices.items()
+            }
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunError:
+    return RunError(f"{path}: damaged, not readable as safetensors: {one_line(error)}; train this run again")
+
+
+def _check(path: Path, spec: EmbeddingSpec, expected: Mapping[str, str], dim: int, norm: float) -> None:
+    """Raise `RunError` unless the file has the tensors of this spec; looks at nothing but its header.
 
     Args:
-        path: their file.
+        path: the file of weights.
         spec: its spec.
-        weights: tensors or arrays by name.
         expected: type and shape by name.
         dim: size of the architecture's embedding.
         norm: its norm.
     """
+    found = _header(path)
     named = spec.generation.split("-")[-1] == spec.fingerprint[:12]
     if spec.dim != dim or abs(spec.norm - norm) > 1e-6 or not named:
         raise RunError(f"{path.parent / SPEC}: damaged: dim, norm or generation do not match its architecture")
-    for name in sorted({*expected, *weights}):
-        if name not in weights:
+    for prefix in spec.prefixes:
+        if prefix.dim > spec.dim:
+            name = shortened(prefix.generation)
+            raise RunError(
+                f"{path.parent / SPEC}: damaged: prefix {name} has {prefix.dim} values, expected at most {spec.dim}"
+            )
+    for name in sorted({*expected, *found}):
+        if name not in found:
             raise RunError(f"{path}: tensor {name!r} is missing")
         if name not in expected:
-            raise RunError(f"{path}: unexpected tensor {name!r}")
-        if (kind := _kind(weights[name])) != expected[name]:
-            raise RunError(f"{path}: tensor {name!r} is {kind}, expected {expected[name]}")
+            raise RunError(f"{path}: unexpected tensor {shortened(name)}")
+        if found[name] != expected[name]:
+            raise RunError(f"{path}: tensor {name!r} is {found[name][:200]}, expected {expected[name]}")
+
+
+def _check_fingerprint(path: Path, spec: EmbeddingSpec, weights: Mapping[str, Tensor] | Mapping[str, Array]) -> None:
     if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
 
@@ -172,9 +192,9 @@ def _kind(weight: Tensor | Array) -> str:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path, TOKENIZER_BYTES)
     except (OSError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: damaged or missing: {error}") from error
+        raise RunError(f"{path}: damaged or missing: {one_line(error)}") from error
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor] | Mapping[str, Array]) -> None:

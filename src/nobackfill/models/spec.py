@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.arrays import Array
-from nobackfill.config import Modality
+from nobackfill.config import Modality, explain
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
-from nobackfill.errors import RunError
+from nobackfill.errors import RunError, one_line, shortened
+from nobackfill.files import read_bytes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 FORMAT: Literal[1] = 1
 RELEASES: dict[int, str] = {1: "0.1"}
 """The last release that reads each format of `embedding.json`; a format that is given up stays here."""
+
+MAX_BYTES = 2**24
+PREFIXES_DIGEST = "prefixes_digest"
 
 AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 
@@ -87,16 +92,47 @@ class EmbeddingSpec(BaseModel):
         return (OlderSpace(generation=self.generation, dim=self.dim, fingerprint=self.fingerprint), *self.prefixes)
 
 
-def refuse_other_formats(path: Path, content: bytes) -> None:
-    """Raise `RunError` for an `embedding.json` of a format this release does not read.
+def read_spec(path: Path) -> EmbeddingSpec:
+    """The spec in an `embedding.json`.
 
-    What is no JSON object passes: reading it says more.
+    Raises:
+        RunError: if it is damaged, of a format this release does not read, or names prefixes that it was not written
+            with.
     """
     try:
-        tree = json.loads(content)
-    except ValueError:
-        return
-    number = tree.get("format", FORMAT) if isinstance(tree, dict) else FORMAT
+        tree = json.loads(read_bytes(path, MAX_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged: {one_line(error)}") from error
+    if not isinstance(tree, dict):
+        raise RunError(f"{path}: damaged: expected an object, found {type(tree).__name__}")
+    _refuse_other_formats(path, tree)
+    digest = tree.pop(PREFIXES_DIGEST, None)
+    try:
+        spec = EmbeddingSpec.model_validate(tree)
+    except (pydantic.ValidationError, OverflowError) as error:
+        reason = explain(error, EmbeddingSpec) if isinstance(error, pydantic.ValidationError) else one_line(error)
+        raise RunError(f"{path}: damaged: {reason}") from error
+    # Runs from before there was a digest open without it.
+    if digest not in (None, prefixes_digest(spec)):
+        raise RunError(f"{path}: damaged: its prefixes changed since they were written; train this run again")
+    return spec
+
+
+def spec_text(spec: EmbeddingSpec) -> str:
+    """The text of an `embedding.json`, which `read_spec` reads back equal."""
+    tree = {**spec.model_dump(mode="json"), PREFIXES_DIGEST: prefixes_digest(spec)}
+    return json.dumps(tree, indent=2) + "\n"
+
+
+def prefixes_digest(spec: EmbeddingSpec) -> str:
+    """SHA-256 that ties prefixes to the model they were written for: the fingerprint does not cover them."""
+    described = [spec.fingerprint, [prefix.model_dump() for prefix in spec.prefixes]]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse_other_formats(path: Path, tree: Mapping[str, object]) -> None:
+    """Raise `RunError` for an `embedding.json` of a format this release does not read."""
+    number = tree.get("format", FORMAT)
     if number == FORMAT:
         return
     if isinstance(number, int) and number > FORMAT:
@@ -104,7 +140,7 @@ def refuse_other_formats(path: Path, content: bytes) -> None:
     else:
         release = RELEASES.get(number) if isinstance(number, int) else None
         advice = f"open it with nobackfill {release}" if release else "open it with the release that wrote it"
-    raise RunError(f"{path}: has format {number!r}, and this release reads format {FORMAT}: {advice}")
+    raise RunError(f"{path}: has format {shortened(number)}, and this release reads format {FORMAT}: {advice}")
 
 
 def fingerprint(

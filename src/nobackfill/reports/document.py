@@ -15,13 +15,14 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import explain
-from nobackfill.errors import DataError
+from nobackfill.errors import DataError, one_line
 from nobackfill.evaluation import MeanStd, MethodRanking, RetrievalMetrics, Upgrade
 from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.scores import DECISIVE, MAIN, SCORES
 from nobackfill.evaluation.verdict import Verdict
+from nobackfill.files import read_text
 from nobackfill.reports.versions import versions
 
 FORMAT = 1
@@ -239,15 +240,14 @@ def read_report(source: Path) -> Report:
     """
     path = source / "report.json" if source.is_dir() else source
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: larger than {MAX_BYTES} bytes, not a nobackfill report")
-        tree = json.loads(path.read_text(encoding="utf-8"))
+        tree = json.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; create one with `nobackfill evaluate … --json {path.name}` or `nobackfill run`"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {' '.join(str(error).split())[:120]}") from error
+        reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 120)
+        raise DataError(f"{path}: cannot be read as JSON: {reason}") from error
     return parse_report(tree, str(path))
 
 

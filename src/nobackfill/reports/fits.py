@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
 
 from nobackfill.evaluation.candidates import CandidateResult
@@ -13,6 +12,7 @@ from nobackfill.evaluation.comparison import decisive
 from nobackfill.evaluation.scores import FIT_SCORES, RANKING, title
 from nobackfill.files import atomic_file
 from nobackfill.reports.document import FitSection
+from nobackfill.reports.tables import cell
 
 OVERLAP = "overlap with full backfill, top 10 (%)"
 
@@ -31,8 +31,8 @@ def fit_table(fit: FitSection) -> Table:
     for each in fit.results:
         values = [f"{100 * each.scores[score]:.1f}" for score in scores]
         against = each.change[decisive(each.change)[-1]].points() if each.change else ""
-        cells = [escape(each.name), each.searched, str(each.dim), *values, f"{100 * each.overlap:.1f}", against]
-        table.add_row(*cells, each.decision or "", escape(each.choice))
+        cells = [cell(each.name), each.searched, str(each.dim), *values, f"{100 * each.overlap:.1f}", against]
+        table.add_row(*cells, each.decision or "", cell(each.choice))
     return table
 
 

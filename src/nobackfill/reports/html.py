@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from nobackfill.errors import visible
 from nobackfill.evaluation import Difference
 from nobackfill.evaluation.scores import DECISIVE, FIT_SCORES, MAIN, RANKING, title
 from nobackfill.reports.charts import Chart, chart
@@ -60,7 +61,9 @@ def build_report(report: Report, origin: str) -> str:
         report: as `read_report` returns it.
         origin: where it is from, for the page's head.
     """
-    environment = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=_visible
+    )
     script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
     environment.filters.update(percent=_percent, points=_points, picture=_picture, title=title)
     fit_scores = [
@@ -83,6 +86,11 @@ def build_report(report: Report, origin: str) -> str:
         ranking_score=RANKING,
         titles=TITLES,
     )
+
+
+def _visible(value: object) -> object:
+    """What the template prints; texts of its own (`Markup`) stay as they are."""
+    return visible(value, keep="\n\t") if type(value) is str else value
 
 
 def _percent(value: float | None) -> str:

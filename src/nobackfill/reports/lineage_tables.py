@@ -8,6 +8,7 @@ from rich.table import Table
 from nobackfill.evaluation.scores import MAIN, title
 from nobackfill.reports.document import Report
 from nobackfill.reports.lineage import by_cell, unequal_seeds
+from nobackfill.reports.tables import cell
 
 
 def lineage_table(report: Report) -> Table:
@@ -29,7 +30,7 @@ def lineage_table(report: Report) -> Table:
         name = "status quo" if first else method if method != before else ""
         seeds = [str(lines[MAIN].value.seeds)] if counted else []
         cells = [gain.text(digits=2, sign="+") if gain else "", loss.text(100, sign="+") if loss else ""]
-        table.add_row(name, f"{query}/{gallery}", *values, *cells, *seeds, end_section=first)
+        table.add_row(cell(name), cell(f"{query}/{gallery}"), *values, *cells, *seeds, end_section=first)
         before = "" if first else method
     return table
 
@@ -41,5 +42,5 @@ def compatibility_table(report: Report) -> Table:
         table.add_column(heading, justify="left" if heading == "method" else "right", no_wrap=True)
     for line in report.lineages:
         if line.score == MAIN:
-            table.add_row(line.method, line.compatibility.text(digits=2), line.mean.text(100))
+            table.add_row(cell(line.method), line.compatibility.text(digits=2), line.mean.text(100))
     return table

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from nobackfill.errors import DataError
+from nobackfill.errors import DataError, visible
 from nobackfill.evaluation import Difference
 from nobackfill.evaluation.comparison import decisive
 from nobackfill.evaluation.scores import DECISIVE, FIT_SCORES, MAIN, title
 from nobackfill.reports.document import FitSection, RankingSection, Report
 from nobackfill.reports.lineage import by_cell, methods_of, unequal_seeds
+
+LINK = re.compile(r"!(?=\[)|\](?=[(\[:])")
+"""Where a backslash stops a picture or link; brackets of intervals stay as they are."""
 
 
 def build_markdown(report: Report, origin: str, against: str | None = None) -> str:
@@ -107,4 +111,6 @@ def _table(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
+    """A text of unknown origin in a table: it ends no cell, and is no markup, link or picture."""
+    plain = visible(" ".join(text.split())).replace("\\", "\\\\").replace("|", "\\|")
+    return LINK.sub(r"\g<0>\\", plain.replace("&", "&amp;").replace("<", "&lt;"))

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from nobackfill.errors import visible
 from nobackfill.evaluation.scores import SCORES
 from nobackfill.reports.document import Search
 
@@ -22,11 +23,16 @@ def print_searches(searches: Sequence[Search], titles: Sequence[str]) -> None:
         table.add_column(f"{score.title} %", justify="right", no_wrap=True)
     for name, search in zip(titles, searches, strict=True):
         scores = [f"{100 * search.scores[key]:.1f}" for key in SCORES]
-        table.add_row(name, escape(search.query), escape(search.gallery), *scores)
+        table.add_row(name, cell(search.query), cell(search.gallery), *scores)
     print_table(table)
     left_out = max(search.without_match for search in searches)
     if left_out:
         Console().print(f"{left_out} queries without a match in the gallery are left out of the means.")
+
+
+def cell(text: str) -> str:
+    """A text of unknown origin for a table: no markup, no control characters."""
+    return escape(visible(text))
 
 
 def print_table(table: Table) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from nobackfill.errors import visible
 from nobackfill.evaluation import Interval, Upgrade
 from nobackfill.evaluation.assess import BOUND
 from nobackfill.evaluation.scores import MAIN, RANKING, SCORES, title
@@ -70,10 +71,10 @@ def upgrade_sentences(upgrade: Upgrade) -> list[str]:
 
 def print_upgrade(upgrade: Upgrade, old: str, new: str) -> None:
     """The table and the sentences."""
-    print(f"old: {old}\nnew: {new}")
+    print(f"old: {visible(old)}\nnew: {visible(new)}")
     print_table(upgrade_table(upgrade))
     for line in upgrade_sentences(upgrade):
-        print(line)
+        print(visible(line))
 
 
 def _percent(interval: Interval) -> str:

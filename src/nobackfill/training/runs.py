@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from nobackfill.config import RunConfig, load_config
 from nobackfill.errors import NobackfillError
-from nobackfill.models.runfolder import is_run
+from nobackfill.models.runfolder import SPEC, WEIGHTS, is_run
 from nobackfill.training.checkpoint import newest, read_position
 from nobackfill.training.unfinished import FAILURE, LOCK, METRICS
 
@@ -50,7 +50,8 @@ def find_runs(folder: Path) -> Iterator[RunState]:
     """All runs under a folder, by name; imported ones too."""
     places = {path.parent for name in ("config.yaml", "embedding.json") for path in folder.rglob(name)}
     for place in sorted(places):
-        if is_run(place) or place.name.endswith(".unfinished"):
+        halves = (place / SPEC).exists() or (place / WEIGHTS).exists()
+        if halves or place.name.endswith(".unfinished"):
             yield run_state(place)
 
 
@@ -65,6 +66,9 @@ def run_state(run: Path) -> RunState:
         method, seconds = config.method if config else metrics.get("method"), metrics.get("seconds")
         if is_run(run) and not run.name.endswith(".unfinished"):
             return RunState(run, "done", method, 1.0, scores, seconds, age)
+        if not run.name.endswith(".unfinished"):
+            missing = next(name for name in (SPEC, WEIGHTS) if not (run / name).is_file())
+            return RunState(run, "damaged", method, 0.0, {}, None, age, f"{missing} is missing; train it again")
         progress, seconds = _progress(run, config)
     except (NobackfillError, OSError, ValueError, TypeError, AttributeError) as error:
         return RunState(run, "damaged", config.method if config else None, 0.0, {}, None, age, str(error))

@@ -23,6 +23,7 @@ from nobackfill.cli.gallery.options import (
     show,
 )
 from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
+from nobackfill.errors import visible
 
 if TYPE_CHECKING:
     from nobackfill.gallery import Plan
@@ -114,7 +115,7 @@ def backfill(
     else:
         show(json_, {**job.model_dump(), "new": status.items[-1], "total": status.total}, text)
     for item, reason in job.errors.items():
-        typer.echo(f"old vector kept: {item}: {reason}", err=True)
+        typer.echo(visible(f"old vector kept: {item}: {reason}"), err=True)
     if job.failed > len(job.errors):
         typer.echo(f"old vector kept: {job.failed - len(job.errors)} more", err=True)
     if job.failed:

@@ -42,6 +42,7 @@ def search(
     from dataclasses import asdict
 
     from nobackfill.cli.gallery.items import query_vectors
+    from nobackfill.errors import visible
     from nobackfill.gallery import Gallery
 
     require_model(run, name)
@@ -55,9 +56,9 @@ def search(
         typer.echo(json.dumps(listed, indent=2))
         return
     for title, hits in zip(titles, results, strict=True):
-        typer.echo(title)
+        typer.echo(visible(title))
         for rank, hit in enumerate(hits, start=1):
-            typer.echo(_line(rank, hit))
+            typer.echo(visible(_line(rank, hit)))
 
 
 def _line(rank: int, hit: Hit) -> str:

@@ -12,6 +12,7 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
 
     Example: `nobackfill gallery verify faiss:photos`
     """
+    from nobackfill.errors import visible
     from nobackfill.gallery import Gallery
 
     gallery = Gallery.open(store)
@@ -21,7 +22,7 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
     show(
         json_,
         {"problems": problems, "items": total},
-        "\n".join([*problems, f"{gallery.store.url}: {found} in {total} items"]),
+        "\n".join([*map(visible, problems), f"{gallery.store.url}: {found} in {total} items"]),
     )
     if problems:
         raise typer.Exit(1)

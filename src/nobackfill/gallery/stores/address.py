@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
+from nobackfill.errors import GalleryError, visible
+
+SCHEME = re.compile(r"[a-z][a-z0-9]*(\+https?)?")
 LOCAL = ("faiss", "lance", "milvus", "qdrant")  # the location is a path: nothing in it is secret
 
 
@@ -25,9 +30,21 @@ class Address:
 
     @classmethod
     def parse(cls, url: str) -> Address:
-        """Splits at the first ':' and at the first '#' after it; never fails."""
+        """Splits at the first ':' and at the first '#' after it.
+
+        Raises:
+            GalleryError: for a server that cannot be one, such as `//[::1`, and a folder that begins with `//`.
+        """
         scheme, _, rest = url.partition(":")
         location, _, name = rest.partition("#")
+        if location.startswith("//"):
+            if scheme in LOCAL:
+                raise GalleryError(f"store {without_credentials(url)!r}: expected a path after '{scheme}:', not '//'")
+            try:
+                urlsplit(location).port  # noqa: B018 (it checks)
+            except ValueError:  # what Python says of it quotes the address, a password included
+                shown = f"{scheme}://…"
+                raise GalleryError(f"store {shown!r}: not a valid address; expected {scheme}://host:port") from None
         return cls(scheme, location, name or None, without_credentials(url))
 
     @property
@@ -37,13 +54,18 @@ class Address:
 
 
 def without_credentials(url: str) -> str:
-    """The URL as it may be printed: no user, password or query string."""
-    head, slashes, tail = url.partition("://")
-    if not slashes:
-        scheme, _, rest = url.partition(":")
-        return url if scheme in LOCAL else f"{scheme}:{rest.rpartition('@')[2]}"
-    login, _, location = tail.rpartition("@")
+    """The URL as it may be printed: no user, password or query string.
+
+    Of what is no such URL nothing is printed but its scheme: in `host=h password=p`, where a secret begins and ends,
+    nobody knows.
+    """
+    scheme, colon, rest = url.partition(":")
+    if not colon or not SCHEME.fullmatch(scheme):
+        return "…"
+    if not rest.startswith("//"):
+        return visible(url) if scheme in LOCAL else f"{scheme}:…"
+    login, _, location = rest.removeprefix("//").rpartition("@")
     if any(sign in login for sign in "/?#@"):  # of a password that is not encoded; where it ends, nobody knows
-        return f"{head}://…"
+        return f"{scheme}://…"
     location, _, name = location.partition("#")
-    return f"{head}://{location.partition('?')[0]}" + (f"#{name}" if name else "")
+    return visible(f"{scheme}://{location.partition('?')[0]}" + (f"#{name}" if name else ""))

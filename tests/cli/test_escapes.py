@@ -1,0 +1,32 @@
+"""Ids, classes and names reach the terminal as text, never as commands to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nobackfill.cli.app import run
+
+BAD = "a\x1b]0;owned\x07\u202e"
+
+
+def test_a_gallery_prints_no_control_characters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    vectors = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    np.save(tmp_path / "v.npy", vectors)
+    (tmp_path / "ids.txt").write_text(f"{BAD}\nb\nc\n")
+    lines = [json.dumps({"id": BAD, "payload": {"class": BAD}})]
+    (tmp_path / "payloads.jsonl").write_text("\n".join(lines) + "\n")
+    store, made = f"faiss:{tmp_path / 'g'}", ["--vectors", str(tmp_path / "v.npy"), "--name", BAD]
+    assert run(["gallery", "create", store, *made, "--ids", str(tmp_path / "ids.txt")]) == 0
+    assert run(["gallery", "set-payloads", store, "--payloads", str(tmp_path / "payloads.jsonl")]) == 0
+    capsys.readouterr()
+    for command in (["search", store, *made], ["status", store], ["verify", store]):
+        assert run(["gallery", *command]) == 0
+    assert run(["gallery", "status", f"faiss:{tmp_path / BAD}"]) == 2
+    captured = capsys.readouterr()
+    assert r"a\x1b]0;owned\x07\u202e" in captured.out
+    assert r"a\x1b]0;owned\x07\u202e" in captured.err
+    assert not set(captured.out + captured.err) & set("\x1b\x07\u202e")
