@@ -161,7 +161,7 @@ def _check(
             raise RunError(f"{path}: unexpected tensor {name!r}")
         if (kind := _kind(weights[name])) != expected[name]:
             raise RunError(f"{path}: tensor {name!r} is {kind}, expected {expected[name]}")
-    if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
+    if fingerprint(spec.architecture, spec.preprocessing, weights) != (spec.content or spec.fingerprint):
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
 
 
