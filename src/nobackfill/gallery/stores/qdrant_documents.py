@@ -67,6 +67,33 @@ class QdrantDocuments:
             return
         self.write_point(point_id(name), {"name": name, "data": base64.b64encode(data).decode()})
 
+    @translated
+    def exchange(self, name: str, before: bytes | None, after: bytes | None) -> bool:
+        """Replace a document if it is what it was before (None: if there is none); whether that was done.
+
+        The server compares and writes at once.
+        """
+        modes, point = self.models.UpdateMode, point_id(name)
+        conditions = [self.models.HasIdCondition(has_id=[point])]
+        if before is not None:
+            text = self.models.MatchValue(value=base64.b64encode(before).decode())
+            conditions.append(self.models.FieldCondition(key="data", match=text))
+        same = self.models.Filter(must=conditions)
+        if after is None:
+            self.client.delete(self.documents, self.models.FilterSelector(filter=same), wait=True)
+            return self.read(name) is None
+        made = self.models.PointStruct(
+            id=point, vector=[1.0], payload={"name": name, "data": base64.b64encode(after).decode()}
+        )
+        self.client.upsert(
+            self.documents,
+            [made],
+            wait=True,
+            update_mode=modes.INSERT_ONLY if before is None else modes.UPDATE_ONLY,
+            update_filter=None if before is None else same,
+        )
+        return self.read(name) == after
+
     def make_documents(self) -> None:
         """The collection for them."""
         self.client.create_collection(
