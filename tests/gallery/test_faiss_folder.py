@@ -39,7 +39,7 @@ def test_a_database_of_another_format_is_refused(tmp_path: Path) -> None:
     store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "store" / "gallery.sqlite")) as connection:
         connection.execute("PRAGMA user_version = 7")
-    with pytest.raises(GalleryError, match="gallery.sqlite has format 7; this release reads format 2"):
+    with pytest.raises(GalleryError, match="gallery.sqlite has format 7; this release reads format 3"):
         store.counts()
 
 
@@ -127,3 +127,20 @@ def test_a_search_takes_in_what_another_process_changed(tmp_path: Path) -> None:
     assert len(Gallery.open(other).search(OLD_VECTORS[:1], COUNT, FIRST.fingerprint)[0]) == 25
     for store in (one, other):
         store.close()
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_an_item_that_was_removed_twice_between_two_looks_is_found_no_more(tmp_path: Path, compacted: bool) -> None:
+    store, other = open_store(f"faiss:{tmp_path / 'store'}"), open_store(f"faiss:{tmp_path / 'store'}")
+    gallery = fresh(store)
+    reader = Gallery.open(other)
+    assert reader.search(OLD_VECTORS[:1], 1, FIRST.fingerprint)[0][0].id == IDS[0]
+    gallery.delete(IDS[:1])
+    gallery.upsert(IDS[:1], OLD_VECTORS[1:2], [{}], fingerprint=FIRST.fingerprint)
+    gallery.delete(IDS[:1])
+    if compacted:
+        gallery.compact()
+    (hits,) = reader.search(OLD_VECTORS[:1], COUNT, FIRST.fingerprint)
+    assert {hit.id for hit in hits} == set(IDS[1:])
+    store.close()
+    other.close()

@@ -27,6 +27,7 @@ from tests.gallery.galleries import (
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, open_store
+from nobackfill.gallery.stores import qdrant_lease
 from nobackfill.gallery.stores.base import UnreachableError
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 from nobackfill.gallery.stores.qdrant_lease import lease
@@ -48,6 +49,7 @@ def test_half_precision_in_postgresql(server: str) -> None:
 
 def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client")
+    monkeypatch.setattr(qdrant_lease, "WATCH", 0.3)
     store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
     fresh(store)
     with lease(store), pytest.raises(GalleryError, match="another process is changing"), lease(store):
@@ -65,6 +67,62 @@ def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: py
         with pytest.raises(GalleryError, match="lost the lock on this gallery"):
             check()
     assert json.loads(store.read("lease"))["owner"] == "other"  # not ours to take away
+    store.close()
+
+
+@pytest.mark.parametrize("skew", [-3600, 3600])
+def test_a_lease_of_a_machine_whose_clock_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, skew: int) -> None:
+    pytest.importorskip("qdrant_client")
+    monkeypatch.setattr(qdrant_lease, "WATCH", 0.6)
+    store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
+    fresh(store)
+    ended = threading.Event()
+
+    def beat() -> None:  # the owner is alive, and its clock an hour off
+        while not ended.wait(0.1):
+            store.write("lease", json.dumps({"owner": "alive", "until": time.time() + skew}).encode())
+
+    store.write("lease", json.dumps({"owner": "alive", "until": time.time() + skew}).encode())
+    owner = threading.Thread(target=beat)
+    owner.start()
+    with pytest.raises(GalleryError, match="another process is changing"), lease(store):
+        pass
+    ended.set()
+    owner.join()
+    with lease(store) as check:  # its owner is gone
+        check()
+    assert store.read("lease") is None
+    store.close()
+
+
+def test_of_many_that_take_a_lease_at_once_one_gets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qdrant_client")
+    store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
+    fresh(store)
+    together, held = threading.Barrier(4), threading.Barrier(4)
+    real = store.read
+    looked = set[int]()
+
+    def read(name: str) -> bytes | None:
+        data: bytes | None = real(name)
+        if threading.get_ident() not in looked:
+            looked.add(threading.get_ident())
+            together.wait(30)  # all have seen that nobody has it
+        return data
+
+    monkeypatch.setattr(store, "read", read)
+
+    def take(_: int) -> bool:
+        try:
+            with lease(store):
+                held.wait(30)
+                return True
+        except GalleryError:
+            held.wait(30)
+            return False
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sorted(pool.map(take, range(4))) == [False, False, False, True]
     store.close()
 
 

@@ -1,6 +1,6 @@
 """A gallery against a dictionary that says what must be true, through random lives.
 
-Few of them by default; a hypothesis profile of more than 100 examples sets how many.
+Few of them by default; NOBACKFILL_LIVES=200 lets as many run on each store, from other random numbers each time.
 
 The items' vectors are made of their text, so a stale vector (of a text that is no longer there) shows.
 """
@@ -8,6 +8,7 @@ The items' vectors are made of their text, so a stale vector (of a text that is 
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -215,24 +216,31 @@ class Life(RuleBasedStateMachine):
         assert counts == {number: list(found.values()).count(number) for number in sorted(set(found.values()))}
 
 
-@pytest.mark.parametrize("kind", ["faiss", "postgresql", "qdrant"])
+URLS = {
+    "faiss": "faiss:{folder}/store",
+    "postgresql": "",  # of the server
+    "qdrant": "qdrant:{folder}/store",
+    "lance": "lance:{folder}/store",
+    "milvus": "milvus:{folder}/store.db",
+}
+NEEDS = {"qdrant": "qdrant_client", "lance": "lancedb", "milvus": "milvus_lite"}
+FEW = {"lance": 2, "milvus": 1}  # that take seconds each
+
+
+@pytest.mark.parametrize("kind", URLS)
 def test_lives(kind: str, request: pytest.FixtureRequest) -> None:
-    url = "faiss:{folder}/store"
-    if kind == "postgresql":
-        url = request.getfixturevalue("server").replace("{", "{{") + "#{table}"
-    if kind == "qdrant":
-        pytest.importorskip("qdrant_client")
-        url = "qdrant:{folder}/store"
+    if kind in NEEDS:
+        pytest.importorskip(NEEDS[kind])
+    url = URLS[kind] or request.getfixturevalue("server").replace("{", "{{") + "#{table}"
     machine = type("OneLife", (Life,), {"url": url})
-    wanted = settings.default.max_examples if settings.default else 0
-    quick = wanted <= 100
+    wanted = int(os.environ.get("NOBACKFILL_LIVES", "0"))
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=8 if quick else wanted,
+            max_examples=wanted or FEW.get(kind, 8),
             stateful_step_count=25,
             deadline=None,
-            derandomize=quick,
+            derandomize=not wanted,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -14,14 +14,18 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tests.models.texts import TEXTS, write_sentence, write_static
+from tests.sentence_models import save, static_model
 from torch.nn.functional import normalize
 
 from nobackfill.data.preprocessing import TextPreprocessing
 from nobackfill.errors import NobackfillError
+from nobackfill.gallery import Gallery, Generation
 from nobackfill.interop.import_text import import_text
 from nobackfill.models import load, runfolder
 from nobackfill.models.network import build_network
 from nobackfill.models.sentence import SentenceBackbone, part_sizes
+from nobackfill.models.sentence_identity import write_lineage
+from nobackfill.models.spec import OlderSpace
 from nobackfill.models.stages import stages
 from nobackfill.models.static import fresh_static
 from nobackfill.models.text import TextEncoder
@@ -218,3 +222,24 @@ def test_a_run_folder_with_other_sizes_is_refused(folder: Path) -> None:
         with pytest.raises(NobackfillError):
             build_network(broken).backbone(torch.zeros(2, 3, dtype=torch.int64))
     assert normalize(torch.ones(1, 2)).shape == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["transformer", "static"])
+def test_an_imported_model_is_the_generation_of_its_folder(tmp_path: Path, kind: str) -> None:
+    place = save(static_model(), tmp_path / "model") if kind == "static" else write_sentence(tmp_path / "model")
+    write_lineage(place, (OlderSpace(generation="older", dim=3, fingerprint="name:older"),))
+    itself, encoder = load(f"sentence:{place}", "cpu"), import_text(f"sentence:{place}")
+    runfolder.save(encoder, tmp_path)
+    imported = load(tmp_path, "cpu")
+    for name in ("generation", "dim", "prefixes", "fingerprint"):
+        assert getattr(imported.spec, name) == getattr(itself.spec, name)
+    assert np.abs(unit(itself.encode(TEXTS)) - imported.encode(TEXTS)).max() < 1e-5
+    gallery = Gallery.create(f"faiss:{tmp_path / 'gallery'}", Generation.of(itself.spec))
+    gallery.upsert(TEXTS, itself.encode(TEXTS), fingerprint=itself.spec.fingerprint)
+    hits = gallery.search(imported.encode(TEXTS), 1, imported.spec.fingerprint)
+    assert [line[0].id for line in hits] == TEXTS
+    gallery.store.close()
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: value + 1 for name, value in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(NobackfillError, match="changed since"):  # the run folder still knows its own content
+        load(tmp_path, "cpu")

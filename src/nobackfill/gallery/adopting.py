@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from psycopg import Connection
 
     from nobackfill.gallery.stores.adopted_layout import Layout, Table
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
 
 POSTGRES = ("postgresql", "postgres")
+QDRANT = ("qdrant", "qdrant+http", "qdrant+https")
+VECTOR_COLUMN = "embedding"
 
 
 @dataclass(frozen=True)
@@ -47,40 +51,45 @@ def plan_adoption(
     url: str,
     name: str,
     *,
-    vector_column: str = "embedding",
+    vector_column: str | None = None,
     id_column: str = "id",
     fingerprint: str | None = None,
     layout: Layout = "new-column",
     payload_columns: tuple[str, ...] | None = None,
 ) -> AdoptionPlan:
-    """Look at a table and say what adopting it will change.
+    """Look at a table or collection and say what adopting it will change.
 
     Args:
-        url: `postgresql://host/db#table`, also `#schema.table` or `#"schema"."table"`.
+        url: `postgresql://host/db#table`, also `#schema.table` or `#"schema"."table"`; or a collection of Qdrant,
+            `qdrant:DIR#collection` or `qdrant+http://host:port#collection`.
         name: of the model that made the vectors.
-        vector_column: of type vector or halfvec.
-        id_column: unique; integers, text or UUIDs.
+        vector_column: of type vector or halfvec, default `embedding`. Qdrant: the name of its vector, default the only
+            one.
+        id_column: unique; integers, text or UUIDs. Qdrant: points have their ids.
         fingerprint: of that model; None: its name stands for it.
         layout: where vectors of later models go: a `new-column` each, or the `same-column` (their compatible part).
-        payload_columns: what is known of an item; None: every other column.
+        payload_columns: what is known of an item; None: every other column, or the whole payload.
 
     Raises:
-        GalleryError: if there is no such table, it is adopted already, or it cannot be adopted.
+        GalleryError: if there is no such table or collection, it is adopted already, or it cannot be adopted.
     """
     from nobackfill.gallery.stores.adopted_inspection import inspected
     from nobackfill.gallery.stores.adopted_table import connection_of
 
     address = Address.parse(url)
+    if address.scheme in QDRANT and address.name is not None:
+        if layout != "new-column":
+            raise GalleryError(f"{address.url}: layout {layout!r}: a collection of Qdrant can only be new-column")
+        return _plan_qdrant(address, name, vector_column, fingerprint, payload_columns)
     if address.scheme not in POSTGRES or address.name is None:
-        raise GalleryError(f"{address.url}: expected postgresql://host/db#table")
+        raise GalleryError(f"{address.url}: expected postgresql://host/db#table or qdrant:DIR#collection")
+    vector_column = vector_column or VECTOR_COLUMN
     db = connection_of(address)
     with contextlib.closing(db.connect(autocommit=True)) as connection:
         try:
             place = _found(connection, address)
             table, notes = inspected(connection, address.url, place, id_column, vector_column, layout, payload_columns)
-            generation = Generation.named(name, table.adoption.dim)
-            if fingerprint is not None:
-                generation = generation.model_copy(update={"fingerprint": fingerprint})
+            generation = _first(name, table.adoption.dim, fingerprint)
             return _plan(connection, address, table, generation, notes)
         except db.psycopg.Error as error:
             from nobackfill.gallery.stores.adopted_ddl import refused
@@ -156,28 +165,63 @@ def compatible_part(store: Store, rows: Floats) -> Floats:
 
 def abandon_statements(store: Store, *, leave_new: bool = False) -> list[str]:
     """What abandoning runs; raises `GalleryError` for a store that was not adopted."""
-    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
     from nobackfill.gallery.stores.adopted_sql import plain
 
-    if not isinstance(store, AdoptedPostgresStore):
-        raise GalleryError(f"{store.url}: was not adopted, so there is nothing to give back")
-    return [plain(each) for each in store.undo_statements(leave_new=leave_new)]
+    adopted = _adopted(store)
+    statements = adopted.undo_statements(leave_new=leave_new)
+    return statements if isinstance(adopted, AdoptedQdrantStore) else [plain(each) for each in statements]
 
 
 def abandon(store: Store, *, leave_new: bool = False) -> None:
     """Take away everything that adopting and upgrading made; the application's rows and columns stay.
 
     Args:
-        store: of an adopted table.
+        store: of an adopted table or collection.
         leave_new: leave the newest model's vectors where they are, for the application to go on with.
 
     Raises:
         GalleryError: if the store was not adopted; or if there are rows that only have new vectors, and `leave_new` is
             not given.
     """
-    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    adopted = _adopted(store)
+    with adopted.lock():
+        adopted.drop(leave_new=leave_new)
 
-    if not isinstance(store, AdoptedPostgresStore):
+
+def _adopted(store: Store) -> AdoptedPostgresStore | AdoptedQdrantStore:
+    """A store that was adopted; raises `GalleryError` for another one."""
+    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
+    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
+
+    if not isinstance(store, AdoptedPostgresStore | AdoptedQdrantStore):
         raise GalleryError(f"{store.url}: was not adopted, so there is nothing to give back")
-    with store.lock():
-        store.drop(leave_new=leave_new)
+    return store
+
+
+def _first(name: str, dim: int, fingerprint: str | None) -> Generation:
+    """The generation of the vectors that are there."""
+    generation = Generation.named(name, dim)
+    return generation if fingerprint is None else generation.model_copy(update={"fingerprint": fingerprint})
+
+
+def _plan_qdrant(
+    address: Address, name: str, column: str | None, fingerprint: str | None, payload_keys: tuple[str, ...] | None
+) -> AdoptionPlan:
+    """See `plan_adoption`."""
+    from nobackfill.gallery.stores.adopted_qdrant import adopt, inspected, statements
+    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
+
+    with contextlib.closing(AdoptedQdrantStore(address)) as store:
+        adoption = inspected(store, column, payload_keys)
+    generation = _first(name, adoption.dim, fingerprint)
+    now, later = statements(store)
+    notes = ["a point whose own vector the application changes counts as old again; status and backfill read the "
+             "own vectors of all points that have a new one"]  # fmt: skip
+
+    def carry_out() -> Store:
+        made = AdoptedQdrantStore(address)
+        adopt(made, inspected(made, column, payload_keys), generation)
+        return made
+
+    return AdoptionPlan(address.url, generation, now, later, notes, carry_out)

@@ -80,13 +80,13 @@ class Gallery(GalleryItems):
         url: str,
         name: str,
         *,
-        vector_column: str = "embedding",
+        vector_column: str | None = None,
         id_column: str = "id",
         fingerprint: str | None = None,
         layout: Layout = "new-column",
         payload_columns: tuple[str, ...] | None = None,
     ) -> Gallery:
-        """Make a gallery of a table that is there; see `adopting.plan_adoption`, which says first what that changes."""
+        """Make a gallery of a table or collection in use; `adopting.plan_adoption` says first what that changes."""
         plan = plan_adoption(
             url,
             name,

@@ -107,7 +107,8 @@ class SentenceModule(InputModule):  # type: ignore[misc]
             RunError: if the weights are not the run's any more.
         """
         spec, network = self.encoder.spec, self.encoder.network
-        if fingerprint(spec.architecture, spec.preprocessing, network.state_dict()) != spec.fingerprint:
+        content = fingerprint(spec.architecture, spec.preprocessing, network.state_dict())
+        if content != (spec.content or spec.fingerprint):
             raise RunError(
                 f"SentenceModule of {spec.generation}: its weights have changed, so it is a different model now"
             )

@@ -181,7 +181,7 @@ def _check(path: Path, spec: EmbeddingSpec, expected: Mapping[str, str], dim: in
 
 
 def _check_fingerprint(path: Path, spec: EmbeddingSpec, weights: Mapping[str, Tensor] | Mapping[str, Array]) -> None:
-    if fingerprint(spec.architecture, spec.preprocessing, weights) != spec.fingerprint:
+    if fingerprint(spec.architecture, spec.preprocessing, weights) != (spec.content or spec.fingerprint):
         raise RunError(f"{path}: damaged: its weights or {SPEC} changed since they were written; train this run again")
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import Modality
 from nobackfill.errors import ConfigError, DataError, RunError, one_line, require
-from nobackfill.models.sentence_identity import check_sentence_folder, folder_fingerprint, read_lineage
+from nobackfill.models.sentence_identity import Lineage, check_sentence_folder, folder_fingerprint, read_lineage
 from nobackfill.models.spec import OlderSpace
 from nobackfill.progress import track
 
@@ -182,13 +182,17 @@ def load_sentence_encoder(folder: str | Path, device: Any = None) -> SentenceEnc
     _check_vocabulary(model, folder)
     model = model.float()  # a fingerprint names vectors, whatever precision a machine prefers
     dim = len(model.encode("text", show_progress_bar=False))
-    stem = folder.resolve().name
-    name = stem if NAME.fullmatch(stem) else "sentence"
-    known = lineage.exported or OlderSpace(generation=f"{name}-{digest[:12]}", dim=dim, fingerprint=digest)
-    if known.dim != dim:
-        raise RunError(f"{folder}: gives {dim} values, but its nobackfill.json says {known.dim}")
-    spec = TextSpec(generation=known.generation, dim=dim, prefixes=lineage.prefixes, fingerprint=known.fingerprint)
-    return SentenceEncoder(model, spec)
+    return SentenceEncoder(model, _spec(folder, digest, lineage, dim))
+
+
+def sentence_spec(folder: Path, dim: int) -> TextSpec:
+    """What is known of the model in a SentenceTransformer folder that gives so many values, by its files alone.
+
+    Raises:
+        RunError: for a folder that is not whole, or whose lineage was written for another model.
+    """
+    digest = folder_fingerprint(folder)
+    return _spec(folder, digest, read_lineage(folder, digest), dim)
 
 
 def load_function_encoder(name: str) -> FunctionEncoder:
@@ -224,6 +228,15 @@ def usable(vectors: Floats) -> NDArray[np.bool_]:
     """Which rows have a direction."""
     found: NDArray[np.bool_] = np.isfinite(vectors).all(axis=1) & (vectors != 0).any(axis=1)
     return found
+
+
+def _spec(folder: Path, digest: str, lineage: Lineage, dim: int) -> TextSpec:
+    stem = folder.resolve().name
+    name = stem if NAME.fullmatch(stem) else "sentence"
+    known = lineage.exported or OlderSpace(generation=f"{name}-{digest[:12]}", dim=dim, fingerprint=digest)
+    if known.dim != dim:
+        raise RunError(f"{folder}: gives {dim} values, but its nobackfill.json says {known.dim}")
+    return TextSpec(generation=known.generation, dim=dim, prefixes=lineage.prefixes, fingerprint=known.fingerprint)
 
 
 @contextmanager

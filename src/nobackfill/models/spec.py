@@ -65,7 +65,9 @@ class EmbeddingSpec(BaseModel):
         dim: number of values.
         norm: Euclidean norm of every vector.
         prefixes: older generations, newest first.
-        fingerprint: SHA-256 of architecture, preprocessing and weights.
+        fingerprint: SHA-256 of architecture, preprocessing and weights; or, of an imported model, the one by which its
+            own folder is known: both give the same vectors, so they are one generation.
+        content: SHA-256 of architecture, preprocessing and weights where `fingerprint` is another one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,6 +77,7 @@ class EmbeddingSpec(BaseModel):
     norm: float = Field(gt=0)
     prefixes: tuple[OlderSpace, ...] = ()
     fingerprint: str
+    content: str | None = None
     architecture: Architecture
     preprocessing: AnyPreprocessing
 

@@ -24,7 +24,7 @@ def adopt(
         str,
         typer.Argument(
             metavar="STORE",
-            help="postgresql://host/db#table (or #schema.table), or faiss:DIR with --index.",
+            help="postgresql://host/db#table, qdrant:DIR#collection, or faiss:DIR with --index.",
             show_default=False,
         ),
     ],
@@ -32,8 +32,9 @@ def adopt(
         str, typer.Option("--generation", help="A name for the model that made the vectors.", show_default=False)
     ],
     vector_column: Annotated[
-        str, typer.Option("--vector-column", help="Column of its vectors: vector or halfvec.")
-    ] = "embedding",
+        str | None,
+        typer.Option("--vector-column", help="Column of its vectors (default: embedding), or their name in Qdrant."),
+    ] = None,
     id_column: Annotated[str, typer.Option("--id-column", help="Column of unique ids: integers, text or uuid.")] = "id",
     fingerprint: Annotated[
         str | None, typer.Option("--fingerprint", help="Of that model; default: its name stands for it.")
@@ -58,7 +59,7 @@ def adopt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be run.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Make a gallery of a table that is in use: its rows stay where they are, and the application goes on.
+    """Make a gallery of a table or collection in use: its rows stay where they are, and the application goes on.
 
     Prints the statements first. `gallery abandon` takes back all of them.
 

@@ -13,7 +13,7 @@ from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 @contextlib.contextmanager
 def advisory_lock(db: PostgresConnection, name: str) -> Iterator[Callable[[], None]]:
     """See `Store.lock`: an advisory lock of a connection of its own."""
-    key = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)
+    key = lock_key(name)
     with contextlib.closing(db.connect(autocommit=True)) as connection:
         found = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
         if not found or not found[0]:
@@ -30,3 +30,8 @@ def advisory_lock(db: PostgresConnection, name: str) -> Iterator[Callable[[], No
         finally:  # closing the connection would do, but the server notices that a little later
             with contextlib.suppress(db.psycopg.Error):
                 connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
+
+
+def lock_key(name: str) -> int:
+    """The number of the lock of this name."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big", signed=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.pool import Pool
 
-FILE, FORMAT = "gallery.sqlite", 2
+FILE, FORMAT = "gallery.sqlite", 3
 SECONDS = 60.0  # to wait for another writer
 # Items have no index by generation or change: a replacement in random order would write two more pages for each item.
 # Changes are appended to a log and items are counted by triggers: what an item costs does not grow with the gallery.
+# Removals are in the log too, by `seq`: an item that is added and removed again has another one, and both count.
 SCHEMA = """
 CREATE TABLE items (seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, generation INTEGER NOT NULL,
                     version INTEGER NOT NULL, changed INTEGER NOT NULL, payload TEXT NOT NULL, vector BLOB NOT NULL);
@@ -35,8 +36,7 @@ CREATE TRIGGER item_removed AFTER DELETE ON items BEGIN
     UPDATE tallies SET items = items - 1 WHERE generation = old.generation;
 END;
 CREATE TABLE kept (id TEXT NOT NULL, generation INTEGER NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (id, generation));
-CREATE TABLE gone (id TEXT PRIMARY KEY, seq INTEGER NOT NULL, version INTEGER NOT NULL, changed INTEGER NOT NULL);
-CREATE INDEX gone_by_change ON gone (changed);
+CREATE TABLE gone (id TEXT PRIMARY KEY, version INTEGER NOT NULL);
 CREATE TABLE generations (number INTEGER PRIMARY KEY, dim INTEGER NOT NULL);
 CREATE TABLE documents (name TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE hits (id TEXT PRIMARY KEY, hits INTEGER NOT NULL);

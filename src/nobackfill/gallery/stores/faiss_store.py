@@ -114,7 +114,11 @@ class FaissStore(Store):
         wanted = (json.dumps(list(ids)),)
         with self.db.changing() as (connection, changed):
             connection.execute(
-                f"INSERT OR REPLACE INTO gone SELECT id, seq, version, ? FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
+                f"INSERT OR REPLACE INTO gone SELECT id, version FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
+                wanted,
+            )
+            connection.execute(
+                f"INSERT INTO changes SELECT ?, seq FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
                 (changed, *wanted),
             )
             for table in ("kept", "hits"):
@@ -238,8 +242,7 @@ class FaissStore(Store):
             if forget_kept:
                 connection.execute("DELETE FROM kept")
             connection.execute(
-                "DELETE FROM changes WHERE NOT EXISTS "
-                "(SELECT 1 FROM items WHERE items.seq = changes.seq AND items.changed = changes.changed)"
+                "DELETE FROM changes WHERE (seq, changed) NOT IN (SELECT seq, max(changed) FROM changes GROUP BY seq)"
             )
         self._remove_indexes(former)
         if forget_kept:

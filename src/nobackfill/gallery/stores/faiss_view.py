@@ -81,7 +81,11 @@ class View:
             return
         self._grow(int(connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0]))
         indexed = self._open_indexes(connection) if self.changed < 0 else {}
-        for (seq,) in connection.execute("SELECT seq FROM gone WHERE changed > ?", (self.changed,)):
+        removed = (
+            "SELECT DISTINCT seq FROM changes WHERE changed > ? "
+            "AND NOT EXISTS (SELECT 1 FROM items WHERE items.seq = changes.seq)"
+        )
+        for (seq,) in connection.execute(removed, (self.changed,)):
             self._remove(seq)
             for _, mask in self.cached.values():
                 mask[seq] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from nobackfill.gallery.stores.milvus_connection import MilvusConnection, key_of
 
 PIECE = 45_000  # bytes, before base64
+SETTLED = 0.2  # seconds in which writes that began together have ended
 NOWHERE = [1.0, 0.0]  # every row of Milvus needs a vector
 
 
@@ -17,7 +19,7 @@ class MilvusDocuments:
     """Two collections, `…__documents` and `…__hits`."""
 
     def __init__(self, connection: MilvusConnection) -> None:
-        self.connection = connection
+        self.connection, self.url = connection, connection.url
 
     def make(self) -> None:
         """Empty collections."""
@@ -53,6 +55,18 @@ class MilvusDocuments:
             self.connection.delete("documents", [key_of(name)])
         if former:
             self.connection.delete("documents", former)
+
+    def exchange(self, name: str, before: bytes | None, after: bytes | None) -> bool:
+        """Replace a document if it is what it was before; whether that was done, as far as Milvus lets one know.
+
+        It has no conditional writes: of several that write at the same moment the last one is taken to have won.
+        """
+        if self.read(name) != before:
+            return False
+        self.write(name, after)
+        if after is not None:
+            time.sleep(SETTLED)
+        return self.read(name) == after
 
     def count(self, hits: Mapping[str, int]) -> None:
         """A new row for each count: nothing is read and written back, so none is lost."""

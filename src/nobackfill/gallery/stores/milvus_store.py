@@ -231,7 +231,7 @@ class MilvusStore(Store):
         """milvus-lite: a lock on a file. A server: a lease that its owner renews, and that ends with it."""
         folder = self._connection.folder
         if folder is None:
-            return lease(self, f"lock-{name}")
+            return lease(self._documents, f"lock-{name}")
         return folder_lock(folder.with_name(f".{folder.name}.{self._connection.name}.{name}.lock"), self.url)
 
     def close(self) -> None:
@@ -244,7 +244,7 @@ class MilvusStore(Store):
         with WRITING, contextlib.ExitStack() as stack:
             while self._connection.folder is None:
                 try:
-                    stack.enter_context(lease(self, "lock-write"))
+                    stack.enter_context(lease(self._documents, "lock-write"))
                     break
                 except LockTakenError:
                     if time.monotonic() > until:

@@ -13,8 +13,8 @@ environment, and no message shows them. Needs pgvector 0.8.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,10 +22,11 @@ import numpy as np
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store, lock_lost, lock_taken
+from nobackfill.gallery.stores.advisory_lock import advisory_lock
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row
 from nobackfill.gallery.stores.postgres_filters import filter_sql
-from nobackfill.gallery.stores.postgres_writes import PostgresWriter, lock_key
+from nobackfill.gallery.stores.postgres_writes import PostgresWriter
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
@@ -207,25 +208,8 @@ class PostgresStore(Store):
             self.db.run("TRUNCATE {kept}")
         self.db.vacuum("items")
 
-    @contextlib.contextmanager
-    def lock(self, name: str = "gallery") -> Iterator[Callable[[], None]]:
-        """A session's advisory lock, on a connection of its own: the server lets go of it when the owner is gone."""
-        key = lock_key(self.db.table, name)
-        with contextlib.closing(self.db.connect(autocommit=True)) as connection:
-            if not connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()[0]:
-                raise lock_taken(self.url)
-
-            def check() -> None:
-                try:
-                    connection.execute("SELECT 1")
-                except self.db.psycopg.Error as error:
-                    raise lock_lost(self.url) from error
-
-            try:
-                yield check
-            finally:  # closing the connection would do, but the server notices that a little later
-                with contextlib.suppress(self.db.psycopg.Error):
-                    connection.execute("SELECT pg_advisory_unlock(%s)", (key,))
+    def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
+        return advisory_lock(self.db, f"{self.db.table}\0{name}")
 
     def close(self) -> None:
         self.db.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.stores.advisory_lock import lock_key
 from nobackfill.gallery.stores.base import ItemBatch, Payload
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 
@@ -157,13 +157,7 @@ class PostgresWriter:
         """A transaction that changes items, one at a time: no two wait for each other, each sees the one before."""
 
         def alone(cursor: Cursor) -> Value:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(self.db.table, "write"),))
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", (lock_key(f"{self.db.table}\0write"),))
             return action(cursor)
 
         return self.db.transaction(alone)
-
-
-def lock_key(table: str, name: str) -> int:
-    """The number of an advisory lock of a gallery."""
-    digest = hashlib.sha256(f"{table}\0{name}".encode()).digest()
-    return int.from_bytes(digest[:8], "big", signed=True)

@@ -87,7 +87,7 @@ class QdrantConnection:
         return list(points)
 
     def scroll(
-        self, collection: str, size: int, wanted: Filter | None, *, with_vectors: bool
+        self, collection: str, size: int, wanted: Filter | None, *, with_vectors: bool | list[str]
     ) -> Iterator[list[Record]]:
         """All points that are wanted, `size` at a time."""
         offset = None
@@ -100,7 +100,7 @@ class QdrantConnection:
 
     @translated
     def _scrolled(
-        self, collection: str, size: int, wanted: Filter | None, offset: PointId | None, with_vectors: bool
+        self, collection: str, size: int, wanted: Filter | None, offset: PointId | None, with_vectors: bool | list[str]
     ) -> tuple[list[Record], PointId | None]:
         points, following = self.client().scroll(
             collection, wanted, limit=size, offset=offset, with_payload=True, with_vectors=with_vectors

@@ -1,4 +1,9 @@
-"""A lock on a server without locks: a lease that its owner renews, and that ends with it."""
+"""A lock on a server without locks: a lease that its owner renews, and that ends with it.
+
+The lease says until when it holds by its owner's clock. Clocks of two machines may differ, so this is only a hint: a
+lease that looks expired is watched for a while by one's own clock, and taken only if nobody renewed it meanwhile. It
+is taken by a conditional write, so of several that try at once one gets it.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +18,16 @@ from typing import Protocol
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.base import lock_lost, lock_taken
 
-LEASE = 30.0  # seconds until the lock of a silent owner may be taken
+LEASE = 30.0  # seconds; a third of it passes between two renewals
+WATCH = 15.0  # seconds that a lease which looks expired is watched
 
 
 class _Documents(Protocol):
     url: str
 
     def read(self, name: str) -> bytes | None: ...
-    def write(self, name: str, data: bytes | None) -> None: ...
+    def exchange(self, name: str, before: bytes | None, after: bytes | None) -> bool:
+        """Replace a document if it is what it was before (None: if there is none); whether that was done."""
 
 
 @contextlib.contextmanager
@@ -28,33 +35,30 @@ def lease(store: _Documents, name: str = "lease") -> Iterator[Callable[[], None]
     """See `Store.lock`; `name` is that of the document which says who has it."""
     owner, ended = uuid.uuid4().hex, threading.Event()
 
-    def holder() -> dict[str, str | float]:
-        content: dict[str, str | float] = json.loads(store.read(name) or b"{}")
-        return content
+    def renewed() -> bytes:
+        return json.dumps({"owner": owner, "until": time.time() + LEASE, "beat": uuid.uuid4().hex}).encode()
 
-    def renew() -> None:
-        store.write(name, json.dumps({"owner": owner, "until": time.time() + LEASE}).encode())
+    def held() -> bytes | None:
+        """The document, while it is ours."""
+        data = store.read(name)
+        return data if data is not None and json.loads(data).get("owner") == owner else None
 
-    def ours() -> bool:
-        return holder().get("owner") == owner
-
-    before = holder()
-    if before and float(before["until"]) > time.time():
+    before = store.read(name)
+    if before is not None and (_alive(before) or _renewed(store, name, before)):
         raise lock_taken(store.url)
-    renew()
-    time.sleep(0.2)  # had another one written at the same moment, the later one stays
-    if not ours():
+    if not store.exchange(name, before, renewed()):
         raise lock_taken(store.url)
 
     def keep() -> None:
         while not ended.wait(LEASE / 3):
             with contextlib.suppress(GalleryError):
-                if not ours():  # silent for too long: another one has it
+                current = held()
+                if current is None:  # silent for too long: another one has it
                     return
-                renew()
+                store.exchange(name, current, renewed())
 
     def check() -> None:
-        if not ours():
+        if held() is None:
             raise lock_lost(store.url)
 
     renewing = threading.Thread(target=keep, daemon=True)
@@ -65,5 +69,22 @@ def lease(store: _Documents, name: str = "lease") -> Iterator[Callable[[], None]
         ended.set()
         renewing.join()
         with contextlib.suppress(GalleryError):
-            if ours():
-                store.write(name, None)
+            current = held()
+            if current is not None:
+                store.exchange(name, current, None)
+
+
+def _alive(data: bytes) -> bool:
+    """Whether a lease looks held; one that ends later than any lease can is of a clock that is wrong."""
+    left = float(json.loads(data)["until"]) - time.time()
+    return 0 < left <= LEASE + WATCH
+
+
+def _renewed(store: _Documents, name: str, before: bytes) -> bool:
+    """Whether the lease changes while it is watched."""
+    until = time.monotonic() + WATCH
+    while time.monotonic() < until:
+        time.sleep(WATCH / 15)
+        if store.read(name) != before:
+            return True
+    return False

@@ -9,72 +9,33 @@ collection `<name>__nobackfill`; so are the hits, one point a count, since Qdran
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from types import ModuleType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter as Where
-from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
-from nobackfill.gallery.stores.folder_lock import folder_lock
-from nobackfill.gallery.stores.qdrant_connection import QdrantConnection, grouped, point_id, translated
+from nobackfill.gallery.stores.qdrant_connection import grouped, point_id, translated
+from nobackfill.gallery.stores.qdrant_documents import QdrantDocuments
 from nobackfill.gallery.stores.qdrant_filters import qdrant_filter
-from nobackfill.gallery.stores.qdrant_lease import lease
 from nobackfill.gallery.stores.qdrant_writes import BATCH, PointWriter, kept
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
     from qdrant_client.models import Filter, Record
 
 
-class QdrantStore(Store):
+class QdrantStore(QdrantDocuments, Store):
     """See the module; `qdrant:DIR[#collection]` is Qdrant's local mode, `qdrant+http://…#collection` a server."""
-
-    def __init__(self, address: Address) -> None:
-        try:
-            from qdrant_client import models
-        except ImportError as error:
-            raise GalleryError("qdrant: needs its extra: pip install 'nobackfill[qdrant]'") from error
-        self.models: ModuleType = models
-        self.connection = QdrantConnection(address)
-        self.url = address.url
-        self.name = address.name or "gallery"
-        self.documents = f"{self.name}__nobackfill"
 
     @property
     def writer(self) -> PointWriter:
         """Changes points."""
         return PointWriter(self.client, self.models, self.name, self.documents, self.url)
-
-    @property
-    def client(self) -> QdrantClient:
-        """Opened when it is first used."""
-        return self.connection.client()
-
-    @translated
-    def read(self, name: str) -> bytes | None:
-        folder = self.connection.folder
-        if (folder and not folder.is_dir()) or not self.client.collection_exists(self.documents):
-            return None
-        points = self.client.retrieve(self.documents, [point_id(name)], with_payload=True)
-        return base64.b64decode(points[0].payload["data"]) if points else None
-
-    @translated
-    def write(self, name: str, data: bytes | None) -> None:
-        if data is None:
-            self.client.delete(self.documents, [point_id(name)], wait=True)
-            return
-        self._write_document(point_id(name), {"name": name, "data": base64.b64encode(data).decode()})
 
     @translated
     def create(self) -> None:
@@ -87,9 +48,7 @@ class QdrantStore(Store):
             if self.client.collection_exists(name):
                 raise GalleryError(f"{self.url}: the collection {name!r} exists; choose another name or delete it")
         self.client.create_collection(self.name, vectors_config={})
-        self.client.create_collection(
-            self.documents, vectors_config=self.models.VectorParams(size=1, distance=self.models.Distance.DOT)
-        )
+        self.make_documents()
         if not folder:
             fields = (("generation", "integer"), ("seq", "integer"), ("version", "integer"), ("tokens", "keyword"))
             for field, kind in fields:
@@ -137,7 +96,7 @@ class QdrantStore(Store):
         removed, wanted = self.writer.delete(ids), set(ids)
         hits = [(name, -count) for name, count in self.hits() if name in wanted]
         if hits:
-            self._write_document(str(uuid.uuid4()), {"hits": [list(one) for one in hits]})
+            self.write_point(str(uuid.uuid4()), {"hits": [list(one) for one in hits]})
         return removed
 
     @translated
@@ -230,22 +189,6 @@ class QdrantStore(Store):
             yield from grouped(points, payloads=False)
 
     @translated
-    def count_hits(self, hits: Mapping[str, int]) -> None:
-        # A new point for each count: nothing is read and written back, so none is lost.
-        self._write_document(str(uuid.uuid4()), {"hits": [[name, count] for name, count in hits.items()]})
-
-    def hits(self) -> Iterator[tuple[str, int]]:
-        missing = self.models.IsEmptyCondition(is_empty=self.models.PayloadField(key="hits"))
-        total: Counter[str] = Counter()
-        for points in self.connection.scroll(
-            self.documents, BATCH, self.models.Filter(must_not=[missing]), with_vectors=False
-        ):
-            for point in points:
-                for name, count in point.payload["hits"]:
-                    total[name] += count
-        yield from ((name, count) for name, count in total.most_common() if count > 0)
-
-    @translated
     def restore(self, generation: int, *, leave_new: bool = False) -> int:
         newer = self.models.Filter(
             must=[self.models.FieldCondition(key="generation", range=self.models.Range(gt=generation))]
@@ -268,16 +211,6 @@ class QdrantStore(Store):
             if others:
                 self.client.delete_vectors(self.name, others, self._of(number), wait=True)
 
-    def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
-        """Local mode: a lock on the folder. A server: a lease that its owner renews, and that ends with it."""
-        if not self.connection.folder:
-            return lease(self, f"lease-{name}")
-        file = quote(f"{self.name}-{name}", safe="")
-        return folder_lock(self.connection.folder / f"nobackfill-{file}.lock", self.url)
-
-    def close(self) -> None:
-        self.connection.close()
-
     def _last(self) -> int:
         """The highest sequence number in use; −1 if there is none."""
         newest = self.models.OrderBy(key="seq", direction=self.models.Direction.DESC)
@@ -290,7 +223,3 @@ class QdrantStore(Store):
 
     def _of(self, generation: int, where: Where | None = None) -> Filter:
         return qdrant_filter(self.models, where or (), generation)
-
-    def _write_document(self, point: str, payload: dict[str, object]) -> None:
-        made = self.models.PointStruct(id=point, vector=[1.0], payload=payload)
-        self.client.upsert(self.documents, [made], wait=True)

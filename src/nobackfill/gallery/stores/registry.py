@@ -44,9 +44,9 @@ STORES = (
         "required",
         {"halfvec": HALF},
     ),
-    StoreKind(("qdrant",), "qdrant:DIR[#collection]", "qdrant_store:QdrantStore", "optional"),
+    StoreKind(("qdrant",), "qdrant:DIR[#collection]", "adopted_qdrant:open_qdrant", "optional"),
     StoreKind(
-        ("qdrant+http", "qdrant+https"), "qdrant+http://host:port#collection", "qdrant_store:QdrantStore", "required"
+        ("qdrant+http", "qdrant+https"), "qdrant+http://host:port#collection", "adopted_qdrant:open_qdrant", "required"
     ),
     StoreKind(("milvus",), "milvus:FILE.db[#name]", "milvus_store:MilvusStore", "optional"),
     StoreKind(("milvus+http", "milvus+https"), "milvus+http://host:port#name", "milvus_store:MilvusStore", "required"),
