@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     )
     embedder = SentenceEmbedder(encoders["new"], items, ids)
     gallery.upgrade(generations["new"], embedder)
-    gallery.backfill(embedder, budget=0.5)
+    gallery.backfill(embedder, target="50%")
     query = "where is my refund?"
     for name, encoder in encoders.items():
         (hits,) = gallery.search(encoder.encode([query]), 3, generations[name].fingerprint)
