@@ -5,17 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer.main
+from mkdocs.structure.files import File, Files
 
-import nobackfill
 from nobackfill.cli.app import app
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
-    from mkdocs.structure.files import Files
 
 MODULES = ("nobackfill", "nobackfill.gallery", "nobackfill.maps", "nobackfill.interop")
 SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Example|Yields):$", re.MULTILINE)
@@ -23,8 +21,6 @@ SECTION = re.compile(r"^(Args|Returns|Raises|Attributes|Example|Yields):$", re.M
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Called by mkdocs: adds the two pages."""
-    from mkdocs.structure.files import File
-
     for name, text in (("reference/cli.md", command_line()), ("reference/api.md", python())):
         files.append(File.generated(config, name, content=text))
     return files
@@ -97,8 +93,3 @@ def described(value: Any) -> str:
     for title, body in zip(rest[::2], rest[1::2], strict=True):
         blocks.append(f"**{title}**\n\n```text\n{inspect.cleandoc(body)}\n```")
     return "\n\n".join(blocks)
-
-
-if __name__ == "__main__":
-    print(nobackfill.__name__, len(command_line()), len(python()))
-    Path("cli.md").write_text(command_line())
