@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nobackfill.lazy import lazy_names
 
 if TYPE_CHECKING:
+    __version__: str
     from nobackfill.config import RunConfig as RunConfig
     from nobackfill.config import load_config as load_config
     from nobackfill.errors import NobackfillError as NobackfillError
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from nobackfill.models import Encoder as Encoder
     from nobackfill.models import load as load
     from nobackfill.training import train as train
-
-__version__ = "0.1.0"
 
 _ROOMS = {
     "EmbeddingSpec": "models",
@@ -46,6 +45,13 @@ _load = lazy_names(__name__, _ROOMS)
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":  # of the installed distribution; a bare source tree has none
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("nobackfill")
+        except PackageNotFoundError:
+            return "0+unknown"
     try:
         return _load(name)
     except ModuleNotFoundError as error:
