@@ -122,6 +122,13 @@ def flip_a_bit(run: Path) -> None:
 
 
 BIAS = "head.extra.bias"
+
+
+def weights_as_a_pipe(run: Path) -> None:
+    (run / "model.safetensors").unlink()
+    os.mkfifo(run / "model.safetensors")
+
+
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "absent": (shutil.rmtree, "no such run folder; train it first"),
     "no weights": (lambda run: (run / "model.safetensors").unlink(), "model.safetensors is missing"),
@@ -172,7 +179,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda run: (run / "embedding.json").write_text('{"dim": ' + "9" * 5000 + "}"),
         "embedding.json: damaged",
     ),
-    "pipe": (lambda run: [(run / "model.safetensors").unlink(), os.mkfifo(run / "model.safetensors")], "is missing"),
+    "pipe": (weights_as_a_pipe, "is missing"),
     "head": (
         change_spec(architecture={"backbone": "smallnet8", "head": "bt3"}),
         "unknown head 'bt3'; did you mean 'bt2'",

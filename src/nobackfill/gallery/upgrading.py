@@ -68,6 +68,6 @@ def _check_related(samples: list[PairedSample], manifest: Manifest, generation: 
         if reason is not None:
             older = manifest.generations[one.generation - 1].name
             raise GalleryError(
-                f"{url}: vectors of {generation.name} do not fit those of {older}: the new vector, as a query, {reason}; "
-                "check that ids and vectors belong together, or add it --unchecked"
+                f"{url}: vectors of {generation.name} do not fit those of {older}: the new vector, as a query, {reason}"
+                "; check that ids and vectors belong together, or add it --unchecked"
             )
