@@ -72,8 +72,6 @@ TABLE: tuple[Score, ...] = (
     Score("mean_ap", "mAP", _average_precision, decides=True),
 )
 
-PAIR_SCORES = ("recall10", "mrr")
-"""What a search of queries among documents is told by, beside `SCORES`."""
 SCORES = {score.key: score for score in TABLE if score.upgrade}
 PAIR_SCORES = ("recall10", "mrr")
 """What searches of queries among documents are told by as well."""
