@@ -17,7 +17,7 @@ from nobackfill.evaluation.scoring_rules import PLAIN, ScoringRule, VectorMoment
 from nobackfill.gallery import ArrayEmbedder, Gallery, ItemBatch, Store, open_store, pair_rules
 from nobackfill.gallery.expected import check_rule
 from nobackfill.gallery.lineage import Manifest
-from nobackfill.gallery.pair_rules import rule_warning
+from nobackfill.gallery.status import rule_warning
 
 COUNT, OLD, NEW = 300, 6, 9
 IDS = [f"item {number}" for number in range(COUNT)]

@@ -29,7 +29,8 @@ from nobackfill.models.spec import OlderSpace
 from nobackfill.models.stages import stages
 from nobackfill.models.static import fresh_static
 from nobackfill.models.text import TextEncoder
-from nobackfill.models.text_source import open_source, output_layer
+from nobackfill.models.text_backbones import open_source
+from nobackfill.models.text_source import output_layer
 
 sentence_transformers = pytest.importorskip("sentence_transformers")
 LONG = "the card " * 300

@@ -7,8 +7,7 @@ after its content: a search that knows a name may keep what it has read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import safetensors.numpy
@@ -20,9 +19,6 @@ from nobackfill.evaluation.rule_choice import RuleChoice, RuleCurve
 from nobackfill.evaluation.scores import title
 from nobackfill.evaluation.scoring_rules import ScoringRule, VectorMoments
 from nobackfill.gallery.stores.base import Floats, Store
-
-if TYPE_CHECKING:
-    from nobackfill.gallery.lineage import Manifest
 
 Moments = tuple[VectorMoments, VectorMoments]
 """Of old and of new vectors."""
@@ -105,10 +101,10 @@ def damaged_rule(store: Store, pair: PairRule) -> GalleryError:
     )
 
 
-def forget_documents(store: Store, before: Manifest, after: Manifest) -> None:
-    """Remove the documents that only the earlier of two manifests names."""
-    still = {pair.document for pair in after.rules}
-    for pair in before.rules:
+def forget_documents(store: Store, before: Sequence[PairRule], after: Sequence[PairRule]) -> None:
+    """Remove the documents that only the earlier rules name."""
+    still = {pair.document for pair in after}
+    for pair in before:
         if pair.document is not None and pair.document not in still:
             store.write(pair.document, None)
 
@@ -121,22 +117,6 @@ def rule_line(pair: PairRule, name: Callable[[int], str]) -> str:
     values = pair.curve.values
     tenths = f"{values[0]:.1%} before the backfill, {values[len(values) // 2]:.1%} halfway, {values[-1]:.1%} after it"
     return f"{line}; {title(pair.curve.score)}: {tenths}"
-
-
-def rule_warning(manifest: Manifest) -> str | None:
-    """One line if searches by the newest generation may get worse during a backfill to it; None if not."""
-    falling = [pair for pair in manifest.rules if pair.query == manifest.newest and pair.may_fall and pair.curve]
-    if not falling:
-        return None
-    worst = max(falling, key=lambda pair: pair.curve.largest_fall if pair.curve else 0.0)
-    new, old = (manifest.generations[number - 1].name for number in (worst.query, worst.stored))
-    points = 100 * worst.curve.largest_fall if worst.curve else 0.0
-    score = title(worst.curve.score) if worst.curve else ""
-    return (
-        f"warning: searches by {new} may get worse during the backfill (on the sample, {score} falls by {points:.1f} "
-        f"points from one tenth to the next under the rule {worst.rule}); search with {old} until the backfill is "
-        "complete, then switch"
-    )
 
 
 def _encoded(moments: Moments) -> bytes:

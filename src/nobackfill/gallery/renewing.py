@@ -29,7 +29,7 @@ def renew_rules(store: Store, embedder: Embedder, *, sample: int, rule: Rule, se
         if present.newest != manifest.newest:
             return ()  # rolled back or upgraded meanwhile: the rules are of another lineage
         added = tuple(save_rule(store, present.newest, stored, choice) for stored, choice in choices.items())
-        forget_documents(store, present, save_manifest(store, present.with_rules(added)))
+        forget_documents(store, present.rules, save_manifest(store, present.with_rules(added)).rules)
     return added
 
 

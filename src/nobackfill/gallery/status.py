@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nobackfill.evaluation.scores import AGREEMENT
+from nobackfill.evaluation.scores import AGREEMENT, title
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.job import Job, read_job, tallied
-from nobackfill.gallery.lineage import Generation, load_manifest
+from nobackfill.gallery.lineage import Generation, Manifest, load_manifest
 from nobackfill.gallery.pair_rules import PairRule
 from nobackfill.gallery.stores.base import Store
 
@@ -87,3 +87,19 @@ def status_of(store: Store, where: Filter | None = None) -> GalleryStatus:
     items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
     rules = tuple(rule for rule in manifest.rules if rule.query == manifest.newest)
     return GalleryStatus(manifest.generations, items, job and tallied(store, job), manifest.serves_from, rules)
+
+
+def rule_warning(manifest: Manifest) -> str | None:
+    """One line if searches by the newest generation may get worse during a backfill to it; None if not."""
+    falling = [pair for pair in manifest.rules if pair.query == manifest.newest and pair.may_fall and pair.curve]
+    if not falling:
+        return None
+    worst = max(falling, key=lambda pair: pair.curve.largest_fall if pair.curve else 0.0)
+    new, old = (manifest.generations[number - 1].name for number in (worst.query, worst.stored))
+    points = 100 * worst.curve.largest_fall if worst.curve else 0.0
+    score = title(worst.curve.score) if worst.curve else ""
+    return (
+        f"warning: searches by {new} may get worse during the backfill (on the sample, {score} falls by {points:.1f} "
+        f"points from one tenth to the next under the rule {worst.rule}); search with {old} until the backfill is "
+        "complete, then switch"
+    )

@@ -30,7 +30,7 @@ def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Mani
             rules = tuple(rule for rule in manifest.rules if rule.query <= number)
             update |= {"generations": manifest.generations[:number], "rules": rules}
         saved = save_manifest(store, manifest.model_copy(update=update))
-        forget_documents(store, manifest, saved)
+        forget_documents(store, manifest.rules, saved.rules)
         return saved
 
 

@@ -11,7 +11,8 @@ from nobackfill.models.finished import finished_encoder
 from nobackfill.models.heads import UnitHead
 from nobackfill.models.network import Network
 from nobackfill.models.sentence_encoder import sentence_spec
-from nobackfill.models.text_source import SENTENCE, open_source
+from nobackfill.models.text_backbones import open_source
+from nobackfill.models.text_source import SENTENCE
 
 
 def import_text(model: str) -> Encoder:

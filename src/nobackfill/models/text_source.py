@@ -1,8 +1,8 @@
-"""Text models to start from, by the name of a backbone: `sentence:FOLDER`, `static:FOLDER`, or a fresh `static`."""
+"""A text model to start from: its tokenizer and its backbone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,30 +62,6 @@ class TextSource:
                 raise ConfigError(
                     f"backbone {self.backbone!r}: weights do not fit: {[*missing, *found.unexpected_keys]}"
                 )
-
-
-def open_source(name: str, texts: Callable[[], Iterable[str]]) -> TextSource | None:
-    """What a backbone of this name starts from; None for one that is not of texts.
-
-    Args:
-        name: `sentence:FOLDER` (a SentenceTransformer), `static:FOLDER`, or `static` for a fresh one.
-        texts: those of training, whose words a fresh model knows.
-
-    Raises:
-        ConfigError: if the folder does not hold such a model.
-    """
-    from nobackfill.models.sentence_folder import read_sentence
-    from nobackfill.models.static import fresh_static, read_static
-
-    kind, colon, place = name.partition(":")
-    if kind not in (SENTENCE, STATIC):
-        return None
-    if name == STATIC:
-        return fresh_static(texts())
-    folder = Path(place)
-    if not colon or not place or not folder.is_dir():
-        raise ConfigError(f"model.backbone: {name!r}: expected {kind}:FOLDER, a folder on this machine")
-    return read_sentence(folder) if kind == SENTENCE else read_static(folder)
 
 
 def output_layer(width: int, out_features: int, *, wanted: bool) -> nn.Linear | None:

@@ -15,7 +15,8 @@ from nobackfill.methods import Method, method_class
 from nobackfill.models import EmbeddingSpec, OlderSpace
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
-from nobackfill.models.text_source import TextSource, open_source
+from nobackfill.models.text_backbones import open_source
+from nobackfill.models.text_source import TextSource
 from nobackfill.training.resolving import resolve, teacher_keys
 
 

@@ -73,7 +73,7 @@ def backfill(
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.orders import ORDERS
-    from nobackfill.gallery.pair_rules import rule_warning
+    from nobackfill.gallery.status import rule_warning
 
     gallery = Gallery.open(store, scope=read_scope(scope))
     if abandon_job:

@@ -19,7 +19,8 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
     from nobackfill.errors import visible
     from nobackfill.evaluation.scores import AGREEMENT, title
     from nobackfill.gallery import Gallery
-    from nobackfill.gallery.pair_rules import rule_line, rule_warning
+    from nobackfill.gallery.pair_rules import rule_line
+    from nobackfill.gallery.status import rule_warning
 
     gallery = Gallery.open(store, scope=read_scope(scope))
     now = gallery.status()

@@ -51,7 +51,8 @@ def upgrade(
     from nobackfill.cli.gallery.items import curve_line, new_embedder
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.expected import check_rule
-    from nobackfill.gallery.pair_rules import rule_line, rule_warning
+    from nobackfill.gallery.pair_rules import rule_line
+    from nobackfill.gallery.status import rule_warning
 
     require_model(run, name)
     wanted = check_rule(rule)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
@@ -12,9 +11,7 @@ from nobackfill.gallery.formats import parse_document
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
 from nobackfill.gallery.stores.adopted_sql import quoted
-from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection
-from nobackfill.gallery.stores.postgres_store import PostgresStore
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -26,21 +23,6 @@ COLUMNS = (
     "AND NOT a.attisdropped ORDER BY a.attnum"
 )
 OURS = re.compile(r"nobackfill_[0-9]+(_of|_by)?")
-
-
-def open_postgres(address: Address, halfvec: str = "false") -> Store:
-    """The store of a URL: of an adopted table, or of one that the gallery made or is to make itself."""
-    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
-
-    found = None
-    if address.name is not None:
-        db = connection_of(address)
-        with contextlib.closing(db.connect(autocommit=True)) as connection:
-            for namespace, table in named(address.name):
-                found = resolved(connection, namespace, table)
-                if found and adopted(connection, *found):
-                    return AdoptedPostgresStore(address, *found)
-    return PostgresStore(address, halfvec)
 
 
 def connection_of(address: Address) -> PostgresConnection:

@@ -40,7 +40,7 @@ STORES = (
     StoreKind(
         ("postgresql", "postgres"),
         "postgresql://host/db#table",
-        "adopted_table:open_postgres",
+        "adopted_postgres:open_postgres",
         "required",
         {"halfvec": HALF},
     ),
