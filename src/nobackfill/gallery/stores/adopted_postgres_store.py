@@ -121,16 +121,16 @@ class AdoptedPostgresStore(Store):
         if number > 1:
             self._build_index(table, number, dim)
 
-    def insert(self, items: ItemBatch) -> None:  # noqa: ARG002
+    def insert(self, items: ItemBatch) -> None:
         raise self._not_ours()
 
-    def upsert(self, items: ItemBatch) -> None:  # noqa: ARG002
+    def upsert(self, items: ItemBatch) -> None:
         raise self._not_ours()
 
-    def delete(self, ids: Sequence[str]) -> int:  # noqa: ARG002
+    def delete(self, ids: Sequence[str]) -> int:
         raise self._not_ours()
 
-    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:  # noqa: ARG002
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
         raise self._not_ours()
 
     def versions(self, ids: Sequence[str]) -> dict[str, int]:

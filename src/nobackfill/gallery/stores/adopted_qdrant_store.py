@@ -85,16 +85,16 @@ class AdoptedQdrantStore(QdrantDocuments, Store):
             dense = self.models.DenseVectorConfig(size=size, distance=self.models.Distance.DOT)
             self.client.create_vector_name(self.name, name, self.models.DenseVectorNameConfig(dense=dense), wait=True)
 
-    def insert(self, items: ItemBatch) -> None:  # noqa: ARG002
+    def insert(self, items: ItemBatch) -> None:
         raise self._not_ours()
 
-    def upsert(self, items: ItemBatch) -> None:  # noqa: ARG002
+    def upsert(self, items: ItemBatch) -> None:
         raise self._not_ours()
 
-    def delete(self, ids: Sequence[str]) -> int:  # noqa: ARG002
+    def delete(self, ids: Sequence[str]) -> int:
         raise self._not_ours()
 
-    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:  # noqa: ARG002
+    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
         raise self._not_ours()
 
     @translated
@@ -197,7 +197,7 @@ class AdoptedQdrantStore(QdrantDocuments, Store):
             yield from grouped(adoption, points, numbers, payloads=False)
 
     @translated
-    def restore(self, generation: int, *, leave_new: bool = False) -> int:  # noqa: ARG002 (every item has an older one)
+    def restore(self, generation: int, *, leave_new: bool = False) -> int:
         """New vectors are removed by name, at once; the application's own have stayed."""
         params = self._params()
         for number in later_generations(list(params)):

@@ -34,7 +34,7 @@ def values_of(items: ItemBatch, changed: int) -> list[Row]:
 
 def rows_of(connection: sqlite3.Connection, columns: str, ids: Sequence[str]) -> list[Row]:
     """Columns of these items; unknown ids are left out."""
-    statement = f"SELECT {columns} FROM items WHERE id IN ({OF_IDS})"  # noqa: S608
+    statement = f"SELECT {columns} FROM items WHERE id IN ({OF_IDS})"
     return connection.execute(statement, (json.dumps(list(ids)),)).fetchall()
 
 
@@ -83,13 +83,13 @@ def restored(connection: sqlite3.Connection, generation: int, changed: int, *, l
     best = "SELECT max(k.generation) FROM kept k WHERE k.id = items.id AND k.generation <= ?1"
     missing = int(
         connection.execute(
-            f"SELECT count(*) FROM items WHERE generation > ?1 AND ({best}) IS NULL",  # noqa: S608
+            f"SELECT count(*) FROM items WHERE generation > ?1 AND ({best}) IS NULL",
             (generation,),
         ).fetchone()[0]
     )
     if not missing or leave_new:
         connection.execute(
-            "UPDATE items SET changed = ?2, "  # noqa: S608
+            "UPDATE items SET changed = ?2, "
             f"vector = (SELECT vector FROM kept WHERE kept.id = items.id AND kept.generation = ({best})), "
             f"generation = ({best}) WHERE generation > ?1 AND ({best}) IS NOT NULL",
             (generation, changed),

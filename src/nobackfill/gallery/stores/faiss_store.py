@@ -114,16 +114,16 @@ class FaissStore(Store):
         wanted = (json.dumps(list(ids)),)
         with self.db.changing() as (connection, changed):
             connection.execute(
-                f"INSERT OR REPLACE INTO gone SELECT id, version FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
+                f"INSERT OR REPLACE INTO gone SELECT id, version FROM items WHERE id IN ({OF_IDS})",
                 wanted,
             )
             connection.execute(
-                f"INSERT INTO changes SELECT ?, seq FROM items WHERE id IN ({OF_IDS})",  # noqa: S608
+                f"INSERT INTO changes SELECT ?, seq FROM items WHERE id IN ({OF_IDS})",
                 (changed, *wanted),
             )
             for table in ("kept", "hits"):
-                connection.execute(f"DELETE FROM {table} WHERE id IN ({OF_IDS})", wanted)  # noqa: S608
-            return connection.execute(f"DELETE FROM items WHERE id IN ({OF_IDS})", wanted).rowcount  # noqa: S608
+                connection.execute(f"DELETE FROM {table} WHERE id IN ({OF_IDS})", wanted)
+            return connection.execute(f"DELETE FROM items WHERE id IN ({OF_IDS})", wanted).rowcount
 
     def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
         with self.db.changing() as (connection, changed):
@@ -147,7 +147,7 @@ class FaissStore(Store):
             wanted = np.unique(np.concatenate([empty, *(numbers.ravel() for _, numbers in found.values())]))
             names = dict(
                 connection.execute(
-                    f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})",  # noqa: S608
+                    f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})",
                     (json.dumps(wanted.tolist()),),
                 )
             )
@@ -189,7 +189,7 @@ class FaissStore(Store):
                 return []
 
             def look_up(numbers: list[int]) -> dict[int, str]:
-                statement = f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})"  # noqa: S608
+                statement = f"SELECT seq, id FROM items WHERE seq IN ({OF_IDS})"
                 return dict(connection.execute(statement, (json.dumps(numbers),)).fetchall())
 
             return sampled(low, high, count, seed, look_up)

@@ -92,7 +92,7 @@ class View:
         dims = dict(connection.execute("SELECT number, dim FROM generations"))
         later = "WHERE seq IN (SELECT seq FROM changes WHERE changed > ?)" if self.changed >= 0 else ""
         rows = connection.execute(
-            f"SELECT generation, seq, changed, payload, vector FROM items {later}",  # noqa: S608
+            f"SELECT generation, seq, changed, payload, vector FROM items {later}",
             (self.changed,) if later else (),
         )
         while page := sorted(rows.fetchmany(PAGE), key=lambda row: int(row[0])):

@@ -141,14 +141,13 @@ class PostgresStore(Store):
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:
         condition, values = filter_sql(where or ())
-        statement = f"SELECT generation, count(*) FROM {{items}} WHERE {condition} GROUP BY generation"  # noqa: S608
+        statement = f"SELECT generation, count(*) FROM {{items}} WHERE {condition} GROUP BY generation"
         return {int(number): int(count) for number, count in sorted(self.db.rows(statement, tuple(values)))}
 
     def ids(self, generation: int, size: int = 8192, where: Filter | None = None) -> Iterator[list[str]]:
         condition, values = filter_sql(where or ())
         statement = (
-            f"SELECT id, seq FROM {{items}} WHERE generation = %s AND seq > %s AND {condition} "  # noqa: S608
-            "ORDER BY seq LIMIT %s"
+            f"SELECT id, seq FROM {{items}} WHERE generation = %s AND seq > %s AND {condition} ORDER BY seq LIMIT %s"
         )
         last = -1
         while rows := self.db.rows(statement, (generation, last, *values, size)):
@@ -219,7 +218,7 @@ class PostgresStore(Store):
         condition, values = filter_sql(where or ())
         typed = f"embedding::{kind}({queries.shape[1]})"
         statement = (
-            f"SELECT id, -({typed} <#> %s::{kind}) FROM {{items}} WHERE generation = {int(number)} "  # noqa: S608
+            f"SELECT id, -({typed} <#> %s::{kind}) FROM {{items}} WHERE generation = {int(number)} "
             f"AND {condition} ORDER BY {typed} <#> %s::{kind} LIMIT %s"
         )
         answers = [

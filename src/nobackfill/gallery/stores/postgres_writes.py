@@ -79,7 +79,7 @@ class PostgresWriter:
                 (list(ids),),
             )
             for table in ("kept", "hits", "items"):
-                self.db.execute(cursor, f"DELETE FROM {{{table}}} WHERE id = ANY(%s)", (list(ids),))  # noqa: S608
+                self.db.execute(cursor, f"DELETE FROM {{{table}}} WHERE id = ANY(%s)", (list(ids),))
             return int(cursor.rowcount)
 
         return self._write(remove)
@@ -110,13 +110,13 @@ class PostgresWriter:
             if keep_old:
                 self.db.execute(
                     cursor,
-                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "  # noqa: S608
+                    "INSERT INTO {kept} SELECT i.id, i.generation, i.embedding FROM {items} i, "
                     f"{chosen.removeprefix('FROM ')} ON CONFLICT DO NOTHING",
                     (items.generation,),
                 )
             self.db.execute(
                 cursor,
-                f"UPDATE {{items}} i SET generation = %s, embedding = n.embedding {chosen} RETURNING i.id",  # noqa: S608
+                f"UPDATE {{items}} i SET generation = %s, embedding = n.embedding {chosen} RETURNING i.id",
                 (items.generation, items.generation),
             )
             done = {name for (name,) in cursor.fetchall()}
@@ -142,7 +142,7 @@ class PostgresWriter:
             if not missing or leave_new:
                 self.db.execute(
                     cursor,
-                    f"UPDATE {{items}} i SET generation = k.generation, embedding = k.embedding FROM ({best}) k "  # noqa: S608
+                    f"UPDATE {{items}} i SET generation = k.generation, embedding = k.embedding FROM ({best}) k "
                     "WHERE i.id = k.id AND i.generation > %s",
                     (generation, generation),
                 )
