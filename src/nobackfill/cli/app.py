@@ -12,6 +12,7 @@ from nobackfill import __version__
 from nobackfill.cli.check import check
 from nobackfill.cli.data import data
 from nobackfill.cli.demo import demo
+from nobackfill.cli.doctor import doctor
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
 from nobackfill.cli.export import export
@@ -46,6 +47,7 @@ START, MODELS, OTHERS, VECTORS, MEASURE = (
 VERBS: dict[str, tuple[str, Callable[..., None]]] = {
     "demo": (START, demo),
     "methods": (START, methods),
+    "doctor": (START, doctor),
     "train": (MODELS, train),
     "run": (MODELS, run_verb),
     "runs": (MODELS, runs),
