@@ -11,10 +11,10 @@ import pytest
 import typer.main
 
 from nobackfill.cli.app import app, run
+from nobackfill.cli.panels import ADVANCED
 
 FIRST = 12
-"""Options that a verb's help shows before the panel "Advanced", `--help` among them."""
-ADVANCED = "Advanced"
+"""Options that a verb's help shows before the panel of advanced ones, `--help` among them."""
 
 
 def verbs(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
@@ -57,3 +57,20 @@ def test_help_loads_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("words", "command"), [pytest.param(*each, id=each[0]) for each in verbs()])
+def test_a_verb_shows_few_options_first(words: str, command: Any) -> None:
+    options = [each for each in command.get_params(command.make_context(words, [], resilient_parsing=True))
+               if each.param_type_name == "option" and not each.hidden]  # fmt: skip
+    panels_of = [getattr(each, "rich_help_panel", None) for each in options]
+    assert set(panels_of) <= {None, ADVANCED}, words
+    first = [each.opts[0] for each, panel in zip(options, panels_of, strict=True) if panel is None]
+    assert len(first) <= FIRST, f"{words}: {len(first)} options, {first}: put some under {ADVANCED!r}"
+
+
+def test_what_is_advanced_is_shown_last(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert panels(printed) == ["Options", ADVANCED]
+    assert printed.index("--direction") < printed.index(f"{ADVANCED} ─") < printed.index("--query-old")
