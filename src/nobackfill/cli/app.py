@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from nobackfill import __version__
 from nobackfill.cli.check import check
 from nobackfill.cli.data import data
 from nobackfill.cli.demo import demo
+from nobackfill.cli.doctor import doctor
 from nobackfill.cli.embed import embed
 from nobackfill.cli.evaluate import evaluate
 from nobackfill.cli.export import export
@@ -33,26 +35,37 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
+    epilog="`nobackfill VERB --help` shows the options of a verb and an example.",
 )
-for verb in (
-    demo,
-    train,
-    fit,
-    runs,
-    evaluate,
-    embed,
-    export,
-    check,
-    report,
-    import_reference,
-    import_clip,
-    import_text,
-):
-    app.command()(verb)
-app.command("run")(run_verb)
-app.command("methods")(methods)
-app.add_typer(data, name="data")
-app.add_typer(gallery, name="gallery")
+START, MODELS, OTHERS, VECTORS, MEASURE = (
+    "Start here",
+    "Models you train",
+    "Models from elsewhere",
+    "Vectors you have",
+    "Measure an upgrade",
+)
+VERBS: dict[str, tuple[str, Callable[..., None]]] = {
+    "demo": (START, demo),
+    "methods": (START, methods),
+    "doctor": (START, doctor),
+    "train": (MODELS, train),
+    "run": (MODELS, run_verb),
+    "runs": (MODELS, runs),
+    "check": (MODELS, check),
+    "import-text": (OTHERS, import_text),
+    "import-clip": (OTHERS, import_clip),
+    "import-reference": (OTHERS, import_reference),
+    "export": (OTHERS, export),
+    "embed": (VECTORS, embed),
+    "fit": (VECTORS, fit),
+    "evaluate": (MEASURE, evaluate),
+    "report": (MEASURE, report),
+}
+"""The verbs in the order of the help, each with the panel that it is shown in; groups of verbs come after them."""
+for name, (panel, verb) in VERBS.items():
+    app.command(name, rich_help_panel=panel)(verb)
+app.add_typer(data, name="data", rich_help_panel=MODELS)
+app.add_typer(gallery, name="gallery", rich_help_panel="Galleries in use")
 
 
 def _version(wanted: bool) -> None:

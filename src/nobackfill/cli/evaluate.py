@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.panels import ADVANCED
 from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption
 
 
@@ -46,22 +47,35 @@ def evaluate(
         Path | None, typer.Option(help="Arrays: the gallery embedded by the query model: a full backfill (.npy).")
     ] = None,
     query_run: Annotated[
-        Path | None, typer.Option(help="Arrays: a fitted run to apply to --query and --new-gallery first.")
+        Path | None,
+        typer.Option(
+            help="Arrays: a fitted run to apply to --query and --new-gallery first.", rich_help_panel=ADVANCED
+        ),
     ] = None,
-    gallery_run: Annotated[Path | None, typer.Option(help="Arrays: a fitted run to apply to --gallery first.")] = None,
+    gallery_run: Annotated[
+        Path | None, typer.Option(help="Arrays: a fitted run to apply to --gallery first.", rich_help_panel=ADVANCED)
+    ] = None,
     query_texts: Annotated[
-        Path | None, typer.Option(help="Arrays: text file, one line per query, shown in the report.")
+        Path | None,
+        typer.Option(help="Arrays: text file, one line per query, shown in the report.", rich_help_panel=ADVANCED),
     ] = None,
     gallery_texts: Annotated[
-        Path | None, typer.Option(help="Arrays: text file, one line per item, shown in the report.")
+        Path | None,
+        typer.Option(help="Arrays: text file, one line per item, shown in the report.", rich_help_panel=ADVANCED),
     ] = None,
     exclude_self: Annotated[
-        bool, typer.Option("--exclude-self", help="Arrays: query i is item i; leave it out of its own results.")
+        bool,
+        typer.Option(
+            "--exclude-self",
+            help="Arrays: query i is item i; leave it out of its own results.",
+            rich_help_panel=ADVANCED,
+        ),
     ] = False,
     distance: Annotated[
         str | None,
         typer.Option(
-            help="cosine, or l2: Euclidean distance, vectors not normalised. Default: the config's, or cosine."
+            help="cosine, or l2: Euclidean distance, vectors not normalised. Default: the config's, or cosine.",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
     json_file: Annotated[

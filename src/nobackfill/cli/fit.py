@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.panels import ADVANCED
+
 
 def fit(
     out: Annotated[Path, typer.Option(help="Output run folder.", show_default=False)],
@@ -26,39 +28,68 @@ def fit(
         ),
     ] = None,
     side: Annotated[
-        Path | None, typer.Option(help="For fct: a second vector stored beside each item's old one, .npy [n, d_s].")
+        Path | None,
+        typer.Option(
+            help="For fct: a second vector stored beside each item's old one, .npy [n, d_s].", rich_help_panel=ADVANCED
+        ),
     ] = None,
     direction: Annotated[str, typer.Option(help="to-old: map new queries; to-new: map stored vectors; both.")] = "both",
     test_old: Annotated[
-        Path | None, typer.Option(help="Old vectors of held-out items. Default: a fraction of the pairs.")
+        Path | None,
+        typer.Option(help="Old vectors of held-out items. Default: a fraction of the pairs.", rich_help_panel=ADVANCED),
     ] = None,
-    test_new: Annotated[Path | None, typer.Option(help="New vectors of the held-out items.")] = None,
-    test_labels: Annotated[Path | None, typer.Option(help="Class labels of the held-out items.")] = None,
-    test_side: Annotated[Path | None, typer.Option(help="Side vectors of the held-out items.")] = None,
+    test_new: Annotated[
+        Path | None, typer.Option(help="New vectors of the held-out items.", rich_help_panel=ADVANCED)
+    ] = None,
+    test_labels: Annotated[
+        Path | None, typer.Option(help="Class labels of the held-out items.", rich_help_panel=ADVANCED)
+    ] = None,
+    test_side: Annotated[
+        Path | None, typer.Option(help="Side vectors of the held-out items.", rich_help_panel=ADVANCED)
+    ] = None,
     query_old: Annotated[
-        Path | None, typer.Option(help="Old vectors of separate queries. Default: the held-out items.")
+        Path | None,
+        typer.Option(help="Old vectors of separate queries. Default: the held-out items.", rich_help_panel=ADVANCED),
     ] = None,
-    query_new: Annotated[Path | None, typer.Option(help="New vectors of the separate queries.")] = None,
+    query_new: Annotated[
+        Path | None, typer.Option(help="New vectors of the separate queries.", rich_help_panel=ADVANCED)
+    ] = None,
     relevant: Annotated[
-        Path | None, typer.Option(help="Relevant items of each query: lists of ids (.json) or a boolean matrix (.npy).")
+        Path | None,
+        typer.Option(
+            help="Relevant items of each query: lists of ids (.json) or a boolean matrix (.npy).",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
     holdout: Annotated[float, typer.Option(help="Fraction of the pairs to hold out, at most 10,000 pairs.")] = 0.2,
     extra_dim: Annotated[
-        list[int] | None, typer.Option(min=0, help="BT²: extra dimensions k; repeat to try several.", show_default="32")
+        list[int] | None,
+        typer.Option(
+            min=0, help="BT²: extra dimensions k; repeat to try several.", show_default="32", rich_help_panel=ADVANCED
+        ),
     ] = None,
     scale: Annotated[
-        list[float] | None, typer.Option(min=0, help="BT²: constant C; repeat to try several.", show_default="2")
+        list[float] | None,
+        typer.Option(min=0, help="BT²: constant C; repeat to try several.", show_default="2", rich_help_panel=ADVANCED),
     ] = None,
-    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of the networks.")] = 512,
-    old_name: Annotated[str | None, typer.Option(help="Name of the old model. Default: the file's name.")] = None,
-    new_name: Annotated[str | None, typer.Option(help="Name of the new model. Default: the file's name.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the split and of training.")] = 0,
+    hidden: Annotated[int, typer.Option(min=1, help="Hidden units of the networks.", rich_help_panel=ADVANCED)] = 512,
+    old_name: Annotated[
+        str | None, typer.Option(help="Name of the old model. Default: the file's name.", rich_help_panel=ADVANCED)
+    ] = None,
+    new_name: Annotated[
+        str | None, typer.Option(help="Name of the new model. Default: the file's name.", rich_help_panel=ADVANCED)
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Random seed of the split and of training.", rich_help_panel=ADVANCED)
+    ] = 0,
     old_model: Annotated[
         Path | None, typer.Option(help="Instead of --old and --new: the old model, such as sentence:FOLDER.")
     ] = None,
     new_model: Annotated[Path | None, typer.Option(help="With --old-model: the new model.")] = None,
     data: Annotated[str | None, typer.Option(help="With --old-model: what both models embed, as for `embed`.")] = None,
-    split: Annotated[str, typer.Option(help="With --data: its split, train or test.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="With --data: its split, train or test.", rich_help_panel=ADVANCED)
+    ] = "train",
 ) -> None:
     """Fit maps and BT² on pairs of vectors, and assess whether any of them beats the status quo.
 

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.panels import ADVANCED
+
 
 def import_reference(
     checkpoint: Annotated[
@@ -24,11 +26,15 @@ def import_reference(
     old: Annotated[
         Path | None, typer.Option(help="Run folder of the old model it is compatible with, to record that.")
     ] = None,
-    image_size: Annotated[int, typer.Option(min=1, help="Side of the square network input, in pixels.")] = 224,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Side of the square network input, in pixels.", rich_help_panel=ADVANCED)
+    ] = 224,
     resize: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Resize the shorter side to this, then crop the centre (ImageNet: 256). Default: stretch."
+            min=1,
+            help="Resize the shorter side to this, then crop the centre (ImageNet: 256). Default: stretch.",
+            rich_help_panel=ADVANCED,
         ),
     ] = None,
     mean: Annotated[

@@ -6,23 +6,36 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.panels import ADVANCED
+
 if TYPE_CHECKING:
     from nobackfill.data import Samples
 
 DATA_HELP = "digits, cifar100:ROOT, folder:ROOT, or a config file, for its data section."
 MODEL_HELP = "Run folder of the model, or sentence:FOLDER (a SentenceTransformer), or python:MODULE:FUNCTION."
 WorkersOption = Annotated[
-    int | None, typer.Option(min=0, help="Processes that decode image files. Default: the config's, or 2.")
+    int | None,
+    typer.Option(
+        min=0, help="Processes that decode image files. Default: the config's, or 2.", rich_help_panel=ADVANCED
+    ),
 ]
 RayOption = Annotated[
-    str | None, typer.Option("--ray", help="Embed on a Ray cluster: local, auto or host:port (extra `ray`).")
+    str | None,
+    typer.Option(
+        "--ray", help="Embed on a Ray cluster: local, auto or host:port (extra `ray`).", rich_help_panel=ADVANCED
+    ),
 ]
 DataOption = Annotated[str, typer.Option("--data", help=DATA_HELP, show_default=False)]
 SplitOption = Annotated[str, typer.Option("--split", help="Split: test (all classes) or train.")]
 
 
 BadImageOption = Annotated[
-    str, typer.Option("--on-bad-image", help="fail, or skip: leave out files that do not decode, and list them.")
+    str,
+    typer.Option(
+        "--on-bad-image",
+        help="fail, or skip: leave out files that do not decode, and list them.",
+        rich_help_panel=ADVANCED,
+    ),
 ]
 
 

@@ -29,23 +29,25 @@ gallery = typer.Typer(
     help="Galleries that hold vectors of an old and a new model side by side.",
     rich_markup_mode="markdown",
 )
-VERBS: dict[str, Callable[..., None]] = {
-    "create": create,
-    "adopt": adopt,
-    "upgrade": upgrade,
-    "backfill": backfill,
-    "search": search,
-    "upsert": upsert,
-    "delete": delete,
-    "set-payloads": set_payloads,
-    "count": count,
-    "status": status,
-    "verify": verify,
-    "switch": switch,
-    "rollback": rollback,
-    "compact": compact,
-    "abandon": abandon,
-    "uncertainty": uncertainty,
+SET_UP, USE, UPGRADE, UNDO, LOOK = "Set up", "Use", "Upgrade", "Undo", "Look"
+VERBS: dict[str, tuple[str, Callable[..., None]]] = {
+    "create": (SET_UP, create),
+    "adopt": (SET_UP, adopt),
+    "search": (USE, search),
+    "upsert": (USE, upsert),
+    "set-payloads": (USE, set_payloads),
+    "delete": (USE, delete),
+    "upgrade": (UPGRADE, upgrade),
+    "backfill": (UPGRADE, backfill),
+    "switch": (UPGRADE, switch),
+    "compact": (UPGRADE, compact),
+    "rollback": (UNDO, rollback),
+    "abandon": (UNDO, abandon),
+    "status": (LOOK, status),
+    "count": (LOOK, count),
+    "verify": (LOOK, verify),
+    "uncertainty": (LOOK, uncertainty),
 }
-for name, verb in VERBS.items():
-    gallery.command(name)(verb)
+"""The verbs in the order of the help, each with the panel that it is shown in."""
+for name, (panel, verb) in VERBS.items():
+    gallery.command(name, rich_help_panel=panel)(verb)

@@ -22,6 +22,7 @@ from nobackfill.cli.gallery.options import (
     require_model,
     show,
 )
+from nobackfill.cli.panels import ADVANCED
 from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
 from nobackfill.errors import visible
 
@@ -45,18 +46,26 @@ def backfill(
     order: Annotated[
         str, typer.Option(help="Which items first: random, oldest, isolated, dense, popular or uncertain.")
     ] = "random",
-    batch_size: Annotated[int, typer.Option(min=1, help="Items per transaction.")] = 256,
+    batch_size: Annotated[int, typer.Option(min=1, help="Items per transaction.", rich_help_panel=ADVANCED)] = 256,
     discard_old: Annotated[
-        bool, typer.Option("--discard-old", help="Do not keep old vectors; a rollback is then impossible.")
+        bool,
+        typer.Option(
+            "--discard-old", help="Do not keep old vectors; a rollback is then impossible.", rich_help_panel=ADVANCED
+        ),
     ] = False,
     max_rate: Annotated[
         float | None, typer.Option("--max-rate", min=0.001, help="Items per second at most.", show_default=False)
     ] = None,
     scope: ScopeOption = None,
     abandon_job: Annotated[
-        bool, typer.Option("--abandon-job", help="Give up the unfinished backfill instead; new vectors stay.")
+        bool,
+        typer.Option(
+            "--abandon-job", help="Give up the unfinished backfill instead; new vectors stay.", rich_help_panel=ADVANCED
+        ),
     ] = False,
-    log_json: Annotated[bool, typer.Option("--log-json", help="Print a JSON line for each batch.")] = False,
+    log_json: Annotated[
+        bool, typer.Option("--log-json", help="Print a JSON line for each batch.", rich_help_panel=ADVANCED)
+    ] = False,
     json_: JsonOption = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
