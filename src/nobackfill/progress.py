@@ -14,9 +14,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 Item = TypeVar("Item")
 _shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
+_quiet: list[bool] = [False]  # of the whole process: a context variable would not reach its threads
 
 
 LOG_SECONDS = 60.0
+
+
+def be_quiet(quiet: bool) -> None:
+    """Show no progress and no notes from now on in this process, or show them again."""
+    _quiet[0] = quiet
 
 
 @contextlib.contextmanager
@@ -31,6 +37,9 @@ def bar(description: str, total: int, *, done: int = 0, log: bool = False) -> It
         done: how many of them were done before.
         log: whether the work is worth a line in a log.
     """
+    if _quiet[0]:
+        yield lambda _: None
+        return
     outer = _shown.get()
     console = Console(stderr=True)
     if outer is None and not console.is_terminal:
@@ -49,7 +58,9 @@ def bar(description: str, total: int, *, done: int = 0, log: bool = False) -> It
 
 
 def note(text: str) -> None:
-    """One line on stderr, above the bar if one is shown."""
+    """One line on stderr, above the bar if one is shown; nothing in quiet mode."""
+    if _quiet[0]:
+        return
     shown = _shown.get()
     if shown is None:
         print(text, file=sys.stderr)

@@ -79,8 +79,15 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("--quiet", "-q", help="Before the verb: no progress, no notes; results and warnings stay."),
+    ] = False,
 ) -> None:
-    pass
+    del version  # its callback has seen to it
+    from nobackfill.progress import be_quiet
+
+    be_quiet(quiet)
 
 
 def main() -> None:
