@@ -54,6 +54,7 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
 
 @pytest.mark.train
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quickstart_for_images_runs(tmp_path: Path) -> None:
     printed = play(PAGES["images"], tmp_path)
     assert "Verdict: ship." in printed
@@ -68,18 +69,21 @@ def test_the_quickstart_for_images_runs(tmp_path: Path) -> None:
 
 @pytest.mark.train
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quickstart_for_vectors_runs(tmp_path: Path) -> None:
     printed = play(PAGES["vectors"], tmp_path)
     assert re.search(r"^fits/upgrade: (procrustes|ridge); ", printed, re.MULTILINE), printed
 
 
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quickstart_for_hosted_models_runs(tmp_path: Path) -> None:
     assert play(PAGES["hosted"], tmp_path).splitlines()[-1].startswith("375 ")
 
 
 @pytest.mark.train
 @pytest.mark.slow
+@pytest.mark.nightly
 def test_the_quickstart_for_research_runs(tmp_path: Path) -> None:
     play(PAGES["research"], tmp_path)
     assert "bct" in (tmp_path / "table.md").read_text()
