@@ -46,9 +46,12 @@ CREATE TABLE clock (changed INTEGER NOT NULL, kind TEXT NOT NULL);
 
 
 class _Connection(sqlite3.Connection):
-    """One that remembers which file it opened."""
+    """One that remembers which file it opened, and closes with its store where nobody else closes it."""
 
     inode: int = 0
+
+    def __del__(self) -> None:
+        self.close()
 
 
 class FolderDatabase:
