@@ -38,6 +38,7 @@ def test_quiet_shows_neither_bars_nor_notes(monkeypatch: pytest.MonkeyPatch, cap
     assert capfd.readouterr().err == "on this processor\n"
 
 
+@pytest.mark.train
 def test_quiet_on_the_command_line_holds_for_one_command(capfd: pytest.CaptureFixture[str]) -> None:
     for option in (["-q"], ["--quiet"], []):
         assert run([*option, "methods", "--json"]) == 0
