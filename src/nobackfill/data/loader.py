@@ -77,15 +77,22 @@ class VectorLoader:
             yield positions, self.rows[positions].to(self.device)
 
 
-class TextLoader:
+class _OneView(Loader):
+    """Of samples that have one view only, in training too; none is on the device before its batch."""
+
+    resident = False
+
+    def training_views(self, order: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> Views:  # noqa: ARG002
+        return self.batches(order, batch_size)
+
+
+class TextLoader(_OneView):
     """Serves the tokens of texts, which have one view only.
 
     Args:
         tokens: of all texts.
         device: where batches are wanted.
     """
-
-    resident = False
 
     def __init__(self, tokens: Tokens, device: torch.device) -> None:
         self.tokens, self.device = tokens, device
@@ -96,37 +103,15 @@ class TextLoader:
             positions = order[start : start + batch_size]
             yield torch.from_numpy(positions), torch.from_numpy(self.tokens.batch(positions)).to(self.device)
 
-    def training_views(
-        self,
-        order: NDArray[np.int64],
-        batch_size: int,
-        seed: int = 0,  # noqa: ARG002 (nothing is random)
-        epoch: int = 0,  # noqa: ARG002
-    ) -> Views:
-        """The same."""
-        return self.batches(order, batch_size)
 
-
-class PairLoader:
+class PairLoader(_OneView):
     """Serves the positions of pairs: which texts they need follows from all pairs of a batch together."""
-
-    resident = False
 
     def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
         """Positions int64 [b], twice."""
         for start in range(0, len(order), batch_size):
             positions = torch.from_numpy(order[start : start + batch_size])
             yield positions, positions
-
-    def training_views(
-        self,
-        order: NDArray[np.int64],
-        batch_size: int,
-        seed: int = 0,  # noqa: ARG002 (nothing is random)
-        epoch: int = 0,  # noqa: ARG002
-    ) -> Views:
-        """The same."""
-        return self.batches(order, batch_size)
 
 
 class ImageLoader:

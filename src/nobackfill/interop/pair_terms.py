@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import normalize
 
 from nobackfill.methods.base import one_minus_cosine
+from nobackfill.methods.pairs import own_document
 
 
 def compatibility_terms(
@@ -47,10 +48,5 @@ def info_nce(queries: Tensor, documents: Tensor, scale: float) -> Tensor:
             not a negative.
         scale: 1 over the temperature.
     """
-    count = len(queries)
-    scores = scale * queries @ documents.T
     _, number = torch.unique(documents, dim=0, return_inverse=True)
-    own = torch.arange(count, device=queries.device)
-    repeated = number[:count, None] == number[None]
-    repeated[own, own] = False
-    return cross_entropy(scores.masked_fill(repeated, -torch.inf), own)
+    return own_document(scale * queries @ documents.T, number[: len(queries), None] == number[None])

@@ -51,11 +51,11 @@ def map_modules(net: VectorNet) -> Modules:
     A net beside a linear layer takes the vector through the activation: x = gelu(x) − gelu(−x), exactly.
 
     Raises:
-        RunError: for a net that stands beside kept vectors, which only BT² with extra dimensions needs.
+        RunError: for a net whose output is appended to the vectors, which only BT² with extra dimensions needs.
     """
     if net.linear is None:
         if net.net is not None:
-            raise RunError("its net stands beside the vectors: only BT² with extra dimensions has one")
+            raise RunError("its net is appended to the vectors: only BT² with extra dimensions has one")
         return []
     linear, bias = net.linear.weight.detach(), net.linear.bias.detach()
     if net.net is None:

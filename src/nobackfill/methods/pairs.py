@@ -54,11 +54,20 @@ def info_nce(queries: Tensor, documents: Tensor, answers: Tensor, temperature: f
         answers: bool [n, m], see `PairBatch`.
         temperature: the cosines are divided by it.
     """
-    own = torch.arange(len(queries), device=queries.device)
-    scores = normalize(queries) @ normalize(documents).T / temperature
-    negative = ~answers
-    negative[own, own] = True  # not masked: it is what is looked for
-    return cross_entropy(scores.masked_fill(~negative, -torch.inf), own)
+    return own_document(normalize(queries) @ normalize(documents).T / temperature, answers)
+
+
+def own_document(scores: Tensor, answers: Tensor) -> Tensor:
+    """Mean cross entropy of each query's own document, document i for query i; others that answer it are left out.
+
+    Args:
+        scores: floats [n, m], m ≥ n.
+        answers: bool [n, m], see `PairBatch`; what it says of the own documents does not matter.
+    """
+    own = torch.arange(len(scores), device=scores.device)
+    others = answers.clone()
+    others[own, own] = False
+    return cross_entropy(scores.masked_fill(others, -torch.inf), own)
 
 
 class PairMethod(Method):

@@ -12,9 +12,10 @@ from torch import Tensor
 from nobackfill.data.preprocessing import Role, TextPreprocessing
 from nobackfill.data.samples import Inputs, Samples, TextSamples
 from nobackfill.data.tokens import TextTokenizer
-from nobackfill.errors import DataError, RunError
+from nobackfill.errors import RunError
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.network import Network
+from nobackfill.models.sentence_encoder import check_texts
 from nobackfill.models.spec import EmbeddingSpec
 
 
@@ -72,12 +73,7 @@ class TextEncoder(Encoder):
         return super().encode(_Texts(self._check(samples), role), batch_size, workers)
 
     def _check(self, samples: object) -> Sequence[str]:
-        if isinstance(samples, str) or not isinstance(samples, Sequence):
-            raise DataError(f"texts: expected a list of strings, found {type(samples).__name__}")
-        for position, text in enumerate(samples):
-            if not isinstance(text, str):
-                raise DataError(f"texts: item {position} is {type(text).__name__}, expected a string")
-        return samples
+        return check_texts(samples)
 
     def _batches(
         self,

@@ -38,6 +38,7 @@ from nobackfill.training.setup import Setup, prepare
 from nobackfill.training.start import make_optimizer, train_mode
 from nobackfill.training.stopping import stop_signals
 from nobackfill.training.summary import run_summary
+from nobackfill.training.teachers import Teachers
 from nobackfill.training.unfinished import (
     METRICS,
     DoneElsewhereError,
@@ -192,22 +193,10 @@ def _epochs(
                 )
                 record.add(parts, 1)
                 record.count("masked", masked)
-            for number, (positions, views) in enumerate(batch if setup.pairs is None else (), start=1):
-                # Gradients of the micro-batches add up; only the last one's pass asks the other processes for theirs.
-                with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
-                    with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                        output = network(preprocessing.normalize(views))
-                    seen_by_loss = dataclasses.replace(
-                        teachers.batch(positions, views),
-                        progress=(epoch * setup.steps + record.steps) / (config.epochs * setup.steps),
-                        classifier=getattr(setup.network.head, "classifier", None),
-                        own=setup.network.own,
-                    )
-                    if plan.method.whole_batch:
-                        output, seen_by_loss = of_all_processes(accelerator, output, seen_by_loss)
-                    parts = plan.method.loss(output, seen_by_loss)
-                    accelerator.backward(torch.stack(list(parts.values())).sum() / len(batch))
-                record.add(parts, 1 / len(batch))
+            else:
+                progress = (epoch * setup.steps + record.steps) / (config.epochs * setup.steps)
+                for parts in _gradients(setup, accelerator, network, teachers, precision, batch, progress):
+                    record.add(parts, 1 / len(batch))
             optimizer.step()
             optimizer.zero_grad()
             if checkpointer.average:
@@ -226,6 +215,38 @@ def _epochs(
                 history.write(json.dumps(line) + "\n")
         yield line
         checkpointer.after_epoch(record)
+
+
+def _gradients(
+    setup: Setup,
+    accelerator: Accelerator,
+    network: nn.Module,
+    teachers: Teachers,
+    precision: str,
+    batch: list[tuple[Tensor, Tensor]],
+    progress: float,
+) -> Iterator[dict[str, Tensor]]:
+    """Add up the gradients of a batch's micro-batches; yields the parts of each one's loss.
+
+    `progress` is the fraction of the run's steps that are done.
+    """
+    method, device = setup.plan.method, accelerator.device
+    for number, (positions, views) in enumerate(batch, start=1):
+        # Only the last micro-batch's pass asks the other processes for their gradients.
+        with contextlib.nullcontext() if number == len(batch) else accelerator.no_sync(network):
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                output = network(setup.plan.preprocessing.normalize(views))
+            seen = dataclasses.replace(
+                teachers.batch(positions, views),
+                progress=progress,
+                classifier=getattr(setup.network.head, "classifier", None),
+                own=setup.network.own,
+            )
+            if method.whole_batch:
+                output, seen = of_all_processes(accelerator, output, seen)
+            parts = method.loss(output, seen)
+            accelerator.backward(torch.stack(list(parts.values())).sum() / len(batch))
+        yield parts
 
 
 def _batches(

@@ -41,7 +41,7 @@ class SentenceEmbedder:
         from nobackfill.models.sentence_encoder import usable
 
         for ids in batches:
-            errors = {name: self._fault(name) for name in ids if self._fault(name)}
+            errors = {name: fault for name in ids if (fault := self._fault(name))}
             known = [name for name in ids if name not in errors]
             rows = self.encoder.rows([self.text_of[name] for name in known], role="document")
             good = usable(rows)

@@ -28,11 +28,12 @@ from nobackfill.gallery.stores.adopted_ddl import (
     refused,
     undo_statements,
 )
+from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.adopted_layout import ADOPTION, Table, side_schema
 from nobackfill.gallery.stores.adopted_sql import canonical, plain, quoted, table_of
 from nobackfill.gallery.stores.adopted_table import load_table, save
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 
 if TYPE_CHECKING:
@@ -42,13 +43,15 @@ Value = TypeVar("Value")
 HITS_PAGE = 8192
 
 
-class AdoptedPostgresStore(Store):
+class AdoptedPostgresStore(AdoptedItems):
     """Of one table.
 
     Args:
         address: as the gallery's URL says it.
         namespace, name: of the table.
     """
+
+    whose = "rows of an adopted table"
 
     def __init__(self, address: Address, namespace: str, name: str) -> None:
         self.url, self.side = address.url, side_schema(namespace, name)
@@ -120,18 +123,6 @@ class AdoptedPostgresStore(Store):
             change(self.db, statements, then=lambda connection: save(connection, self.side, ADOPTION, document))
         if number > 1:
             self._build_index(table, number, dim)
-
-    def insert(self, items: ItemBatch) -> None:
-        raise self._not_ours()
-
-    def upsert(self, items: ItemBatch) -> None:
-        raise self._not_ours()
-
-    def delete(self, ids: Sequence[str]) -> int:
-        raise self._not_ours()
-
-    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
-        raise self._not_ours()
 
     def versions(self, ids: Sequence[str]) -> dict[str, int]:
         return self._with_table(lambda cursor, table: adopted_reading.versions(cursor, table, ids))
@@ -292,9 +283,3 @@ class AdoptedPostgresStore(Store):
     def _side(self, statement: str) -> str:
         """A statement about the gallery's own tables."""
         return statement.replace("{}", quoted(self.side))
-
-    def _not_ours(self) -> GalleryError:
-        return GalleryError(
-            f"{self.url}: rows of an adopted table belong to the application; add, change and remove them with its "
-            "own client: what it does counts here at once"
-        )

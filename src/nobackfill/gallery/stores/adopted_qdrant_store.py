@@ -15,6 +15,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter as Where
 from nobackfill.gallery.filters import matches
 from nobackfill.gallery.formats import parse_document
+from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.adopted_qdrant_layout import (
     ADOPTION,
     NUMBERS,
@@ -31,7 +32,7 @@ from nobackfill.gallery.stores.adopted_qdrant_layout import (
     version,
 )
 from nobackfill.gallery.stores.adopted_qdrant_search import Searcher, narrowed
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
 from nobackfill.gallery.stores.qdrant_connection import translated
 from nobackfill.gallery.stores.qdrant_documents import QdrantDocuments
 from nobackfill.gallery.stores.qdrant_writes import BATCH
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
     from qdrant_client.models import Filter, Record
 
 
-class AdoptedQdrantStore(QdrantDocuments, Store):
+class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
     """Of one collection."""
 
+    whose = "points of an adopted collection"
     SUFFIX: ClassVar[str] = "__nobackfill_adopted"
 
     @property
@@ -84,18 +86,6 @@ class AdoptedQdrantStore(QdrantDocuments, Store):
                 self.client.delete_vector_name(self.name, name)
             dense = self.models.DenseVectorConfig(size=size, distance=self.models.Distance.DOT)
             self.client.create_vector_name(self.name, name, self.models.DenseVectorNameConfig(dense=dense), wait=True)
-
-    def insert(self, items: ItemBatch) -> None:
-        raise self._not_ours()
-
-    def upsert(self, items: ItemBatch) -> None:
-        raise self._not_ours()
-
-    def delete(self, ids: Sequence[str]) -> int:
-        raise self._not_ours()
-
-    def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
-        raise self._not_ours()
 
     @translated
     def versions(self, ids: Sequence[str]) -> dict[str, int]:
@@ -277,9 +267,3 @@ class AdoptedQdrantStore(QdrantDocuments, Store):
         except UnexpectedResponse as error:
             if error.status_code != 404:
                 raise
-
-    def _not_ours(self) -> GalleryError:
-        return GalleryError(
-            f"{self.url}: points of an adopted collection belong to the application; add, change and remove them with "
-            "its own client: what it does counts here at once"
-        )
