@@ -31,7 +31,7 @@ def vectors() -> Array:
 
 
 def entry(root: Path) -> Path:
-    (path,) = (root / "teachers").glob("*/")
+    (path,) = (each for each in (root / "teachers").iterdir() if each.is_dir())
     return path
 
 
