@@ -130,7 +130,7 @@ def test_a_method_has_one_name_for_labels_and_pairs() -> None:
         assert issubclass(method, METHODS[name])
         assert method_class(name, "pair") is method
         assert method_class(name, "text") is METHODS[name]
-    assert method_class("concat", "pair") is METHODS["concat"]  # which says it takes no pairs
-    assert "pair" not in METHODS["concat"].kinds
+    with pytest.raises(ConfigError, match="'concat' does not train on pairs; expected bct, bt2, independent or prefix"):
+        method_class("concat", "pair")
     with pytest.raises(ConfigError, match="did you mean 'prefix'"):
         method_class("prefx", "pair")

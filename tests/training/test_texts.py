@@ -241,7 +241,7 @@ def test_the_command_line_trains_and_evaluates(
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a method of images alone": (
         {"method": "concat", "kind": "pairs", "model__extra_dim": None},
-        "'concat' does not train on pairs, .* expected bct, bt2, independent or prefix",
+        "'concat' does not train on pairs; expected bct, bt2, independent or prefix",
     ),
     "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not work with data 'texts'"),
     "a tower": ({"model__backbone": "clip/text"}, "'clip/text' does not train on texts; expected sentence:FOLDER"),

@@ -133,7 +133,7 @@ def test_the_frozen_head_learns_o_and_b_and_leaves_p_alone() -> None:
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a method of images": (
         {"method": "bct", "loss": {}, "model": {"embedding_dim": NEW}},
-        "'bct' does not train on vectors, .* expected advbct, bt2_vectors, .* or unibct",
+        "'bct' does not train on vectors; expected advbct, bt2_vectors, .* or unibct",
     ),
     "a key of images": ({"data__image_size": 8}, "unknown key 'data.image_size'"),
     "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not work with data 'vectors'"),

@@ -16,7 +16,7 @@ from nobackfill.experiments.config import ScenarioConfig
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
-from nobackfill.training.resolving import needed_runs, resolve
+from nobackfill.training.resolving import method_of, resolve, teacher_keys
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
 def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
     """A run's config with its seed, and the run folders of its teachers and of the model it starts from."""
     places = {"old": old, INDEPENDENT: independent}
-    needed = needed_runs(config)
+    needed = teacher_keys(method_of(config))
     given: dict[str, Path | None] = {key: places[key] if needed[key] else None for key in needed}
     if start is not None:
         given["init_from"] = places[start]

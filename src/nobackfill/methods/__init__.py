@@ -42,15 +42,20 @@ METHODS: dict[str, type[Method]] = {
 
 
 def method_class(name: str, kind: Kind = "image") -> type[Method]:
-    """The method of this name, for pairs its form for pairs where it has one.
+    """The method of this name that trains on this kind of sample; some have a form of their own for pairs.
 
     Raises:
-        ConfigError: for an unknown name, with the nearest known one.
+        ConfigError: for an unknown name, with the nearest known one; for a method that does not take this kind.
     """
-    try:
-        return PAIR_METHODS.get(name, METHODS[name]) if kind == "pair" else METHODS[name]
-    except KeyError:
-        raise ConfigError(f"method: unknown method {name!r}; {nearest(name, METHODS)}") from None
+    if name not in METHODS:
+        raise ConfigError(f"method: unknown method {name!r}; {nearest(name, METHODS)}")
+    forms = METHODS | PAIR_METHODS if kind == "pair" else METHODS
+    if kind not in forms[name].kinds:
+        fitting = sorted(other for other, form in forms.items() if kind in form.kinds)
+        raise ConfigError(
+            f"key 'method': {name!r} does not train on {kind}s; expected {', '.join(fitting[:-1])} or {fitting[-1]}"
+        )
+    return forms[name]
 
 
 __all__ = ["METHODS", "PAIR_METHODS", "Batch", "Method", "PairBatch", "PairMethod", "method_class"]

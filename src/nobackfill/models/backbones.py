@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -21,6 +21,14 @@ from nobackfill.models.text_source import SENTENCE, STATIC
 from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
+
+
+@runtime_checkable
+class FitsStem(Protocol):
+    """A backbone whose first layer is set to the training images before training."""
+
+    def fit_stem(self, images: Tensor) -> None:
+        """Set it; images as the network sees them, float32 [n, 3, s, s]."""
 
 
 def backbone_modality(name: str) -> Modality:

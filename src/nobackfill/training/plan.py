@@ -11,13 +11,13 @@ from nobackfill.config import RunConfig
 from nobackfill.data import DataSummary, PairSamples, TextSamples, load_split, summarise
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import ConfigError, DataError
-from nobackfill.methods import Method, method_class
+from nobackfill.methods import Method
 from nobackfill.models import EmbeddingSpec, OlderSpace
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.spec import named_prefix
 from nobackfill.models.text_backbones import open_source
 from nobackfill.models.text_source import TextSource
-from nobackfill.training.resolving import resolve, teacher_keys
+from nobackfill.training.resolving import method_of, resolve, teacher_keys
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ def make_plan(config: RunConfig) -> RunPlan:
         ConfigError: for keys that do not go together, or with the teachers' sizes.
         RunError, DataError: for a run folder or file that is missing or damaged.
     """
-    config = resolve(config)
-    method, data = method_class(config.method, config.data.kind)(config.loss), summarise(config.data)
+    method = method_of(config)
+    config, data = resolve(config, method), summarise(config.data)
     needed = [key for key, needs in teacher_keys(method).items() if needs]
     folders = {key: path for key in [*needed, "init_from"] if (path := getattr(config, key)) is not None}
     teachers = {key: load_spec(path) for key, path in folders.items()}
@@ -87,8 +87,8 @@ def plan_without_teachers(config: RunConfig) -> RunPlan:
     Raises:
         ConfigError: for keys that do not go together, and if nothing says how large the old embedding is.
     """
-    config = resolve(config)
-    method, data = method_class(config.method, config.data.kind)(config.loss), summarise(config.data)
+    method = method_of(config)
+    config, data = resolve(config, method), summarise(config.data)
     teachers = {}
     if teacher_keys(method)["old"] and data.old_space is None and config.model.old_dim is None:
         if config.old is None or not config.old.is_dir():

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
-from nobackfill.methods import METHODS, Method, method_class
+from nobackfill.methods import Method, method_class
 from nobackfill.models.backbones import backbone_modality
 
 
-def resolve(config: RunConfig) -> RunConfig:
-    """The config with the method's defaults filled in; refuses keys the method has no use for.
+def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
+    """The config with its method's defaults filled in (`method_of`, if left out); refuses keys it has no use for.
 
     Raises:
         ConfigError: unknown method, superfluous or missing key, warm-up as long as the run.
     """
-    method = method_class(config.method, config.data.kind)
-    weighted = method(config.loss)
-    _check_data(config, weighted)
-    _check_teachers(config, method, teacher_keys(weighted))
+    method = method or method_of(config)
+    _check_data(config, method)
+    _check_teachers(config, method)
     for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
@@ -40,9 +37,9 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
-def needed_runs(config: RunConfig) -> dict[str, bool]:
-    """`teacher_keys` of the method that a config names."""
-    return teacher_keys(method_class(config.method, config.data.kind)(config.loss))
+def method_of(config: RunConfig) -> Method:
+    """The method that a config names, with its weights. Raises `ConfigError` as `method_class` does."""
+    return method_class(config.method, config.data.kind)(config.loss)
 
 
 def teacher_keys(method: Method) -> dict[str, bool]:
@@ -60,12 +57,6 @@ def teacher_keys(method: Method) -> dict[str, bool]:
 def _check_data(config: RunConfig, method: Method) -> None:
     """Raise `ConfigError` where method, backbone and data do not go together."""
     data, backbone = config.data, config.model.backbone
-    if data.kind not in method.kinds:
-        fitting = sorted(name for name in METHODS if data.kind in method_class(name, data.kind).kinds)
-        raise ConfigError(
-            f"key 'method': {config.method!r} does not train on {data.kind}s, the samples of data.name {data.name!r}; "
-            f"expected {', '.join(fitting[:-1])} or {fitting[-1]}"
-        )
     if backbone_modality(backbone) != data.modality:
         raise ConfigError(f"key 'model.backbone': {backbone!r} does not work with data {data.name!r}")
     if method.needs_labels and not data.labelled:
@@ -88,8 +79,9 @@ def _check_data(config: RunConfig, method: Method) -> None:
             )
 
 
-def _check_teachers(config: RunConfig, method: type[Method], needs: Mapping[str, bool]) -> None:
+def _check_teachers(config: RunConfig, method: Method) -> None:
     """Raise `ConfigError` for a teacher that is missing or superfluous."""
+    needs = teacher_keys(method)
     for key, needed in needs.items():
         named = getattr(config, key) is not None
         if key in config.data.brings and needed:

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from nobackfill.data import PairSamples, Samples, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
-from nobackfill.models.quicknet import QuickNet
+from nobackfill.models.backbones import FitsStem
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
@@ -75,7 +75,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     labels = torch.from_numpy(classes)
     network = _network(plan, class_count)
     start = {**start_weights(config, network), **({"texts_cut": cut} if cut else {})}
-    if isinstance(network.backbone, QuickNet) and config.init_from is None:
+    if isinstance(network.backbone, FitsStem) and config.init_from is None:
         network.backbone.fit_stem(_some_views(plan, samples))
     pairs = None
     if isinstance(samples, PairSamples):
