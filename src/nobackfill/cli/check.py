@@ -52,7 +52,7 @@ def _check(name: str, config: RunConfig) -> None:
     steps = "steps unknown" if size.steps is None else f"{size.epochs} × {size.steps} steps"
     hours = "" if size.hours is None else f", about {_duration(size.hours)} on this machine"
     typer.echo(
-        f"{name}: {size.parameters / 1e6:.2f} M parameters, {size.macs / 1e9:.3f} GMAC per image, "
+        f"{name}: {size.parameters / 1e6:.2f} M parameters, {size.macs / 1e9:.3f} GMAC per sample, "
         f"embedding of {size.dim} values, {steps}, batch size {size.batch_size}{hours}"
     )
 

@@ -28,7 +28,7 @@ class Check:
         macs: multiply-accumulates of one sample, backbone, forward.
         dim: size of the embedding.
         steps: optimiser steps of one epoch; None where the size of the data set is not known without reading it.
-        seconds_per_image: of one training step on this machine's CPU, without the optimiser, in float32.
+        seconds_per_sample: of one training step on this machine's CPU, without the optimiser, in float32.
         loss: the parts of one random step.
     """
 
@@ -38,7 +38,7 @@ class Check:
     steps: int | None
     epochs: int
     batch_size: int
-    seconds_per_image: float
+    seconds_per_sample: float
     loss: dict[str, float]
 
     @property
@@ -46,7 +46,7 @@ class Check:
         """Of the whole run at that speed."""
         if self.steps is None:
             return None
-        return self.steps * self.epochs * self.batch_size * self.seconds_per_image / 3600
+        return self.steps * self.epochs * self.batch_size * self.seconds_per_sample / 3600
 
 
 def check_config(config: RunConfig) -> Check:
@@ -95,7 +95,7 @@ def check_config(config: RunConfig) -> Check:
         steps=None if samples is None else max(1, samples // config.batch_size),
         epochs=config.epochs,
         batch_size=config.batch_size,
-        seconds_per_image=seconds,
+        seconds_per_sample=seconds,
         loss={name: float(value.detach()) for name, value in parts.items()},
     )
 
