@@ -158,7 +158,8 @@ Change = Callable[[Path], object]
 def edit(name: str, **changes: Any) -> Change:
     def change(place: Path) -> None:
         path = place / name
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**known, **changes}))
 
     return change
 
@@ -190,6 +191,11 @@ BAD: dict[str, tuple[Change, str]] = {
     "another vocabulary": (more_tokens, r"its tokenizer has \d+ tokens, but its weights have rows for 40"),
     "tensors missing": (fewer_tensors, "tensors missing or of the wrong shape, first encoder.layer.1"),
     "damaged": (lambda place: (place / "model.safetensors").write_bytes(b"x"), "no transformer there that can be read"),
+    "no list": (lambda place: (place / "modules.json").write_text('"x"'), r"modules\.json: .*list, found 'x'"),
+    "no type": (lambda place: (place / "modules.json").write_text('[{"path": ""}]'), r"missing key '0\.type'"),
+    "no length": (edit("sentence_bert_config.json", max_seq_length="x"), "key 'max_seq_length': .*, found 'x'"),
+    "no text": (edit("config_sentence_transformers.json", prompts={"query": 1}), r"key 'prompts\.query': .*string"),
+    "no pooling": (edit("1_Pooling/config.json", pooling_mode="sum"), r"pooling \['sum'\]: expected some of cls"),
     "no JSON": (lambda place: (place / "config.json").write_text("{"), "cannot be read as JSON"),
 }  # fmt: skip
 

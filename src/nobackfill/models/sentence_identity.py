@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import BinaryIO, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -79,7 +79,7 @@ def folder_fingerprint(folder: Path) -> str:
         for file in _files(place, recursive=place != folder):
             digest.update(f"\nfile {file.relative_to(place).as_posix()}\n".encode())
             if file.suffix == ".safetensors":
-                _add_weights(digest, file)
+                _add_weights(digest.update, file)
             else:
                 digest.update(_canonical(file) if file.suffix == ".json" else file.read_bytes())
     return digest.hexdigest()
@@ -138,14 +138,15 @@ def _files(place: Path, *, recursive: bool) -> list[Path]:
     return sorted(file for file in found if file.suffix in READ and file.name not in IGNORED and file.is_file())
 
 
-def _json(file: Path) -> Any:
+def _json(file: Path) -> object:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        tree: object = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file}: damaged: cannot be read as JSON: {one_line(error)}") from error
+    return tree
 
 
-def _refuse_code(content: dict[str, Any], file: Path) -> None:
+def _refuse_code(content: Mapping[str, object], file: Path) -> None:
     if "auto_map" in content:
         raise RunError(f"{file}: this model wants to run code of its own (auto_map), which is refused")
     activation = content.get("activation_function", "torch.")
@@ -160,7 +161,7 @@ def _canonical(file: Path) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _add_weights(digest: Any, file: Path) -> None:
+def _add_weights(add: Callable[[bytes], None], file: Path) -> None:
     """Tensors by name, whatever their order in the file and its metadata.
 
     Read by hand since NumPy knows no bfloat16: a safetensors file is a length (8 bytes), a JSON header and the values.
@@ -175,17 +176,17 @@ def _add_weights(digest: Any, file: Path) -> None:
             tensors = [(name, header[name]["dtype"], header[name]["shape"], header[name]["data_offsets"])
                        for name in sorted(header)]  # fmt: skip
             for name, dtype, shape, (start, end) in tensors:
-                digest.update(f"\n{name} {dtype} {shape}\n".encode())
+                add(f"\n{name} {dtype} {shape}\n".encode())
                 source.seek(8 + length + start)
-                _add_bytes(digest, source, end - start)
+                _add_bytes(add, source, end - start)
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
             raise RunError(f"{file}: damaged, not readable as safetensors: {one_line(error)}") from error
 
 
-def _add_bytes(digest: Any, source: Any, count: int) -> None:
+def _add_bytes(add: Callable[[bytes], None], source: BinaryIO, count: int) -> None:
     while count > 0:
         block = source.read(min(count, 2**24))
         if not block:
             raise ValueError("it ends early")
-        digest.update(block)
+        add(block)
         count -= len(block)
