@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import explain
 from nobackfill.errors import ConfigError, one_line
@@ -16,17 +16,6 @@ from nobackfill.files import read_text
 
 class _File(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-
-class Module(_File):
-    """A line of `modules.json`: class and folder of a module."""
-
-    type: str
-    path: str
-
-
-class Modules(RootModel[list[Module]]):
-    """`modules.json`."""
 
 
 class TransformerConfig(_File):

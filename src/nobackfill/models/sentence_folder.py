@@ -11,7 +11,6 @@ from nobackfill.data.tokens import tokenizer_digest
 from nobackfill.errors import ConfigError, one_line, require
 from nobackfill.models.sentence_files import (
     DenseConfig,
-    Modules,
     PoolingConfig,
     Settings,
     TokenizerConfig,
@@ -20,13 +19,13 @@ from nobackfill.models.sentence_files import (
     read_json,
     read_optional,
 )
+from nobackfill.models.sentence_identity import PACKAGE, modules_of
 from nobackfill.models.text_source import SENTENCE, TextSource, check_vocabulary
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-OURS = "sentence_transformers."
 FORGOTTEN = ("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "use_cache")
 LONGEST = 512  # tokens, where neither tokenizer nor transformer says
 
@@ -37,6 +36,7 @@ def read_sentence(folder: Path) -> TextSource:
     A folder of one `StaticEmbedding` is read as `static`.
 
     Raises:
+        RunError: if the folder does not say of which modules it consists.
         ConfigError: if there is no such model, it wants code of its own, has a part that is not known, or its
             tokenizer is not that of its weights.
     """
@@ -74,21 +74,12 @@ def read_sentence(folder: Path) -> TextSource:
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class and folder of each module."""
-    path, root = folder / "modules.json", folder.resolve()
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no SentenceTransformer there: modules.json is missing")
-    modules = []
-    for each in read_json(Modules, path).root:
-        place = (root / each.path).resolve()
-        if not place.is_relative_to(root):
-            raise ConfigError(f"{path}: module {each.path!r} lies outside its folder")
-        if not each.type.startswith(OURS):
-            raise ConfigError(f"{path}: module {each.type!r} is code of its own, which is not run")
-        modules.append((each.type.rpartition(".")[2], place))
-    if not modules:
-        raise ConfigError(f"{path}: lists no modules")
-    return modules
+    """Class, without its package, and folder of each module."""
+    modules = list(modules_of(folder))
+    for kind, _ in modules:
+        if not kind.startswith(PACKAGE):
+            raise ConfigError(f"{folder}: module {kind!r} is code of its own, which is not run")
+    return [(kind.rpartition(".")[2], place) for kind, place in modules]
 
 
 def _transformer(folder: Path, place: Path) -> tuple[PreTrainedModel, str, int]:

@@ -47,7 +47,7 @@ class Lineage(BaseModel):
 
 def check_sentence_folder(folder: Path) -> None:
     """Raise `RunError` unless this is a SentenceTransformer folder that needs no code of its own and no pickle."""
-    for kind, place in _modules(folder):
+    for kind, place in modules_of(folder):
         if not kind.startswith(PACKAGE):
             raise RunError(
                 f"{folder}: its module {kind!r} is not part of sentence-transformers: it would run code of its own"
@@ -74,7 +74,7 @@ def folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     settings = folder / SETTINGS
     digest.update(_canonical(settings) if settings.is_file() else b"{}")
-    for kind, place in _modules(folder):
+    for kind, place in modules_of(folder):
         digest.update(f"\nmodule {kind.rpartition('.')[2]}\n".encode())
         for file in _files(place, recursive=place != folder):
             digest.update(f"\nfile {file.relative_to(place).as_posix()}\n".encode())
@@ -113,8 +113,8 @@ def write_lineage(folder: str | Path, prefixes: tuple[OlderSpace, ...], exported
     write_text(folder / LINEAGE, lineage.model_dump_json(indent=2) + "\n")
 
 
-def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Type and folder of each module, in their order."""
+def modules_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Class and folder of each module, in their order; raises `RunError` if the folder does not say them."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; expected a local SentenceTransformer folder (nothing is downloaded)")
     if not (folder / MODULES).is_file():
@@ -126,8 +126,8 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
         kind, path = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(path, str):
             raise RunError(f"{folder / MODULES}: damaged: expected a type and a path for each module")
-        inside = PurePosixPath(path)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in path:
+        inside, linked = PurePosixPath(path), not (folder / path).resolve().is_relative_to(folder.resolve())
+        if linked or inside.is_absolute() or ".." in inside.parts or "\\" in path:
             raise RunError(f"{folder / MODULES}: the path {path!r} leaves the folder")
         yield kind, folder / path
 
