@@ -16,7 +16,6 @@ from nobackfill.evaluation.rule_choice import RuleChoice, RuleCurve, choose_rule
 from nobackfill.evaluation.scoring_rules import PLAIN, ScoringRule, VectorMoments
 from nobackfill.gallery import ArrayEmbedder, Gallery, ItemBatch, Store, open_store, pair_rules
 from nobackfill.gallery.expected import check_rule
-from nobackfill.gallery.lineage import Manifest
 from nobackfill.gallery.status import rule_warning
 
 COUNT, OLD, NEW = 300, 6, 9
@@ -166,14 +165,6 @@ def test_damaged_moments_are_reported(tmp_path: Path) -> None:
             gallery.search(NEW_VECTORS[:1], 3, SECOND.fingerprint)
     store.write(kept.document, whole)
     assert gallery.search(NEW_VECTORS[:1], 3, SECOND.fingerprint)[0]
-
-
-def test_an_earlier_manifest_keeps_its_calibration() -> None:
-    manifest = Manifest(generations=(FIRST, SECOND))
-    tree = {key: value for key, value in manifest.model_dump(mode="json").items() if key != "rules"}
-    assert Manifest.model_validate_json(json.dumps({**tree, "calibration": {}})) == manifest
-    (rule,) = Manifest.model_validate_json(json.dumps({**tree, "calibration": {"1": [0.5, 0.25]}})).rules
-    assert (rule.query, rule.stored, rule.slope, rule.intercept) == (2, 1, 0.5, 0.25)
 
 
 def test_the_command_line_tells_rule_quality_and_warning(tmp_path: Path) -> None:

@@ -47,6 +47,29 @@ def test_half_precision_in_postgresql(server: str) -> None:
     store.close()
 
 
+def test_an_opened_gallery_goes_on_with_the_connection_that_found_it(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{server}#{table_name()}"
+    made = open_store(url)
+    fresh(made)
+    made.close()
+    opened, connect = list[object](), PostgresConnection.connect
+
+    def counted(self: PostgresConnection, *, autocommit: bool) -> object:
+        opened.append(self)
+        return connect(self, autocommit=autocommit)
+
+    monkeypatch.setattr(PostgresConnection, "connect", counted)
+    gallery = Gallery.open(url)
+    assert gallery.count() == COUNT
+    assert len(opened) == 1
+    gallery.store.close()
+    assert gallery.count() == COUNT  # another use opens it again
+    assert len(opened) == 2
+    gallery.store.close()
+
+
 def test_a_lease_on_a_server_goes_with_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qdrant_client")
     monkeypatch.setattr(qdrant_lease, "WATCH", 0.3)

@@ -117,6 +117,15 @@ def test_code_of_its_own_is_refused(
         load_sentence_encoder(folder)
 
 
+def test_a_module_behind_a_link_is_refused(bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    shutil.move(folder / "1_Pooling", tmp_path / "elsewhere")
+    (folder / "1_Pooling").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="'1_Pooling' leaves the folder"):
+        load_sentence_encoder(folder)
+
+
 @pytest.mark.parametrize(
     ("module", "message"),
     [

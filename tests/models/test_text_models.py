@@ -158,7 +158,8 @@ Change = Callable[[Path], object]
 def edit(name: str, **changes: Any) -> Change:
     def change(place: Path) -> None:
         path = place / name
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        known = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps({**known, **changes}))
 
     return change
 
@@ -182,14 +183,19 @@ def fewer_tensors(place: Path) -> None:
 
 
 BAD: dict[str, tuple[Change, str]] = {
-    "no modules": (lambda place: (place / "modules.json").unlink(), "no SentenceTransformer there: modules.json"),
+    "no modules": (lambda place: (place / "modules.json").unlink(), "not a SentenceTransformer folder: modules.json"),
     "its own module": (other_module("custom.Module"), "module 'custom.Module' is code of its own, which is not run"),
     "its own model": (edit("config.json", auto_map={"AutoModel": "x.Y"}), "wants code of its own"),
-    "a module elsewhere": (other_module("sentence_transformers.models.Pooling", "../.."), "lies outside its folder"),
+    "a module elsewhere": (other_module("sentence_transformers.models.Pooling", "../.."), "leaves the folder"),
     "another module": (other_module("sentence_transformers.models.CNN"), "has the modules CNN; expected Transformer"),
     "another vocabulary": (more_tokens, r"its tokenizer has \d+ tokens, but its weights have rows for 40"),
     "tensors missing": (fewer_tensors, "tensors missing or of the wrong shape, first encoder.layer.1"),
     "damaged": (lambda place: (place / "model.safetensors").write_bytes(b"x"), "no transformer there that can be read"),
+    "no list": (lambda place: (place / "modules.json").write_text('"x"'), "expected a list of modules"),
+    "no type": (lambda place: (place / "modules.json").write_text('[{"path": ""}]'), "expected a type and a path"),
+    "no length": (edit("sentence_bert_config.json", max_seq_length="x"), "key 'max_seq_length': .*, found 'x'"),
+    "no text": (edit("config_sentence_transformers.json", prompts={"query": 1}), r"key 'prompts\.query': .*string"),
+    "no pooling": (edit("1_Pooling/config.json", pooling_mode="sum"), r"pooling \['sum'\]: expected some of cls"),
     "no JSON": (lambda place: (place / "config.json").write_text("{"), "cannot be read as JSON"),
 }  # fmt: skip
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import typer
@@ -110,7 +110,7 @@ def read_held(
     _check_sizes(given.pairs, old_queries, new_queries, (query_old, query_new))
     lists = read_relevant(relevant, "--relevant")
     if given.ids is not None and test_old is None and not isinstance(lists, np.ndarray):
-        lists = _places(lists, given.ids, relevant)
+        lists = _places(cast("list[list[object]]", lists), given.ids, relevant)
     return Held(old, new, old_queries, new_queries, None, lists, side=side), test_old is None
 
 

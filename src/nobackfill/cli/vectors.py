@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from nobackfill.arrays import Array
     from nobackfill.data import Samples
+    from nobackfill.evaluation.relevance import Relevant
     from nobackfill.models import Encoder
 
 
@@ -21,7 +22,7 @@ def read_array(path: Path, option: str) -> Array:
     return read_npy(path, f"{option} {path}")
 
 
-def read_relevant(path: Path, option: str) -> Any:
+def read_relevant(path: Path, option: str) -> Relevant:
     """Matches of each query: a boolean .npy table, or a JSON list of lists of gallery positions."""
     import json
 

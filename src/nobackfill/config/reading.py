@@ -104,7 +104,8 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
             return f"key {key!r}: input should be one of {context['expected_tags']}, found {shortened(context['tag'])}"
         case "value_error":
             return str(fault["msg"]).removeprefix("Value error, ")
-    return f"key {dotted!r}: {fault['msg'].lower()}, found {shortened(fault['input'])}"
+    where = f"key {dotted!r}: " if dotted else ""
+    return f"{where}{fault['msg'].lower()}, found {shortened(fault['input'])}"
 
 
 def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[str]]:

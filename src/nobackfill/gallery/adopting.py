@@ -99,26 +99,18 @@ def plan_adoption(
 
 def _found(connection: Connection, address: Address) -> tuple[str, str]:
     """The table that the URL names; raises `GalleryError` if there is none, or it is a gallery already."""
-    from nobackfill.gallery.stores.adopted_table import adopted, named, resolved
+    from nobackfill.gallery.stores.adopted_layout import side_schema
+    from nobackfill.gallery.stores.adopted_table import adopted, document, named, resolved
 
     for namespace, name in named(address.name or ""):
         place = resolved(connection, namespace, name)
-        if place and adopted(connection, *place) and _is_gallery(connection, place):
+        if place and adopted(connection, *place) and document(connection, side_schema(*place), MANIFEST) is not None:
             raise GalleryError(
                 f"{address.url}: is a gallery already; see `gallery status`, or `gallery abandon` it first"
             )
         if place:
             return place
     raise GalleryError(f"{address.url}: no table {address.name!r}; expected #table or #schema.table")
-
-
-def _is_gallery(connection: Connection, place: tuple[str, str]) -> bool:
-    from nobackfill.gallery.stores.adopted_layout import side_schema
-    from nobackfill.gallery.stores.adopted_sql import quoted
-
-    documents = f"{quoted(side_schema(*place))}.documents"
-    found = connection.execute(f"SELECT 1 FROM {documents} WHERE name = %s", (MANIFEST,)).fetchone()  # noqa: S608
-    return found is not None
 
 
 def _plan(

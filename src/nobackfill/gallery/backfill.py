@@ -15,8 +15,7 @@ from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.filters import Scalar
 from nobackfill.gallery.job import Job, lock_of, read_job, read_progress, stop_job, tallied
 from nobackfill.gallery.lineage import load_manifest
-from nobackfill.gallery.orders import Order
-from nobackfill.gallery.planning import SWEEPS, Plan, Target, end_job, plan_job, sweep, wants_all
+from nobackfill.gallery.planning import SWEEPS, Plan, Wanted, end_job, plan_job, sweep, wants_all
 from nobackfill.gallery.scope import scope_filter
 from nobackfill.gallery.stores.base import LockTakenError, Store, UnreachableError
 from nobackfill.gallery.worker import OnBatch, Pace, Worker
@@ -29,13 +28,8 @@ PLANNING, ENDING = 2.0, 120.0  # seconds for another process to plan the job, an
 def run_backfill(
     store: Store,
     embedder: Embedder,
+    wanted: Wanted,
     *,
-    target: Target,
-    order: Order,
-    batch_size: int,
-    keep_old: bool,
-    seed: int,
-    scope: Mapping[str, Scalar],
     max_rate: float | None,
     announce: Callable[[Plan], None] | None,
     on_batch: OnBatch | None,
@@ -46,16 +40,7 @@ def run_backfill(
     if manifest.number(embedder.fingerprint) != manifest.newest:
         raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
     with _waiting_lock(store, PLANNING):
-        plan = _resumed(store, manifest.newest, scope) or plan_job(
-            store,
-            manifest.newest,
-            target=target,
-            order=order,
-            batch_size=batch_size,
-            keep_old=keep_old,
-            seed=seed,
-            scope=scope,
-        )
+        plan = _resumed(store, manifest.newest, wanted.scope) or plan_job(store, manifest.newest, wanted)
     if announce is not None:
         announce(plan)
     if plan.job.ended:

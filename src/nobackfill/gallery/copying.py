@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from nobackfill.gallery.adopting import AdoptionPlan
 from nobackfill.gallery.lineage import Generation
 from nobackfill.gallery.stores.address import without_credentials
 from nobackfill.gallery.stores.base import Floats, Payload, Store
+
+if TYPE_CHECKING:
+    from faiss import Index
 
 BATCH = 8192
 
@@ -52,7 +55,7 @@ def plan_copy(
     return AdoptionPlan(without_credentials(url), generation, [], [], notes, carry_out)
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path) -> Index:
     import faiss
 
     if not path.is_file():
@@ -73,14 +76,14 @@ def _read(path: Path) -> Any:
     return opened
 
 
-def _inner(opened: Any) -> Any:
+def _inner(opened: Index) -> Index:
     import faiss
 
     is_map = isinstance(opened, faiss.IndexIDMap | faiss.IndexIDMap2)
     return faiss.downcast_index(opened.index) if is_map else opened  # lives as long as `opened`, which owns it
 
 
-def _names(opened: Any, ids: Path | None) -> list[str]:
+def _names(opened: Index, ids: Path | None) -> list[str]:
     import faiss
 
     if ids is not None:
@@ -93,14 +96,14 @@ def _names(opened: Any, ids: Path | None) -> list[str]:
     return [str(number) for number in range(opened.ntotal)]
 
 
-def _exact(opened: Any) -> bool:
+def _exact(opened: Index) -> bool:
     import faiss
 
     inner = _inner(opened)
     return isinstance(inner, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
 
 
-def _batches(opened: Any, names: list[str]) -> Iterator[tuple[list[str], Floats, list[Payload]]]:
+def _batches(opened: Index, names: list[str]) -> Iterator[tuple[list[str], Floats, list[Payload]]]:
     inner = _inner(opened)
     for start in range(0, len(names), BATCH):
         some = names[start : start + BATCH]

@@ -17,7 +17,7 @@ from nobackfill.gallery.job import Job
 from nobackfill.gallery.lineage import ExpectedCurve, Generation, load_manifest
 from nobackfill.gallery.orders import Order
 from nobackfill.gallery.pair_rules import PairRule
-from nobackfill.gallery.planning import Plan, Target
+from nobackfill.gallery.planning import Plan, Target, Wanted
 from nobackfill.gallery.renewing import renew_rules
 from nobackfill.gallery.stores.adopted_layout import Layout
 from nobackfill.gallery.stores.base import Store
@@ -232,12 +232,7 @@ class Gallery(GalleryItems):
         job = run_backfill(
             self.store,
             as_embedder(embed, fingerprint),
-            target=target,
-            order=order,
-            batch_size=batch_size,
-            keep_old=keep_old,
-            seed=seed,
-            scope=self.scope,
+            Wanted(target, order, batch_size, keep_old=keep_old, seed=seed, scope=self.scope),
             max_rate=max_rate,
             announce=announce,
             on_batch=on_batch,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.formats import parse_document
@@ -107,20 +107,6 @@ class Manifest(BaseModel):
     serves_from: int = Field(default=1, ge=1)
     source: str | None = None
     rules: tuple[PairRule, ...] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_an_earlier_release(cls, tree: Any) -> Any:
-        """Manifests had a factor and an offset for each older generation, for queries of the newest."""
-        if not isinstance(tree, dict) or not isinstance(tree.get("calibration"), dict):
-            return tree
-        newest = len(tree.get("generations", ()))
-        rules = [
-            {"query": newest, "stored": number, "rule": "calibrated", "slope": line[0], "intercept": line[1]}
-            for number, line in tree["calibration"].items()
-        ]
-        rest = {key: value for key, value in tree.items() if key != "calibration"}
-        return {**rest, "rules": rules} if rules else rest
 
     @property
     def newest(self) -> int:

@@ -30,6 +30,27 @@ SWEEPS = 10  # rounds for items that came while the others were replaced
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a new backfill is to do; one that is resumed goes on as it was planned.
+
+    Attributes:
+        target: see `Target`; what has new vectors already counts.
+        order: see `ORDERS`. All but `oldest` hold the ids of all old items in memory.
+        batch_size: items a batch.
+        keep_old: keep the old vectors.
+        seed: of the random order.
+        scope: payload values of the items it is held to.
+    """
+
+    target: Target
+    order: Order
+    batch_size: int
+    keep_old: bool
+    seed: int
+    scope: Mapping[str, Scalar]
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a backfill is about to do.
 
@@ -73,49 +94,34 @@ def wants_all(target: str) -> bool:
     return target == "all" or ("%" in target and wanted_items(target, 10**9) == 10**9)
 
 
-def plan_job(
-    store: Store,
-    generation: int,
-    *,
-    target: Target,
-    order: Order,
-    batch_size: int,
-    keep_old: bool,
-    seed: int,
-    scope: Mapping[str, Scalar],
-) -> Plan:
+def plan_job(store: Store, generation: int, wanted: Wanted) -> Plan:
     """Write down which items are to be replaced, and a journal that counts none of them as done.
 
     Args:
         store: of the gallery, locked.
         generation: number of the newest one.
-        target: see `Target`; what has new vectors already counts.
-        order: see `ORDERS`. All but `oldest` hold the ids of all old items in memory.
-        batch_size: items a batch.
-        keep_old: keep the old vectors.
-        seed: of the random order.
-        scope: payload values of the items it is held to.
+        wanted: as asked for.
     """
-    where = scope_filter(scope)
+    where = scope_filter(wanted.scope)
     counts = store.counts(where)
     total, new = sum(counts.values()), counts.get(generation, 0)
-    left = max(0, wanted_items(target, total) - new)
+    left = max(0, wanted_items(wanted.target, total) - new)
     former = read_job(store)
     if former is not None:  # over; killed while it cleaned up, it may have left pieces behind
         write_job(store, former.model_copy(update={"stopped": not former.ended}))
-    chosen = itertools.islice(ORDERS[order](store, generation, seed, where), left) if left else iter(())
+    chosen = itertools.islice(ORDERS[wanted.order](store, generation, wanted.seed, where), left) if left else iter(())
     pieces, items = write_pieces(store, 0, chosen)
     for number in range(pieces, former.pieces if former else 0):
         store.write(PIECE.format(number), None)
         store.write(PROGRESS.format(number), None)
     job = Job(
         generation=generation,
-        target=str(target),
-        scope=dict(scope),
-        order=order,
-        seed=seed,
-        keep_old=keep_old,
-        batch_size=batch_size,
+        target=str(wanted.target),
+        scope=dict(wanted.scope),
+        order=wanted.order,
+        seed=wanted.seed,
+        keep_old=wanted.keep_old,
+        batch_size=wanted.batch_size,
         pieces=pieces,
         items=items,
         ended=not items,

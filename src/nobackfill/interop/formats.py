@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.export import Dim
 
 from nobackfill.errors import RunError
-from nobackfill.interop.graph import OUTPUT, Graph
+from nobackfill.interop.graph import OUTPUT, Facts, Graph
 
 FACTS = "nobackfill"  # the key that the facts stand under
 LARGEST = 2**31 - 2**24  # protobuf's bound, less room for the graph itself
@@ -35,8 +36,8 @@ class Traceable:
 
     graph: Graph
     example: Tensor
-    free: Mapping[int, Any]
-    facts: Mapping[str, Any]
+    free: Mapping[int, Dim]
+    facts: Facts
 
 
 @dataclass(frozen=True)

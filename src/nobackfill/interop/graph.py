@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import string
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,32 @@ from nobackfill.models.text import TextEncoder
 
 INPUTS = {"image": "images", "vector": "vectors", "text": "tokens"}
 OUTPUT = "embedding"
+Shape = list[str | int]
+"""Sizes of a tensor, those that are left open by name."""
+
+
+class InputFacts(TypedDict):
+    """Of the graph's input."""
+
+    name: str
+    dtype: str
+    shape: Shape
+
+
+class OutputFacts(InputFacts):
+    """Of its output; `norm` as in the run's `embedding.json`."""
+
+    norm: str | float | None
+
+
+class Facts(TypedDict):
+    """What a consumer of an exported encoder has to know, as JSON takes it; see `encoder_facts`."""
+
+    nobackfill: str
+    input: InputFacts
+    output: OutputFacts
+    before: str
+    spec: dict[str, object]
 
 
 class Graph(nn.Module):
@@ -50,7 +76,7 @@ def free_dimensions(spec: EmbeddingSpec) -> dict[int, Dim]:
     return free
 
 
-def encoder_facts(spec: EmbeddingSpec) -> dict[str, Any]:
+def encoder_facts(spec: EmbeddingSpec) -> Facts:
     """What a consumer has to know, as JSON takes it.
 
     Returns:
@@ -72,7 +98,7 @@ def encoder_facts(spec: EmbeddingSpec) -> dict[str, Any]:
     }
 
 
-def _input(spec: EmbeddingSpec) -> tuple[list[str | int], str]:
+def _input(spec: EmbeddingSpec) -> tuple[Shape, str]:
     """Shape of the input, and what comes before it."""
     settings = spec.preprocessing
     if isinstance(settings, VectorPreprocessing):

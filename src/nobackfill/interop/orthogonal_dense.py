@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,11 @@ from nobackfill.errors import require
 require("sentence_transformers", what="BackwardCompatibleLoss")
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize  # noqa: E402
 
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
-def append_basis(model: Any) -> nn.Linear:
+
+def append_basis(model: SentenceTransformer) -> nn.Linear:
     """Append φ = Q·f, f the model's unit vector, to a `SentenceTransformer`; Q [d, d] starts as the identity.
 
     It is BT²'s change of basis (arXiv 2211.03989, section 3) without extra dimensions: φ = [B 0; 0 I]·P·f is one
@@ -26,7 +29,7 @@ def append_basis(model: Any) -> nn.Linear:
     size = int(model.get_embedding_dimension())
     if not isinstance(model[-1], Normalize):
         model.append(Normalize())
-    module: Any = Dense(size, size, bias=False, activation_function=None, init_weight=torch.eye(size))
+    module = Dense(size, size, bias=False, activation_function=None, init_weight=torch.eye(size))
     layer = module.linear
     orthogonal(layer, orthogonal_map="cayley")
     layer.register_state_dict_post_hook(_fold)

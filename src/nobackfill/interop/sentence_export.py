@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import nn
 
+from nobackfill.arrays import Floats
 from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.files import atomic_folder, require_new
 from nobackfill.interop.export import Exported
+from nobackfill.interop.prompts import Prompts, prompts_of
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SENTENCE, SentenceEncoder, load_sentence_encoder
@@ -21,6 +23,9 @@ from nobackfill.models.sentence_identity import write_lineage
 from nobackfill.models.spec import OlderSpace
 from nobackfill.models.vector_net import VectorNet
 from nobackfill.models.vectors import VectorEncoder
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 FORM = "sentence-transformers"
 TOLERANCE = 1e-5  # of a value, in units of the embedding's norm
@@ -60,10 +65,10 @@ def export_sentence_transformer(run: str | Path, out: str | Path, base: str | Pa
 
 
 def save_sentence_folder(
-    model: Any,
+    model: SentenceTransformer,
     out: Path,
     prefixes: tuple[OlderSpace, ...],
-    expected: np.ndarray[Any, Any] | None = None,
+    expected: Floats | None = None,
     exported: OlderSpace | None = None,
 ) -> float | None:
     """Write a `SentenceTransformer` of standard modules and its lineage, whole or not at all.
@@ -93,15 +98,15 @@ def save_sentence_folder(
     return difference
 
 
-def sentence_model(modules: Sequence[nn.Module], prompts: Mapping[str, Any] | None = None) -> Any:
-    """A `SentenceTransformer` of these modules on the CPU; `prompts`: its `prompts` and `default_prompt_name`."""
+def sentence_model(modules: Sequence[nn.Module], prompts: Prompts | None = None) -> SentenceTransformer:
+    """A `SentenceTransformer` of these modules on the CPU."""
     from sentence_transformers import SentenceTransformer
 
-    prompts = prompts or {}
-    return SentenceTransformer(modules=list(modules), device="cpu", **prompts)
+    given = {} if prompts is None else dict(prompts)
+    return SentenceTransformer(modules=list(modules), device="cpu", **given)
 
 
-def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple[Any, np.ndarray[Any, Any]]:
+def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple[SentenceTransformer, Floats]:
     from sentence_transformers.sentence_transformer.modules import Normalize
 
     from nobackfill.interop.standard_modules import dense, head_modules, map_modules
@@ -118,13 +123,13 @@ def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple
     if not isinstance(modules[-1], Normalize):
         modules.append(Normalize())
     modules += [*map_modules(net), *head_modules(encoder.network.head)]
-    prompts = {"prompts": dict(model.prompts), "default_prompt_name": model.default_prompt_name}
+    prompts = Prompts(prompts=dict(model.prompts), default_prompt_name=model.default_prompt_name)
     return sentence_model(modules, prompts), encoder.encode(before.encode(list(TEXTS)))
 
 
-def _of_text(encoder: Encoder) -> tuple[Any, np.ndarray[Any, Any]]:
+def _of_text(encoder: Encoder) -> tuple[SentenceTransformer, Floats]:
     from nobackfill.interop.standard_modules import head_modules
-    from nobackfill.interop.text_modules import backbone_modules, prompts_of
+    from nobackfill.interop.text_modules import backbone_modules
 
     if encoder.spec.modality != "text":
         raise RunError(f"it embeds {encoder.spec.modality}s")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from nobackfill.errors import ConfigError, DataError, nearest, require
 from nobackfill.interop.orthogonal_dense import append_basis
 from nobackfill.interop.pair_terms import compatibility_terms
 from nobackfill.methods.base import one_minus_cosine
+from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SentenceEncoder, TextFunction, TextSpec, load_sentence_encoder
 from nobackfill.models.sentence_identity import write_lineage
@@ -24,13 +25,27 @@ from nobackfill.models.sentence_identity import write_lineage
 require("sentence_transformers", what="BackwardCompatibleLoss")
 from sentence_transformers import SentenceTransformer  # noqa: E402
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
 METHODS: dict[str, dict[str, float]] = {
     "bct": {"prototypes": 1.0, "prototype_scale": 16.0},
     "prefix": {"prototypes": 1.0, "prototype_scale": 16.0, "old": 5.0},
     "bt2": {"independent": 1.0, "prototypes": 1.0, "prototype_scale": 16.0, "old": 5.0},
 }
 """The weights of each method. Those published for BT² and BCT (10 at scale 1) are for the few prototypes of classes."""
+OldModel: TypeAlias = SentenceTransformer | Encoder | TextFunction | str | Path
 LABEL_COLUMNS = ("label", "labels", "score", "scores")  # as the trainer's collator knows them
+
+
+@runtime_checkable
+class EmbeddingLoss(Protocol):
+    """A loss of sentence-transformers that can be given the embeddings of the columns."""
+
+    def compute_loss_from_embeddings(
+        self, embeddings: list[Tensor], labels: Tensor | None
+    ) -> Tensor | dict[str, Tensor]:
+        """The loss, or its terms by name."""
 
 
 class BackwardCompatibleLoss(nn.Module):
@@ -62,13 +77,11 @@ class BackwardCompatibleLoss(nn.Module):
         ConfigError: for arguments that do not go together.
     """
 
-    loss: Any  # what it has beyond a module's is checked in the constructor
-
     def __init__(
         self,
         model: SentenceTransformer,
         old: SentenceTransformer | None = None,
-        loss: nn.Module | None = None,
+        loss: EmbeddingLoss | None = None,
         method: str = "bt2",
         *,
         old_dim: int | None = None,
@@ -76,7 +89,7 @@ class BackwardCompatibleLoss(nn.Module):
         weights: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
-        if loss is None or not hasattr(loss, "compute_loss_from_embeddings"):
+        if not isinstance(loss, EmbeddingLoss):
             kind = "none" if loss is None else type(loss).__name__
             raise ConfigError(
                 f"loss: expected one that works on embeddings, such as MultipleNegativesRankingLoss, found {kind}"
@@ -115,8 +128,7 @@ class BackwardCompatibleLoss(nn.Module):
         parts = own if isinstance(own, dict) else {"labels": own}
         if self.independent is not None and self.basis is not None:
             # f = Qᵀ·φ, as Q is orthogonal
-            matrix: Any = self.basis.weight
-            new = torch.cat([embedding @ matrix for embedding in embeddings])
+            new = torch.cat([embedding @ self.basis.weight for embedding in embeddings])
             wanted = torch.cat([_embedded(self.independent, features) for features in columns])
             parts["independent"] = self.weights["independent"] * one_minus_cosine(new, wanted)
         return {**parts, **compatibility_terms(embeddings, old, self.weights, whole=self.method == "bct")}
@@ -139,12 +151,12 @@ class BackwardCompatibleLoss(nn.Module):
                 frozen.eval()
         return self
 
-    def get_config_dict(self) -> dict[str, Any]:
+    def get_config_dict(self) -> dict[str, str | float]:
         """What the model card says of it."""
         return {"method": self.method, "loss": type(self.loss).__name__, **self.weights}
 
 
-def with_old_vectors(dataset: Any, old: Any, columns: Sequence[str] | None = None) -> Any:
+def with_old_vectors(dataset: Dataset, old: OldModel, columns: Sequence[str] | None = None) -> Dataset:
     """A data set with the old model's vectors of its texts, where `BackwardCompatibleLoss` looks for them.
 
     Args:
@@ -162,7 +174,7 @@ def with_old_vectors(dataset: Any, old: Any, columns: Sequence[str] | None = Non
     taken = [name for name in LABEL_COLUMNS if name in dataset.column_names]
     if taken:
         raise DataError(f"with_old_vectors: the data set has a column {taken[0]!r}, where the old vectors would go")
-    encoder: Any = _encoder(old)
+    encoder = _encoder(old)
     sides = []
     for place, name in enumerate(columns or dataset.column_names):
         texts = list(dataset[name])
@@ -183,7 +195,7 @@ def record_lineage(folder: str | Path, old: str | Path) -> None:
     Raises:
         ConfigError: if the new vectors are smaller than the old ones.
     """
-    spec: Any = load(old).spec
+    spec = load(old).spec
     new = load_sentence_encoder(folder, "cpu").spec
     if new.dim < spec.dim:
         raise ConfigError(f"{folder}: {new.dim} values, fewer than the {spec.dim} of {spec.generation}")
@@ -195,12 +207,12 @@ def same_tokens(one: SentenceTransformer, other: SentenceTransformer) -> bool:
     return _tokens_of(one) == _tokens_of(other)
 
 
-def _tokens_of(model: SentenceTransformer) -> tuple[Any, ...]:
+def _tokens_of(model: SentenceTransformer) -> tuple[object, ...]:
     import json
 
-    tokenizer: Any = getattr(model[0], "tokenizer", None)
+    tokenizer = getattr(model[0], "tokenizer", None)
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
+    if backend is None or not hasattr(backend, "to_str"):
         return (id(model),)  # not known, so like no other
     described = json.loads(backend.to_str())
     for setting in ("truncation", "padding"):  # as it was used last
@@ -249,7 +261,7 @@ def _embedded(model: SentenceTransformer, features: Mapping[str, Tensor]) -> Ten
     return embedding[:, : _size(model)].float()
 
 
-def _encoder(old: Any) -> Any:
+def _encoder(old: OldModel) -> Encoder | TextFunction:
     if isinstance(old, str | Path):
         return load(old)
     if isinstance(old, SentenceTransformer):

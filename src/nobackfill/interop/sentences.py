@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
@@ -135,12 +134,13 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         super().train(False)
         return self
 
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SentenceModule:
         """Follow the model to another device, not to another precision."""
 
         # `SentenceTransformer` turns all modules to its first one's type, and an encoder in half precision is another.
         def move(tensor: Tensor) -> Tensor:
-            moved: Tensor = fn(tensor)
+            moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
-        return super()._apply(move, recurse)
+        super()._apply(move, recurse)
+        return self

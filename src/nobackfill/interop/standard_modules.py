@@ -6,8 +6,6 @@ What they cannot: scaling two parts of a vector apart, as the heads of BT² with
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -72,15 +70,14 @@ def map_modules(net: VectorNet) -> Modules:
 
 def basis_matrix(basis: BasisTransform) -> Tensor:
     """The change of basis without extra dimensions as one matrix [d, d]: φ = M·f, M = C·[B 0; 0 I]·P."""
-    weights: list[Any] = [basis.P.weight, basis.B.weight]  # computed ones, while they are trained
-    turned, first = (weight.detach().double() for weight in weights)
+    turned, first = (layer.weight.detach().double() for layer in (basis.P, basis.B))
     matrix = torch.cat([first @ turned[: basis.old_dim], turned[basis.old_dim :]])
     return basis.scale * matrix.float()
 
 
 def dense(weight: Tensor, bias: Tensor | None = None, activation: nn.Module | None = None) -> nn.Module:
     """X ↦ activation(W·x + b) on the sentence embedding; W [out, in]."""
-    module: Any = Dense(weight.shape[1], weight.shape[0], bias=bias is not None, activation_function=activation)
+    module = Dense(weight.shape[1], weight.shape[0], bias=bias is not None, activation_function=activation)
     with torch.no_grad():
         module.linear.weight.copy_(weight)
         if bias is not None:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import importlib
 import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from nobackfill.data.preprocessing import TextPreprocessing
 from nobackfill.errors import RunError, require
 from nobackfill.interop.standard_modules import Modules, dense
 from nobackfill.models.encoder import Encoder
+from nobackfill.models.sentence import SentenceBackbone
+from nobackfill.models.static import StaticBackbone
+from nobackfill.models.text import TextEncoder
 
 require("sentence_transformers", what="a SentenceTransformer folder")
 from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, Transformer  # noqa: E402
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def backbone_modules(encoder: Encoder) -> Modules:
@@ -24,34 +31,42 @@ def backbone_modules(encoder: Encoder) -> Modules:
     Raises:
         RunError: for a backbone that no standard modules compute.
     """
-    backbone: Any = encoder.network.backbone
-    settings: Any = encoder.spec.preprocessing
-    tokenizer: Any = getattr(encoder, "tokenizer", None)
-    kind = encoder.spec.architecture.backbone
-    if kind not in ("sentence", "static"):
+    backbone, settings = encoder.network.backbone, encoder.spec.preprocessing
+    if (
+        not isinstance(backbone, SentenceBackbone | StaticBackbone)
+        or not isinstance(settings, TextPreprocessing)
+        or not isinstance(encoder, TextEncoder)
+    ):
+        kind = encoder.spec.architecture.backbone
         raise RunError(f"no standard modules compute its backbone {kind!r}; use nobackfill.interop.SentenceModule")
     last = [] if backbone.project is None else [backbone.project]
-    if kind == "static":
+    if isinstance(backbone, StaticBackbone):
         return static_modules(
-            backbone.table, tokenizer, max_tokens=settings.max_tokens, left_out=settings.left_out, layers=last
+            backbone.table,
+            encoder.tokenizer,
+            max_tokens=settings.max_tokens,
+            left_out=settings.left_out,
+            layers=last,
         )
     return transformer_modules(
-        backbone.model, tokenizer, max_tokens=settings.max_tokens, padding=backbone.padding, pooling=backbone.pooling,
+        backbone.model,
+        encoder.tokenizer,
+        max_tokens=settings.max_tokens,
+        padding=backbone.padding,
+        pooling=backbone.pooling,
         layers=[*backbone.dense, *last],
-    )  # fmt: skip
+    )
 
 
-def prompts_of(encoder: Encoder) -> dict[str, Any]:
-    """The prompts of a text run as a `SentenceTransformer` is given them."""
-    settings = encoder.spec.preprocessing
-    keys = {"default": "prompt", "query": "query_prompt", "document": "document_prompt"}
-    prompts = {name: getattr(settings, key, None) for name, key in keys.items()}
-    given = {name: prompt for name, prompt in prompts.items() if prompt is not None and (prompt or name != "default")}
-    return {"prompts": given, "default_prompt_name": "default" if "default" in given else None}
-
-
-def transformer_modules(transformer: Any, tokenizer: str, *, max_tokens: int, padding: int, pooling: Sequence[str],
-                        layers: Iterable[nn.Module]) -> Modules:  # fmt: skip
+def transformer_modules(
+    transformer: PreTrainedModel,
+    tokenizer: str,
+    *,
+    max_tokens: int,
+    padding: int,
+    pooling: Sequence[str],
+    layers: Iterable[nn.Module],
+) -> Modules:
     """A transformer, its pooling and linear layers after it.
 
     Args:
@@ -67,7 +82,7 @@ def transformer_modules(transformer: Any, tokenizer: str, *, max_tokens: int, pa
     """
     from tokenizers import Tokenizer
 
-    transformers: Any = importlib.import_module("transformers")  # parts of it have no types
+    transformers = importlib.import_module("transformers")  # parts of it have no types
     with torch.random.fork_rng(devices=[]):
         whole = transformers.AutoModel.from_config(transformer.config)
     found = whole.load_state_dict(transformer.state_dict(), strict=False)

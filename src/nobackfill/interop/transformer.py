@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from nobackfill.config import Modality
+from nobackfill.data.samples import Inputs
 from nobackfill.errors import RunError
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load, load_spec
@@ -49,7 +50,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
             del self.n_features_in_
         return self
 
-    def transform(self, X: Any) -> NDArray[np.float32]:
+    def transform(self, X: object) -> NDArray[np.float32]:
         """Embed samples.
 
         Args:
@@ -91,8 +92,9 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return True  # nothing is learnt
 
 
-def _samples(X: Any, modality: Modality) -> Any:
+def _samples(X: object, modality: Modality) -> Inputs:
     """A list for the encoders that want one, where scikit-learn's splitters gave an array or a column of objects."""
-    if modality != "vector" and hasattr(X, "tolist") and getattr(X.dtype, "kind", "O") in "OUT":
-        return X.tolist()
-    return X
+    kind = getattr(getattr(X, "dtype", None), "kind", "O")
+    if modality != "vector" and hasattr(X, "tolist") and kind in "OUT":
+        X = X.tolist()
+    return cast("Inputs", X)  # which `encode` checks

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -86,14 +86,18 @@ class Adversary(nn.Module):
         return cross_entropy(logits[0], labels) + cross_entropy(logits[1], labels + 1)
 
 
+class _Context(Protocol):
+    strength: float
+
+
 class Reversed(torch.autograd.Function):
     """The identity, with its gradient times −strength (gradient reversal, arXiv 1409.7495)."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, strength: float) -> Tensor:
+    def forward(ctx: _Context, values: Tensor, strength: float) -> Tensor:
         ctx.strength = strength
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _Context, *gradients: Tensor) -> tuple[Tensor, None]:
         return -ctx.strength * gradients[0], None

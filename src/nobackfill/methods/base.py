@@ -57,6 +57,8 @@ class Method:
         whole_batch: whether the loss compares samples with each other or counts them: then it gets the samples of all
             processes at once, and every process computes the same. A micro-batch counts as a batch.
         at_most_one: keys of `loss` that are shares.
+        above_zero: those that must not be 0.
+        whole: those that are whole numbers.
         constants: the weights and constants in force.
     """
 
@@ -68,6 +70,8 @@ class Method:
     needs_labels: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = False
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
+    above_zero: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    whole: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, loss: Mapping[str, float]) -> None:
         for key, value in loss.items():
@@ -75,8 +79,12 @@ class Method:
                 raise ConfigError(f"unknown key 'loss.{key}': {nearest(key, self.loss_defaults)}")
             if value < 0:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at least 0, found {value}")
+            if key in self.above_zero and value == 0:
+                raise ConfigError(f"key 'loss.{key}': expected a value above 0, found 0")
             if key in self.at_most_one and value > 1:
                 raise ConfigError(f"key 'loss.{key}': expected a value of at most 1, found {value}")
+            if key in self.whole and value % 1:
+                raise ConfigError(f"key 'loss.{key}': expected a whole number, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
 
     def check_input(self, model: ModelConfig, shape: tuple[int, ...]) -> None:

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from nobackfill.config import Kind
-from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Method, Teacher, one_minus_cosine, required
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
@@ -81,11 +80,6 @@ class PairMethod(Method):
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"temperature": 0.05}
-
-    def __init__(self, loss: Mapping[str, float]) -> None:
-        super().__init__(loss)
-        if self.constants["temperature"] == 0:
-            raise ConfigError("key 'loss.temperature': expected a value above 0, found 0")
 
     @property
     def needed(self) -> frozenset[Teacher]:

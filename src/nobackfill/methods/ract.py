@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from nobackfill.config import Kind, ModelConfig
-from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.models.heads import Head, PlainHead
 
@@ -34,13 +33,7 @@ class RACT(Method):
     }
     needs_labels: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
-
-    def __init__(self, loss: Mapping[str, float]) -> None:
-        super().__init__(loss)
-        if self.constants["temperature"] == 0:
-            raise ConfigError("key 'loss.temperature': expected a value above 0, found 0")
-        if self.constants["hardest"] != int(self.constants["hardest"]):
-            raise ConfigError(f"key 'loss.hardest': expected a whole number, found {self.constants['hardest']}")
+    whole: ClassVar[frozenset[str]] = frozenset({"hardest"})
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return PlainHead(model.embedding_dim, classes, old_dim, **model.classifier)

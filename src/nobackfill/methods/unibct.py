@@ -42,16 +42,13 @@ class UniBCT(Method):
     }
     needs_labels: ClassVar[bool] = True
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "spread"})
+    above_zero: ClassVar[frozenset[str]] = frozenset({"scale", "neighbours", "temperature"})
+    whole: ClassVar[frozenset[str]] = frozenset({"neighbours"})
 
     def __init__(self, loss: Mapping[str, float]) -> None:
         super().__init__(loss)
-        for key in ("scale", "neighbours", "temperature"):
-            if self.constants[key] == 0:
-                raise ConfigError(f"key 'loss.{key}': expected a value above 0, found 0")
         if self.constants["spread"] == 1:
             raise ConfigError("key 'loss.spread': expected a value below 1, found 1")
-        if self.constants["neighbours"] != int(self.constants["neighbours"]):
-            raise ConfigError(f"key 'loss.neighbours': expected a whole number, found {self.constants['neighbours']}")
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
         return PlainHead(model.embedding_dim, classes, old_dim, **model.classifier)

@@ -34,11 +34,6 @@ class VectorMap(Method):
         "temperature": 0.05,
     }
 
-    def __init__(self, loss: Mapping[str, float]) -> None:
-        super().__init__(loss)
-        if self.constants["temperature"] == 0:
-            raise ConfigError("key 'loss.temperature': expected a value above 0, found 0")
-
     @property
     def needed(self) -> frozenset[Teacher]:
         """InfoNCE looks at the old vectors too."""

@@ -80,10 +80,7 @@ class ArrayEncoder:
         Raises:
             DataError: for arrays of another shape or type, and rows without a direction (named).
         """
-        array, size = np.asarray(samples), self.input_dim
-        if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
-            wanted = f"floats [n, {size}]{side_by_side(self.spec)}"
-            raise DataError(f"vectors: expected {wanted}, found {array.dtype} {list(array.shape)}")
+        array = check_vectors(samples, self.spec, self.input_dim)
         embeddings = np.empty((len(array), self.spec.dim), np.float32)
         rows, numbers = batch_size or self.BATCH, np.arange(len(array))
         for start in range(0, len(array), rows):
@@ -213,6 +210,15 @@ def _form(architecture: Architecture) -> tuple[str, int]:
     if form is None:
         raise RunError(f"backbone {architecture.backbone!r}: expected vectors/linear, keep, relu or slerp")
     return form[1], int(form[2] or 0)
+
+
+def check_vectors(samples: object, spec: EmbeddingSpec, size: int) -> Array:
+    """The samples, if they are floats [n, size] of any width; raises `DataError`."""
+    array = np.asarray(samples)
+    if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
+        wanted = f"floats [n, {size}]{side_by_side(spec)}"
+        raise DataError(f"vectors: expected {wanted}, found {array.dtype} {list(array.shape)}")
+    return array
 
 
 def side_by_side(spec: EmbeddingSpec) -> str:

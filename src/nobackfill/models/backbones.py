@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -100,14 +100,14 @@ def _described(name: str, out_features: int, options: Mapping[str, int | float |
 
 def _small_stem(name: str, out_features: int) -> nn.Module:
     """A timm ResNet for images of 32 pixels or so: its 7×7/2 stem and max-pool would leave an eighth of them."""
-    model: Any = _timm(name.removeprefix(SMALL_STEM), out_features, pretrained=False)
-    if not isinstance(getattr(model, "conv1", None), nn.Conv2d) or not hasattr(model, "maxpool"):
+    model = _timm(name.removeprefix(SMALL_STEM), out_features, pretrained=False)
+    stem = getattr(model, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(model, "maxpool"):
         raise ConfigError(f"model.backbone: {name!r}: only ResNets with one stem convolution can have a small stem")
-    model.conv1 = nn.Conv2d(3, model.conv1.out_channels, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
+    model.conv1 = smaller = nn.Conv2d(3, stem.out_channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(smaller.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
-    whole: nn.Module = model
-    return whole
+    return model
 
 
 def _timm(name: str, out_features: int, pretrained: bool) -> nn.Module:

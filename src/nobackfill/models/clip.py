@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -13,6 +13,9 @@ from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
 from nobackfill.data.tokens import tokenizer_digest
 from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.models.transformer import from_folder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _SIZES = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "projection_dim")
@@ -31,7 +34,7 @@ class Tower(nn.Module):
         options: the sizes it is rebuilt from.
     """
 
-    def __init__(self, name: str, model: Any) -> None:
+    def __init__(self, name: str, model: PreTrainedModel) -> None:
         super().__init__()
         self.text = name == "clip/text"
         self.model = model
@@ -44,7 +47,7 @@ class Tower(nn.Module):
         return features
 
 
-def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
+def build_tower(name: str, options: Mapping[str, int | float | str]) -> Tower:
     """An untrained tower of these sizes; raises `RunError` if they are not those of a tower."""
     if set(options) != set(TOWERS[name]):
         wrong = sorted(set(options) ^ set(TOWERS[name]))
@@ -59,8 +62,8 @@ def build_tower(name: str, options: Mapping[str, Any]) -> Tower:
 
     try:
         if name == "clip/text":
-            return Tower(name, CLIPTextModelWithProjection(CLIPTextConfig(**options)))
-        return Tower(name, CLIPVisionModelWithProjection(CLIPVisionConfig(**options)))
+            return Tower(name, CLIPTextModelWithProjection(CLIPTextConfig.from_dict(dict(options))))
+        return Tower(name, CLIPVisionModelWithProjection(CLIPVisionConfig.from_dict(dict(options))))
     except Exception as error:  # sizes of a stranger's file may break it anywhere
         raise RunError(f"backbone {name!r} cannot be built: {one_line(error)}") from error
 

@@ -48,7 +48,6 @@ class Encoder(nn.Module):
         """Whether a vector also looks at the mirror image."""
         return isinstance(self.spec.preprocessing, Preprocessing) and self.spec.preprocessing.mirror
 
-    @torch.inference_mode()
     def encode(self, samples: Inputs, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
         """Embed images of any size (or texts, with a text model), on the device the encoder is on.
 
@@ -64,7 +63,11 @@ class Encoder(nn.Module):
         Raises:
             DataError: for arrays of another shape or type, and for files that do not decode (named).
         """
-        samples = self._check(samples)
+        return self._encoded(self._check(samples), batch_size, workers)
+
+    @torch.inference_mode()
+    def _encoded(self, samples: Inputs, batch_size: int | None, workers: int) -> NDArray[np.float32]:
+        """`encode` of samples that are known to be of the right kind."""
         batch_size = self.BATCH if batch_size is None else batch_size
         if batch_size < 1:
             raise DataError(f"batch_size: expected at least 1, found {batch_size}")

@@ -145,9 +145,11 @@ class BasisTransform(nn.Module):
                 parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
 
 
-def _orthogonal(dim: int) -> nn.Module:
+def _orthogonal(dim: int) -> nn.Linear:
     layer = nn.Linear(dim, dim, bias=False)
-    return layer if layer.weight.is_meta else orthogonal(layer, orthogonal_map="cayley")  # on meta: shapes only
+    if not layer.weight.is_meta:  # else only its shape is wanted
+        orthogonal(layer, orthogonal_map="cayley")
+    return layer
 
 
 class BasisTransformHead(Head):

@@ -11,15 +11,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from nobackfill.errors import ConfigError, nearest, require
 from nobackfill.models.transformer import from_folder
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 PREFIX = "reference/"
-VIT_B16: dict[str, Any] = {
+VIT_B16 = {
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "patch_size": 16, "image_size": 224,
 }  # fmt: skip
@@ -78,7 +81,7 @@ def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
     from transformers import ViTConfig, ViTModel
 
     if weights is None:
-        return _PooledViT(ViTModel(ViTConfig(**VIT_B16)), out_features)
+        return _PooledViT(ViTModel(ViTConfig.from_dict(VIT_B16)), out_features)
     transformer = from_folder(ViTModel, weights, "ViT", "vit")
     for key, wanted in VIT_B16.items():  # a run folder says no more than "vit_b16"
         if getattr(transformer.config, key) != wanted:
@@ -89,7 +92,7 @@ def _vit_b16(out_features: int, weights: Path | None = None) -> nn.Module:
 
 
 class _PooledViT(nn.Module):
-    def __init__(self, transformer: Any, out_features: int) -> None:
+    def __init__(self, transformer: PreTrainedModel, out_features: int) -> None:
         super().__init__()
         self.transformer = transformer
         self.embedding_fc = nn.Linear(int(transformer.config.hidden_size), out_features)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from nobackfill.errors import RunError, one_line, require
 from nobackfill.models.text_source import output_layer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"Identity": nn.Identity, "Tanh": nn.Tanh, "ReLU": nn.ReLU, "GELU": nn.GELU}
 POOLINGS = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -27,9 +31,9 @@ class SentenceBackbone(nn.Module):
         out_features: size of the output.
     """
 
-    def __init__(self, options: Mapping[str, Any], out_features: int) -> None:
+    def __init__(self, options: Mapping[str, int | float | str], out_features: int) -> None:
         super().__init__()
-        self.model = empty_transformer(options["config"])
+        self.model = empty_transformer(str(options["config"]))
         self.padding = int(getattr(self.model.config, "pad_token_id", None) or 0)
         self.pooling = str(options["pooling"]).split("+")
         if not set(self.pooling) <= set(POOLINGS):
@@ -37,7 +41,7 @@ class SentenceBackbone(nn.Module):
                 f"backbone 'sentence': pooling {options['pooling']!r}: expected some of {', '.join(POOLINGS)}"
             )
         layers: list[nn.Module] = []
-        for inputs, outputs, bias, activation in json.loads(options["dense"]):
+        for inputs, outputs, bias, activation in json.loads(str(options["dense"])):
             layers += [nn.Linear(inputs, outputs, bias=bias), ACTIVATIONS[activation]()]
         self.dense = nn.Sequential(*layers)
         self.project = output_layer(int(options["width"]), out_features, wanted=bool(options["output"]))
@@ -98,7 +102,7 @@ def part_sizes(lengths: list[int]) -> list[int]:
     return sizes
 
 
-def build_sentence(out_features: int, options: Mapping[str, object]) -> SentenceBackbone:
+def build_sentence(out_features: int, options: Mapping[str, int | float | str]) -> SentenceBackbone:
     """An untrained backbone of these options; raises `RunError` if they are not those of one."""
     if set(options) != OPTIONS:
         raise RunError(f"backbone 'sentence': missing or unknown options: {sorted(set(options) ^ OPTIONS)}")
@@ -111,20 +115,18 @@ def build_sentence(out_features: int, options: Mapping[str, object]) -> Sentence
         raise RunError(f"backbone 'sentence' cannot be built: {one_line(error)}") from error
 
 
-def empty_transformer(config: str) -> Any:
+def empty_transformer(config: str) -> PreTrainedModel:
     """An untrained transformer of `transformers`, without the layer on top that pooling does not use."""
-    from transformers import AutoConfig, AutoModel
-
+    transformers = importlib.import_module("transformers")  # parts of it have no types
     tree = json.loads(config)
     if "auto_map" in tree:
         raise RunError("backbone 'sentence': its config wants code of its own, which is not run")
-    build: Any = AutoModel.from_config
-    model = build(AutoConfig.for_model(**tree), trust_remote_code=False)
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(**tree), trust_remote_code=False)
     return without_pooler(model.float())
 
 
-def without_pooler(model: Any) -> Any:
+def without_pooler(model: PreTrainedModel) -> PreTrainedModel:
     """The model without BERT's own pooling layer, which would be trained without a gradient."""
     if getattr(model, "pooler", None) is not None:
-        model.pooler = None
+        model.register_module("pooler", None)
     return model

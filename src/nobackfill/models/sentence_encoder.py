@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ from nobackfill.models.spec import OlderSpace
 from nobackfill.progress import track
 
 if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
     from nobackfill.data import Samples
 
 Floats = NDArray[np.float32]
@@ -145,7 +148,7 @@ class SentenceEncoder(TextFunction):
         spec: size, lineage, fingerprint.
     """
 
-    def __init__(self, model: Any, spec: TextSpec) -> None:
+    def __init__(self, model: SentenceTransformer, spec: TextSpec) -> None:
         self.model, self.spec = model.eval(), spec
 
     def _rows(self, texts: list[str], role: Role | None) -> Floats:
@@ -155,7 +158,7 @@ class SentenceEncoder(TextFunction):
         return rows
 
 
-def load_sentence_encoder(folder: str | Path, device: Any = None) -> SentenceEncoder:
+def load_sentence_encoder(folder: str | Path, device: str | torch.device | None = None) -> SentenceEncoder:
     """Open a local SentenceTransformer folder (extra `sentences`); nothing is downloaded, and no code in it runs.
 
     Args:
@@ -207,7 +210,7 @@ def load_function_encoder(name: str) -> FunctionEncoder:
     return FunctionEncoder(found, name.replace(":", "."))
 
 
-def load_named(model: str, device: Any = None) -> TextFunction | None:
+def load_named(model: str, device: str | torch.device | None = None) -> TextFunction | None:
     """The encoder of `sentence:FOLDER` or `python:MODULE:FUNCTION`; None for any other name: a run folder."""
     if model.startswith(SENTENCE):
         return load_sentence_encoder(model.removeprefix(SENTENCE), device)
@@ -242,7 +245,7 @@ def _spec(folder: Path, digest: str, lineage: Lineage, dim: int) -> TextSpec:
 @contextmanager
 def _no_progress_bar() -> Iterator[None]:
     """Without Transformers' bar for each file of weights."""
-    logging: Any = importlib.import_module("transformers.utils.logging")
+    logging = importlib.import_module("transformers.utils.logging")
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -252,7 +255,7 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _check_vocabulary(model: Any, folder: Path) -> None:
+def _check_vocabulary(model: SentenceTransformer, folder: Path) -> None:
     """Raise `RunError` if the tokenizer knows tokens that the weights do not."""
     module = model[0]
     tokenizer = getattr(module, "tokenizer", None)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from nobackfill.data.preprocessing import TextPreprocessing
 from nobackfill.data.tokens import tokenizer_digest
 from nobackfill.errors import ConfigError, one_line, require
+from nobackfill.models.sentence_files import (
+    DenseConfig,
+    PoolingConfig,
+    Settings,
+    TokenizerConfig,
+    TransformerConfig,
+    TransformerSettings,
+    read_json,
+    read_optional,
+)
+from nobackfill.models.sentence_identity import PACKAGE, modules_of
 from nobackfill.models.text_source import SENTENCE, TextSource, check_vocabulary
 
-OURS = "sentence_transformers."
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
 FORGOTTEN = ("_name_or_path", "architectures", "transformers_version", "torch_dtype", "dtype", "use_cache")
 LONGEST = 512  # tokens, where neither tokenizer nor transformer says
 
@@ -22,6 +36,7 @@ def read_sentence(folder: Path) -> TextSource:
     A folder of one `StaticEmbedding` is read as `static`.
 
     Raises:
+        RunError: if the folder does not say of which modules it consists.
         ConfigError: if there is no such model, it wants code of its own, has a part that is not known, or its
             tokenizer is not that of its weights.
     """
@@ -53,44 +68,34 @@ def read_sentence(folder: Path) -> TextSource:
         max_tokens=most,
         padding=0,
         masked=True,
-        **_prompts(folder, modules[1][1]),
     )
+    settings = _with_prompts(settings, folder, modules[1][1])
     return TextSource(SENTENCE, {**options, "width": width}, settings, tokenizer, weights)
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:
-    """Class and folder of each module."""
-    path, root = folder / "modules.json", folder.resolve()
-    if not path.is_file():
-        raise ConfigError(f"{folder}: no SentenceTransformer there: modules.json is missing")
-    modules = []
-    try:
-        for each in _json(path):
-            place = (root / each["path"]).resolve()
-            if not place.is_relative_to(root):
-                raise ConfigError(f"{path}: module {each['path']!r} lies outside its folder")
-            if not str(each["type"]).startswith(OURS):
-                raise ConfigError(f"{path}: module {each['type']!r} is code of its own, which is not run")
-            modules.append((str(each["type"]).rsplit(".", 1)[-1], place))
-    except (TypeError, KeyError) as error:
-        raise ConfigError(f"{path}: not a list of modules: {one_line(error)}") from error
-    if not modules:
-        raise ConfigError(f"{path}: lists no modules")
-    return modules
+    """Class, without its package, and folder of each module."""
+    modules = list(modules_of(folder))
+    for kind, _ in modules:
+        if not kind.startswith(PACKAGE):
+            raise ConfigError(f"{folder}: module {kind!r} is code of its own, which is not run")
+    return [(kind.rpartition(".")[2], place) for kind, place in modules]
 
 
-def _transformer(folder: Path, place: Path) -> tuple[Any, str, int]:
+def _transformer(folder: Path, place: Path) -> tuple[PreTrainedModel, str, int]:
     """The transformer with its weights, its tokenizer as JSON, and the most tokens it reads."""
     from transformers import AutoModel, AutoTokenizer
 
     from nobackfill.models.sentence import without_pooler
     from nobackfill.models.transformer import quiet
 
-    config, settings = _json(place / "config.json"), _optional(place / "sentence_bert_config.json")
-    if "auto_map" in config or "auto_map" in _optional(place / "tokenizer_config.json"):
+    config = read_json(TransformerConfig, place / "config.json")
+    settings = read_optional(TransformerSettings, place / "sentence_bert_config.json")
+    told = (config, read_optional(TokenizerConfig, place / "tokenizer_config.json"))
+    if any("auto_map" in each.model_fields_set for each in told):
         raise ConfigError(f"{folder}: wants code of its own (auto_map), which is not run")
-    if config.get("is_encoder_decoder"):
-        raise ConfigError(f"{folder}: {config.get('model_type')} has an encoder and a decoder; expected an encoder")
+    if config.is_encoder_decoder:
+        raise ConfigError(f"{folder}: {config.model_type} has an encoder and a decoder; expected an encoder")
     try:
         with quiet():
             model, report = AutoModel.from_pretrained(
@@ -98,7 +103,7 @@ def _transformer(folder: Path, place: Path) -> tuple[Any, str, int]:
             )
             reader = AutoTokenizer.from_pretrained(str(place), local_files_only=True, trust_remote_code=False)
         backend = reader.backend_tokenizer
-        if settings.get("do_lower_case"):
+        if settings.do_lower_case:
             from tokenizers import normalizers
 
             own = [] if backend.normalizer is None else [backend.normalizer]
@@ -112,7 +117,7 @@ def _transformer(folder: Path, place: Path) -> tuple[Any, str, int]:
         raise ConfigError(f"{folder}: {len(absent)} tensors missing or of the wrong shape, first {absent[0]}")
     check_vocabulary(folder, backend.get_vocab_size(with_added_tokens=True), len(model.get_input_embeddings().weight))
     limits = (reader.model_max_length, getattr(model.config, "max_position_embeddings", LONGEST))
-    most = settings.get("max_seq_length") or min(limit for limit in (*limits, 65536) if limit and limit > 0)
+    most = settings.max_seq_length or min(limit for limit in (*limits, 65536) if limit and limit > 0)
     return without_pooler(model.float().eval()), tokenizer, int(most)
 
 
@@ -120,19 +125,13 @@ def _pooling(path: Path, hidden: int) -> tuple[str, int]:
     """Names of the poolings, joined by `+`, and the size of what they give."""
     from nobackfill.models.sentence import POOLINGS
 
-    settings = _json(path)
-    legacy = {"mean_tokens": "mean", "max_tokens": "max", "cls_token": "cls", "weightedmean_tokens": "weightedmean"}
-    modes = settings.get("pooling_mode")
-    if modes is None:
-        order = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken")
-        modes = [legacy.get(key, key) for key in order if settings.get(f"pooling_mode_{key}")]
-    names = [modes] if isinstance(modes, str) else list(modes)
+    names = read_json(PoolingConfig, path).names
     if not names or not set(names) <= set(POOLINGS):
         raise ConfigError(f"{path}: pooling {names}: expected some of {', '.join(POOLINGS)}")
     return "+".join(names), hidden * len(names)
 
 
-def _dense(place: Path) -> tuple[list[Any], dict[str, Any]]:
+def _dense(place: Path) -> tuple[tuple[int, int, bool, str], dict[str, Tensor]]:
     """Sizes, bias and activation of a dense layer, and its tensors."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -140,42 +139,30 @@ def _dense(place: Path) -> tuple[list[Any], dict[str, Any]]:
     from nobackfill.models.sentence import ACTIVATIONS
 
     path = place / "config.json"
-    settings = _json(path)
-    activation = str(settings.get("activation_function", "Tanh")).rsplit(".", 1)[-1]
+    layer = read_json(DenseConfig, path)
+    activation = layer.activation_function.rpartition(".")[2]
     if activation not in ACTIVATIONS:
         raise ConfigError(f"{path}: activation {activation!r}: expected {', '.join(ACTIVATIONS)}")
     try:
         tensors = load_file(place / "model.safetensors")
-        layer = [int(settings["in_features"]), int(settings["out_features"]), bool(settings.get("bias", True))]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise ConfigError(f"{place}: not a dense layer: {one_line(error)}") from error
-    return [*layer, activation], {name.removeprefix("linear."): value.float() for name, value in tensors.items()}
+    return (layer.in_features, layer.out_features, layer.bias, activation), {
+        name.removeprefix("linear."): value.float() for name, value in tensors.items()
+    }
 
 
-def _prompts(folder: Path, pooling: Path) -> dict[str, Any]:
-    """The prompts as settings of a tokenizer."""
-    settings = _optional(folder / "config_sentence_transformers.json")
-    prompts = settings.get("prompts") or {}
-    default = settings.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
-        raise ConfigError(
-            f"{folder / 'config_sentence_transformers.json'}: prompts: expected a mapping of name to text"
-        )
-    if any(prompts.values()) and _optional(pooling / "config.json").get("include_prompt") is False:
+def _with_prompts(settings: TextPreprocessing, folder: Path, pooling: Path) -> TextPreprocessing:
+    """These settings with the folder's prompts."""
+    told = read_optional(Settings, folder / "config_sentence_transformers.json")
+    prompts = told.prompts or {}
+    if any(prompts.values()) and not read_optional(PoolingConfig, pooling / "config.json").include_prompt:
         raise ConfigError(f"{folder}: leaves its prompt out of pooling (include_prompt: false), which is not supported")
     named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
-    own = {"prompt": prompts.get(default, "") if default else ""}
+    default, query = prompts.get(told.default_prompt_name or "", ""), prompts.get("query", "")
+    document = named[0] if named else ""
+    if not (default or query or document):
+        return settings
     # As in sentence-transformers, the default prompt does not go before what is known to be a query or a document.
-    own["query_prompt"], own["document_prompt"] = prompts.get("query", ""), named[0] if named else ""
-    return own if any(own.values()) else {}
-
-
-def _optional(path: Path) -> dict[str, Any]:
-    return _json(path) if path.is_file() else {}
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
+    own = {"prompt": default, "query_prompt": query, "document_prompt": document}
+    return settings.model_copy(update=own)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import BinaryIO, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -47,7 +47,7 @@ class Lineage(BaseModel):
 
 def check_sentence_folder(folder: Path) -> None:
     """Raise `RunError` unless this is a SentenceTransformer folder that needs no code of its own and no pickle."""
-    for kind, place in _modules(folder):
+    for kind, place in modules_of(folder):
         if not kind.startswith(PACKAGE):
             raise RunError(
                 f"{folder}: its module {kind!r} is not part of sentence-transformers: it would run code of its own"
@@ -74,12 +74,12 @@ def folder_fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     settings = folder / SETTINGS
     digest.update(_canonical(settings) if settings.is_file() else b"{}")
-    for kind, place in _modules(folder):
+    for kind, place in modules_of(folder):
         digest.update(f"\nmodule {kind.rpartition('.')[2]}\n".encode())
         for file in _files(place, recursive=place != folder):
             digest.update(f"\nfile {file.relative_to(place).as_posix()}\n".encode())
             if file.suffix == ".safetensors":
-                _add_weights(digest, file)
+                _add_weights(digest.update, file)
             else:
                 digest.update(_canonical(file) if file.suffix == ".json" else file.read_bytes())
     return digest.hexdigest()
@@ -113,8 +113,8 @@ def write_lineage(folder: str | Path, prefixes: tuple[OlderSpace, ...], exported
     write_text(folder / LINEAGE, lineage.model_dump_json(indent=2) + "\n")
 
 
-def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Type and folder of each module, in their order."""
+def modules_of(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Class and folder of each module, in their order; raises `RunError` if the folder does not say them."""
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder; expected a local SentenceTransformer folder (nothing is downloaded)")
     if not (folder / MODULES).is_file():
@@ -126,8 +126,8 @@ def _modules(folder: Path) -> Iterator[tuple[str, Path]]:
         kind, path = (entry.get("type"), entry.get("path")) if isinstance(entry, dict) else (None, None)
         if not isinstance(kind, str) or not isinstance(path, str):
             raise RunError(f"{folder / MODULES}: damaged: expected a type and a path for each module")
-        inside = PurePosixPath(path)
-        if inside.is_absolute() or ".." in inside.parts or "\\" in path:
+        inside, linked = PurePosixPath(path), not (folder / path).resolve().is_relative_to(folder.resolve())
+        if linked or inside.is_absolute() or ".." in inside.parts or "\\" in path:
             raise RunError(f"{folder / MODULES}: the path {path!r} leaves the folder")
         yield kind, folder / path
 
@@ -138,14 +138,15 @@ def _files(place: Path, *, recursive: bool) -> list[Path]:
     return sorted(file for file in found if file.suffix in READ and file.name not in IGNORED and file.is_file())
 
 
-def _json(file: Path) -> Any:
+def _json(file: Path) -> object:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        tree: object = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{file}: damaged: cannot be read as JSON: {one_line(error)}") from error
+    return tree
 
 
-def _refuse_code(content: dict[str, Any], file: Path) -> None:
+def _refuse_code(content: Mapping[str, object], file: Path) -> None:
     if "auto_map" in content:
         raise RunError(f"{file}: this model wants to run code of its own (auto_map), which is refused")
     activation = content.get("activation_function", "torch.")
@@ -160,7 +161,7 @@ def _canonical(file: Path) -> bytes:
     return json.dumps(content, sort_keys=True).encode()
 
 
-def _add_weights(digest: Any, file: Path) -> None:
+def _add_weights(add: Callable[[bytes], None], file: Path) -> None:
     """Tensors by name, whatever their order in the file and its metadata.
 
     Read by hand since NumPy knows no bfloat16: a safetensors file is a length (8 bytes), a JSON header and the values.
@@ -175,17 +176,17 @@ def _add_weights(digest: Any, file: Path) -> None:
             tensors = [(name, header[name]["dtype"], header[name]["shape"], header[name]["data_offsets"])
                        for name in sorted(header)]  # fmt: skip
             for name, dtype, shape, (start, end) in tensors:
-                digest.update(f"\n{name} {dtype} {shape}\n".encode())
+                add(f"\n{name} {dtype} {shape}\n".encode())
                 source.seek(8 + length + start)
-                _add_bytes(digest, source, end - start)
+                _add_bytes(add, source, end - start)
         except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError) as error:
             raise RunError(f"{file}: damaged, not readable as safetensors: {one_line(error)}") from error
 
 
-def _add_bytes(digest: Any, source: Any, count: int) -> None:
+def _add_bytes(add: Callable[[bytes], None], source: BinaryIO, count: int) -> None:
     while count > 0:
         block = source.read(min(count, 2**24))
         if not block:
             raise ValueError("it ends early")
-        digest.update(block)
+        add(block)
         count -= len(block)

@@ -70,7 +70,7 @@ class TextEncoder(Encoder):
         Raises:
             DataError: for anything but strings.
         """
-        return super().encode(_Texts(self._check(samples), role), batch_size, workers)
+        return self._encoded(_Texts(self._check(samples), role), batch_size, workers)
 
     def _check(self, samples: object) -> Sequence[str]:
         return check_texts(samples)

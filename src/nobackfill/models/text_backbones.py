@@ -19,7 +19,7 @@ def open_source(name: str, texts: Callable[[], Iterable[str]]) -> TextSource | N
         texts: those of training, whose words a fresh model knows.
 
     Raises:
-        ConfigError: if the folder does not hold such a model.
+        ConfigError, RunError: if the folder does not hold such a model.
     """
     kind, colon, place = name.partition(":")
     if kind not in (SENTENCE, STATIC):

@@ -14,7 +14,7 @@ from nobackfill.arrays import Array
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import Inputs
 from nobackfill.errors import DataError
-from nobackfill.models.array_encoder import side_by_side
+from nobackfill.models.array_encoder import check_vectors
 from nobackfill.models.encoder import Encoder
 
 
@@ -23,7 +23,6 @@ class VectorEncoder(Encoder):
 
     BATCH: ClassVar[int] = 4096  # few enough for the caches, enough for the matrix product
 
-    @torch.inference_mode()
     def encode(self, samples: Inputs, batch_size: int | None = None, workers: int = 0) -> NDArray[np.float32]:
         """Embed vectors, on the device the encoder is on.
 
@@ -41,12 +40,7 @@ class VectorEncoder(Encoder):
         return super().encode(samples, batch_size, workers)
 
     def _check(self, samples: object) -> Array:
-        size = self.input_dim
-        array = np.asarray(samples)
-        if array.ndim != 2 or array.shape[1] != size or array.dtype.kind != "f":
-            wanted = f"floats [n, {size}]{side_by_side(self.spec)}"
-            raise DataError(f"vectors: expected {wanted}, found {array.dtype} {list(array.shape)}")
-        return array
+        return check_vectors(samples, self.spec, self.input_dim)
 
     @property
     def input_dim(self) -> int:

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.gallery.options import JsonOption, StoreArgument
+from nobackfill.cli.gallery.options import JsonOption, StoreArgument, say
+from nobackfill.errors import ConfigError, visible
 
 
 def abandon(
@@ -26,7 +27,6 @@ def abandon(
 
     Example: `nobackfill gallery abandon postgresql://localhost/shop#items --dry-run`
     """
-    from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.adopting import abandon as give_back
     from nobackfill.gallery.adopting import abandon_statements
@@ -35,14 +35,14 @@ def abandon(
         url, statements = opened.url, abandon_statements(opened, leave_new=leave_new)
         if not json_:
             for statement in statements:
-                typer.echo(f"{statement};")
+                say(f"{statement};", keep="\n")
         if not dry_run:
             if not yes and not sys.stdin.isatty():
                 raise ConfigError(f"{url}: give --yes to run these statements")
             if not yes:
-                typer.confirm(f"{url}: run these statements?", abort=True)
+                typer.confirm(visible(f"{url}: run these statements?"), abort=True)
             give_back(opened, leave_new=leave_new)
     if json_:
         typer.echo(json.dumps({"statements": statements, "done": not dry_run}, indent=1))
     else:
-        typer.echo(f"{url}: {'nothing was changed (--dry-run)' if dry_run else 'is no gallery any more'}")
+        say(f"{url}: {'nothing was changed (--dry-run)' if dry_run else 'is no gallery any more'}")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.gallery.options import JsonOption
+from nobackfill.cli.gallery.options import JsonOption, say
 
 
 class Layout(str, Enum):
@@ -89,7 +89,7 @@ def adopt(
         _say(plan.statements, "now")
         _say(plan.later, "at each upgrade")
         for note in plan.notes:
-            typer.echo(f"note: {note}")
+            say(f"note: {note}")
     items = None
     if not dry_run:
         gallery = Gallery.open(plan.carry_out())
@@ -99,13 +99,13 @@ def adopt(
         document = {"statements": plan.statements, "later": plan.later, "notes": plan.notes, "items": items}
         typer.echo(json.dumps(document, indent=1))
     elif dry_run:
-        typer.echo(f"{plan.url}: nothing was changed (--dry-run)")
+        say(f"{plan.url}: nothing was changed (--dry-run)")
     else:
-        typer.echo(f"{plan.url}: a gallery of {items} items of {plan.generation.name}")
+        say(f"{plan.url}: a gallery of {items} items of {plan.generation.name}")
 
 
 def _say(statements: list[str], when: str) -> None:
     if statements:
-        typer.echo(f"-- {when}:")
+        say(f"-- {when}:")
     for statement in statements:
-        typer.echo(f"{statement};")
+        say(f"{statement};", keep="\n")

@@ -20,11 +20,11 @@ from nobackfill.cli.gallery.options import (
     counted,
     read_scope,
     require_model,
+    say,
     show,
 )
 from nobackfill.cli.panels import ADVANCED
 from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
-from nobackfill.errors import visible
 
 if TYPE_CHECKING:
     from nobackfill.gallery import Plan
@@ -97,7 +97,7 @@ def backfill(
         raise ConfigError(f"--order {order!r}: expected {', '.join(ORDERS)}")
     _, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers, ray)
     if warning := rule_warning(gallery.manifest):
-        typer.echo(warning, err=True)
+        say(warning, err=True)
     try:
         job = gallery.backfill(
             embedder,
@@ -110,7 +110,7 @@ def backfill(
             on_batch=_log_batch if log_json else None,
         )
     except KeyboardInterrupt:
-        typer.echo(f"{gallery.store.url}: backfill paused; the same command resumes it", err=True)
+        say(f"{gallery.store.url}: backfill paused; the same command resumes it", err=True)
         raise typer.Exit(130) from None
     status = gallery.status()
     text = (
@@ -124,9 +124,9 @@ def backfill(
     else:
         show(json_, {**job.model_dump(), "new": status.items[-1], "total": status.total}, text)
     for item, reason in job.errors.items():
-        typer.echo(visible(f"old vector kept: {item}: {reason}"), err=True)
+        say(f"old vector kept: {item}: {reason}", err=True)
     if job.failed > len(job.errors):
-        typer.echo(f"old vector kept: {job.failed - len(job.errors)} more", err=True)
+        say(f"old vector kept: {job.failed - len(job.errors)} more", err=True)
     if job.failed:
         raise typer.Exit(3)
 
@@ -138,10 +138,10 @@ def _announce(log_json: bool, plan: Plan) -> None:
         typer.echo(json.dumps({**done, "batches": plan.batches, **job.model_dump()}))
         return
     if job.ended:
-        typer.echo(f"nothing to do: {plan.new} of {plan.total} items are new already, the target is {job.target}")
+        say(f"nothing to do: {plan.new} of {plan.total} items are new already, the target is {job.target}")
         return
     left, batches = counted(job.items - job.done, "item"), "1 batch" if plan.batches == 1 else f"{plan.batches} batches"
-    typer.echo(
+    say(
         f"{'resumed' if plan.resumed else 'plan'}: target {job.target}: {left} to replace, {plan.new} of {plan.total} "
         f"are new already; {batches} of up to {job.batch_size}, order {job.order}, old vectors "
         + ("kept until `compact`" if job.keep_old else "discarded")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nobackfill.cli.source import MODEL_HELP
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, visible
 from nobackfill.gallery.stores.registry import FORMS
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=f"{FORMS}.", show_default=False)]
@@ -83,9 +83,14 @@ def read_payloads(path: Path) -> dict[str, dict[str, object]]:
     return payloads
 
 
-def show(as_json: bool, document: dict[str, object], text: str) -> None:
+def say(text: str, *, err: bool = False, keep: str = "") -> None:
+    """Print a line; names and ids in it come from a store and may hold anything (see `visible`, also for `keep`)."""
+    typer.echo(visible(text, keep), err=err)
+
+
+def show(as_json: bool, document: dict[str, object], *lines: str) -> None:
     """Print what was done, in one of two forms."""
-    typer.echo(json.dumps(document, indent=2) if as_json else text)
+    typer.echo(json.dumps(document, indent=2) if as_json else "\n".join(map(visible, lines)))
 
 
 def counted(number: int, noun: str) -> str:

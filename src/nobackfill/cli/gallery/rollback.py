@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from nobackfill.cli.gallery.options import JsonOption, StoreArgument, show
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, visible
 
 
 def rollback(
@@ -38,7 +38,7 @@ def rollback(
     if to in names and not yes:
         if not sys.stdin.isatty():
             raise ConfigError(f"{question}; give --yes to do so")
-        typer.confirm(f"{question}?", abort=True)
+        typer.confirm(visible(f"{question}?"), abort=True)
     gallery.rollback(to, forget=forget, leave_new=leave_new)
     status = gallery.status()
     items = {one.name: count for one, count in zip(status.generations, status.items, strict=True)}

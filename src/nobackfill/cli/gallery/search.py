@@ -16,6 +16,7 @@ from nobackfill.cli.gallery.options import (
     WhereOption,
     read_scope,
     require_model,
+    say,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ def search(
     from dataclasses import asdict
 
     from nobackfill.cli.gallery.items import query_vectors
-    from nobackfill.errors import visible
     from nobackfill.gallery import Gallery
 
     require_model(run, name)
@@ -56,9 +56,9 @@ def search(
         typer.echo(json.dumps(listed, indent=2))
         return
     for title, hits in zip(titles, results, strict=True):
-        typer.echo(visible(title))
+        say(title)
         for rank, hit in enumerate(hits, start=1):
-            typer.echo(visible(_line(rank, hit)))
+            say(_line(rank, hit))
 
 
 def _line(rank: int, hit: Hit) -> str:

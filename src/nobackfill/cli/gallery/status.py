@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from nobackfill.cli.gallery.options import JsonOption, ScopeOption, StoreArgument, counted, read_scope
+from nobackfill.cli.gallery.options import JsonOption, ScopeOption, StoreArgument, counted, read_scope, say
 
 
 def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = False) -> None:
@@ -16,7 +16,6 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
     import math
 
     from nobackfill.cli.gallery.items import curve_line
-    from nobackfill.errors import visible
     from nobackfill.evaluation.scores import AGREEMENT, title
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.pair_rules import rule_line
@@ -36,28 +35,25 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
         document = {"generations": generations, "serves_from": serves, "job": job, "seconds_left": left}
         typer.echo(json.dumps({**document, "expected": now.expected, "rules": rules}, indent=2))
         return
-    typer.echo(f"{gallery.store.url}: {counted(now.total, 'item')}")
+    say(f"{gallery.store.url}: {counted(now.total, 'item')}")
     for one, items in zip(now.generations, now.items, strict=True):
-        typer.echo(visible(f"  {items:>9}  {one.name}, {one.dim} values"))
+        say(f"  {items:>9}  {one.name}, {one.dim} values")
     if now.serves_from > 1:
-        typer.echo(
-            visible(
-                f"  switched: queries and items older than {now.generations[now.serves_from - 1].name} are not served"
-            )
-        )
+        name = now.generations[now.serves_from - 1].name
+        say(f"  switched: queries and items older than {name} are not served")
     if now.job and not now.job.finished:
         eta = "time left unknown" if math.isnan(now.seconds_left) else f"about {now.seconds_left:.0f} s left"
-        typer.echo(
+        say(
             f"  backfill running or stopped: {now.job.done} of {now.job.items} items, {now.items_per_second:.0f} "
             f"per second, {eta}; `gallery backfill` resumes it"
         )
-    name, expected = visible(now.newest.name), now.expected or {}
+    name, expected = now.newest.name, now.expected or {}
     if now.newest.curve:
-        typer.echo(f"  expected top-1 with {name}: now ({now.fraction:.0%} backfilled) {expected['top1']:.1%}")
-        typer.echo(f"  by fraction backfilled: {curve_line(now.newest.curve)}")
+        say(f"  expected top-1 with {name}: now ({now.fraction:.0%} backfilled) {expected['top1']:.1%}")
+        say(f"  by fraction backfilled: {curve_line(now.newest.curve)}")
     if AGREEMENT in expected:
-        typer.echo(f"  expected {title(AGREEMENT)}, nearest ten of {name}: now {expected[AGREEMENT]:.1%}")
+        say(f"  expected {title(AGREEMENT)}, nearest ten of {name}: now {expected[AGREEMENT]:.1%}")
     for rule in now.rules:
-        typer.echo(visible(f"  {rule_line(rule, gallery.manifest.name)}"))
+        say(f"  {rule_line(rule, gallery.manifest.name)}")
     if warning := rule_warning(gallery.manifest):
-        typer.echo(visible(warning, keep="\n"), err=True)
+        say(warning, err=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.gallery.options import StoreArgument
+from nobackfill.cli.gallery.options import StoreArgument, say
 
 
 def uncertainty(
@@ -56,4 +56,4 @@ def uncertainty(
         count = record(gallery.store, [(names, array)])
     if not count:
         raise DataError(f"{run}: the gallery holds no vectors of the size this run takes")
-    typer.echo(f"{gallery.store.url}: uncertainties recorded: {count}")
+    say(f"{gallery.store.url}: uncertainties recorded: {count}")

@@ -15,6 +15,7 @@ from nobackfill.cli.gallery.options import (
     StoreArgument,
     VectorsOption,
     require_model,
+    say,
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
 
@@ -62,12 +63,12 @@ def upgrade(
     if json_:
         typer.echo(added.model_dump_json(indent=2))
         return
-    typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
+    say(f"{gallery.store.url}: queries of {added.name} now work")
     manifest = gallery.manifest
     for pair in manifest.rules:
         if pair.query == manifest.newest:
-            typer.echo(f"  {rule_line(pair, manifest.name)}")
+            say(f"  {rule_line(pair, manifest.name)}")
     if warning := rule_warning(manifest):
-        typer.echo(warning, err=True)
+        say(warning, err=True)
     if added.curve is not None:
-        typer.echo(f"  expected top-1, measured on {added.curve.queries} items: {curve_line(added.curve)}")
+        say(f"  expected top-1, measured on {added.curve.queries} items: {curve_line(added.curve)}")

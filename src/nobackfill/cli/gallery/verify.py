@@ -12,7 +12,6 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
 
     Example: `nobackfill gallery verify faiss:photos`
     """
-    from nobackfill.errors import visible
     from nobackfill.gallery import Gallery
 
     gallery = Gallery.open(store)
@@ -22,7 +21,8 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
     show(
         json_,
         {"problems": problems, "items": total},
-        "\n".join([*map(visible, problems), f"{gallery.store.url}: {found} in {total} items"]),
+        *problems,
+        f"{gallery.store.url}: {found} in {total} items",
     )
     if problems:
         raise typer.Exit(1)

@@ -27,6 +27,9 @@ class RunFolderEmbedder:
         workers: processes that decode image files.
         cluster: address of a Ray cluster to embed on (on a path that it sees as well); None embeds here.
         encoder: of that run folder, if it is loaded already.
+
+    Attributes:
+        generation: of the model; `fingerprint` is its.
     """
 
     def __init__(
@@ -43,18 +46,10 @@ class RunFolderEmbedder:
 
         self.run, self.samples, self.workers, self.cluster = Path(run), samples, workers, cluster
         self.encoder = load(self.run) if encoder is None else encoder
+        self.generation = Generation.of(self.encoder.spec)
+        self.fingerprint = self.generation.fingerprint
         names = [str(position) for position in range(len(samples))] if ids is None else ids
         self.position_of = {name: position for position, name in enumerate(names)}
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model."""
-        return self.encoder.spec.fingerprint
-
-    @property
-    def generation(self) -> Generation:
-        """Of the model."""
-        return Generation.of(self.encoder.spec)
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """All batches in their order; a cluster gets all of them at once."""

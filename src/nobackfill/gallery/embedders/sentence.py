@@ -19,22 +19,16 @@ class SentenceEmbedder:
         encoder: of `load_sentence_encoder`, or a `FunctionEncoder`.
         texts: of the items.
         ids: of the texts; None: their positions, "0", "1", ….
+
+    Attributes:
+        generation: of the model; `fingerprint` is its.
     """
 
     def __init__(self, encoder: TextFunction, texts: Sequence[str], ids: Sequence[str] | None = None) -> None:
-        self.encoder = encoder
+        self.encoder, self.generation = encoder, Generation.of(encoder.spec)
+        self.fingerprint = self.generation.fingerprint
         names = [str(position) for position in range(len(texts))] if ids is None else ids
         self.text_of = dict(zip(names, texts, strict=True))
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the model."""
-        return self.encoder.spec.fingerprint
-
-    @property
-    def generation(self) -> Generation:
-        """Of the model."""
-        return Generation.of(self.encoder.spec)
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """One result for each batch of item ids, in their order."""

@@ -41,7 +41,7 @@ class Address:
             if scheme in LOCAL:
                 raise GalleryError(f"store {without_credentials(url)!r}: expected a path after '{scheme}:', not '//'")
             try:
-                urlsplit(location).port  # noqa: B018 (it checks)
+                _ = urlsplit(location).port  # which checks it
             except ValueError:  # what Python says of it quotes the address, a password included
                 shown = f"{scheme}://…"
                 raise GalleryError(f"store {shown!r}: not a valid address; expected {scheme}://host:port") from None

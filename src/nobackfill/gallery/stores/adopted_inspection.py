@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.adopted_layout import Adoption, Layout, Table
@@ -13,6 +14,8 @@ from nobackfill.gallery.stores.adopted_table import COLUMNS, OURS, payload_types
 
 if TYPE_CHECKING:
     from psycopg import Connection
+
+    from nobackfill.gallery.stores.postgres_connection import Row
 
 SAMPLE = 1000  # vectors looked at
 UNIT = 1e-3  # how far a norm may be from 1
@@ -114,7 +117,7 @@ def _check_extension(connection: Connection, url: str) -> None:
 
 def _norms(
     connection: Connection, url: str, place: tuple[str, str], column: str, kind: str
-) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:
+) -> tuple[NDArray[np.float64], int]:
     """Norms of some vectors, and how many values all of these have."""
     name = quoted(column)
     sent = connection.execute(
@@ -145,8 +148,8 @@ def _notes(
     connection: Connection,
     table: Table,
     oid: int,
-    indexes: list[Any],
-    norms: np.ndarray[Any, np.dtype[np.float64]],
+    indexes: list[Row],
+    norms: NDArray[np.float64],
     *,
     unit: bool,
 ) -> list[str]:

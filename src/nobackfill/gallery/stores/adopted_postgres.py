@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+from typing import TYPE_CHECKING
 
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
@@ -10,15 +10,30 @@ from nobackfill.gallery.stores.adopted_table import adopted, connection_of, name
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.postgres_store import PostgresStore
 
+if TYPE_CHECKING:
+    from psycopg import Connection
+
 
 def open_postgres(address: Address, halfvec: str = "false") -> Store:
-    """The store of a URL: of an adopted table, or of one that the gallery made or is to make itself."""
-    found = None
-    if address.name is not None:
-        db = connection_of(address)
-        with contextlib.closing(db.connect(autocommit=True)) as connection:
-            for namespace, table in named(address.name):
-                found = resolved(connection, namespace, table)
-                if found and adopted(connection, *found):
-                    return AdoptedPostgresStore(address, *found)
-    return PostgresStore(address, halfvec)
+    """The store of a URL: of an adopted table, or of one that the gallery made or is to make itself.
+
+    It goes on with the connection by which that was found out.
+    """
+    if address.name is None:
+        return PostgresStore(address, halfvec)
+    connection = connection_of(address).connect(autocommit=False)
+    try:
+        store = _adopted(connection, address, address.name) or PostgresStore(address, halfvec)
+        store.db.keep(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return store
+
+
+def _adopted(connection: Connection, address: Address, name: str) -> AdoptedPostgresStore | None:
+    for namespace, table in named(name):
+        found = resolved(connection, namespace, table)
+        if found and adopted(connection, *found):
+            return AdoptedPostgresStore(address, *found)
+    return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.qdrant_connection import translated
 from nobackfill.gallery.stores.qdrant_store import QdrantStore
+
+if TYPE_CHECKING:
+    from qdrant_client.models import VectorParams
 
 LOOKED_AT = 100  # points whose vectors are checked before adopting
 NORM_TOLERANCE = 1e-3
@@ -91,7 +94,7 @@ def _exists(store: AdoptedQdrantStore, collection: str) -> bool:
     return bool(store.client.collection_exists(collection))
 
 
-def _agreed(url: str, column: str, params: Any, payload_keys: tuple[str, ...] | None) -> Adoption:
+def _agreed(url: str, column: str, params: VectorParams, payload_keys: tuple[str, ...] | None) -> Adoption:
     distance = str(params.distance.value)
     if params.multivector_config is not None:
         raise GalleryError(f"{url}: {column!r} holds several vectors a point; expected one")

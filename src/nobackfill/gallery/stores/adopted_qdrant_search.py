@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from nobackfill.gallery.stores.base import Floats, Nearest
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
-    from qdrant_client.models import Filter, ScoredPoint
+    from qdrant_client.models import FieldCondition, Filter, ScoredPoint, SearchParams
 
 CHANGED = 100  # points with newer vectors that are checked for each query, or four times k
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # keys that are no paths
@@ -47,7 +47,7 @@ class Searcher:
     collection: str
     adoption: Adoption
     later: Sequence[int]
-    exact: Any
+    exact: SearchParams | None
 
     def nearest(self, number: int, queries: Floats, k: int, where: Where | None) -> Nearest:
         """The best items of one generation for each query; see `Store.search`."""
@@ -118,7 +118,7 @@ class Searcher:
         )
 
 
-def narrowed(models: ModuleType, adoption: Adoption, where: Where | None) -> list[Any]:
+def narrowed(models: ModuleType, adoption: Adoption, where: Where | None) -> list[FieldCondition]:
     """Conditions that every point fulfils that fulfils the filter, and others perhaps too: answers are checked."""
     keys = adoption.payload_keys
     return [
@@ -128,7 +128,7 @@ def narrowed(models: ModuleType, adoption: Adoption, where: Where | None) -> lis
     ]
 
 
-def _narrowed(models: ModuleType, condition: Condition) -> Any:
+def _narrowed(models: ModuleType, condition: Condition) -> FieldCondition | None:
     if not isinstance(condition, Equals | AnyOf | Within) or not PLAIN.fullmatch(condition.key):
         return None
     if isinstance(condition, Within):

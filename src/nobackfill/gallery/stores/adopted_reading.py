@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +25,10 @@ from nobackfill.gallery.stores.adopted_sql import (
     version,
 )
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
+from nobackfill.gallery.stores.postgres_connection import Row, as_vector, by_generation
 
 if TYPE_CHECKING:
     from psycopg import Cursor
-
-    from nobackfill.gallery.stores.postgres_connection import Row
 
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 UTC = "SET LOCAL TimeZone = 'UTC';"  # payloads and filters see times alike, whatever the role's settings
@@ -138,7 +137,7 @@ def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, 
     statement = f"SELECT key::text, d FROM ({statement} ORDER BY d LIMIT %s) n"
     ids, scores = [], []
     for row, norm in zip(queries, norms.tolist(), strict=True):
-        query = as_vector(table, row / (norm or 1.0))
+        query = as_vector(table.kind, row / (norm or 1.0))
         cursor.execute(statement, [query, *values, k])
         found = cursor.fetchall()
         similarity = _similarity(metric, np.array([distance for _, distance in found], np.float64))
@@ -146,13 +145,6 @@ def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, 
         ids.append([str(found[place][0]) for place in order])
         scores.append((norm * similarity[order]).astype(np.float32))
     return Nearest(ids, scores)
-
-
-def as_vector(table: Table, values: Floats) -> Any:
-    """A vector as pgvector's client sends it."""
-    import pgvector
-
-    return pgvector.HalfVector(values) if table.kind == "halfvec" else pgvector.Vector(values)
 
 
 def _similarity(metric: str, distances: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -177,9 +169,6 @@ def _sent(table: Table) -> str:
 
 
 def _grouped(table: Table, rows: Sequence[Row]) -> list[ItemBatch]:
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(int(row[1]), []).append(row)
     return [
         ItemBatch(
             [row[0] for row in group],
@@ -188,7 +177,7 @@ def _grouped(table: Table, rows: Sequence[Row]) -> list[ItemBatch]:
             [row[3] for row in group if len(row) > 3],
             [row[4] for row in group if len(row) > 4],
         )
-        for number, group in sorted(groups.items())
+        for number, group in by_generation(rows).items()
     ]
 
 

@@ -55,13 +55,23 @@ def resolved(connection: Connection, namespace: str | None, table: str) -> tuple
 def adopted(connection: Connection, namespace: str, table: str) -> bool:
     """Whether a gallery has adopted the table."""
     side = side_schema(namespace, table)
-    there = connection.execute(
-        "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'documents'", (side,)
-    ).fetchone()
-    if not there or not has_usage(connection, side):
-        return False
-    found = connection.execute(f"SELECT 1 FROM {quoted(side)}.documents WHERE name = %s", (ADOPTION,)).fetchone()
-    return found is not None
+    return (
+        has_documents(connection, side)
+        and has_usage(connection, side)
+        and document(connection, side, ADOPTION) is not None
+    )
+
+
+def has_documents(connection: Connection | Cursor, side: str) -> bool:
+    """Whether the schema beside a table has the gallery's documents."""
+    there = "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'documents'"
+    return connection.execute(there, (side,)).fetchone() is not None
+
+
+def document(connection: Connection | Cursor, side: str, name: str) -> bytes | None:
+    """A document, if there is one of this name."""
+    found = connection.execute(f"SELECT data FROM {quoted(side)}.documents WHERE name = %s", (name,)).fetchone()
+    return bytes(found[0]) if found else None
 
 
 def has_usage(connection: Connection, side: str) -> bool:
@@ -72,19 +82,10 @@ def has_usage(connection: Connection, side: str) -> bool:
 
 def load_table(cursor: Cursor, side: str) -> Table | None:
     """The adopted table as it is now; None if it was given up."""
-    there = cursor.execute(
-        "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = 'documents'", (side,)
-    ).fetchone()
-    found = (
-        there
-        and cursor.execute(
-            f"SELECT data FROM {quoted(side)}.documents WHERE name = %s",
-            (ADOPTION,),
-        ).fetchone()
-    )
-    if not found:
+    agreed = document(cursor, side, ADOPTION) if has_documents(cursor, side) else None
+    if agreed is None:
         return None
-    adoption = parse_document(Adoption, bytes(found[0]), f"{side}: the document {ADOPTION!r}")
+    adoption = parse_document(Adoption, agreed, f"{side}: the document {ADOPTION!r}")
     types = {str(name): str(kind) for name, kind in cursor.execute(COLUMNS, (adoption.namespace, adoption.table))}
     if adoption.vector_column not in types or adoption.id_column not in types:
         return None

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.gallery.stores.adopted_layout import Table, column, columns, stamp_column, writer_column
-from nobackfill.gallery.stores.adopted_reading import UTC, as_vector
+from nobackfill.gallery.stores.adopted_reading import UTC
 from nobackfill.gallery.stores.adopted_sql import generation, key, own, quoted, source, stamp, table_of, version
 from nobackfill.gallery.stores.base import Floats, ItemBatch
+from nobackfill.gallery.stores.postgres_connection import as_vector
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -169,7 +170,7 @@ def _load(cursor: Cursor, table: Table, items: ItemBatch) -> None:
         copy.set_types(["text", table.kind, "int8"])
         # In one order by all, so that two writers lock rows in one order.
         for name, place in sorted(zip(items.ids, range(len(items.ids)), strict=True)):
-            copy.write_row((name, as_vector(table, vectors[place]), versions[place]))
+            copy.write_row((name, as_vector(table.kind, vectors[place]), versions[place]))
 
 
 def _keep(cursor: Cursor, table: Table, *, wanted: bool) -> None:

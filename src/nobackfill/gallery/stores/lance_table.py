@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
@@ -36,7 +37,7 @@ class LanceTable:
 
     def __init__(self, address: Address) -> None:
         try:
-            import lancedb  # noqa: F401
+            importlib.import_module("lancedb")
         except ImportError as error:
             raise GalleryError("lance: needs its extra: pip install 'nobackfill[lance]'") from error
         self.url = address.url

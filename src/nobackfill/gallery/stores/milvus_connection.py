@@ -10,11 +10,15 @@ import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from nobackfill.errors import GalleryError, one_line
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import UnreachableError
+
+if TYPE_CHECKING:
+    from pymilvus import MilvusClient
 
 Row = dict[str, Any]
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
@@ -37,17 +41,17 @@ class MilvusConnection:
             import pymilvus
         except ImportError as error:
             raise GalleryError("milvus: needs its extra: pip install 'nobackfill[milvus]'") from error
-        self.library: Any = pymilvus
+        self.library: ModuleType = pymilvus
         self.url, self.name = address.url, address.name or "gallery"
         self.folder = Path(address.location) if address.scheme == "milvus" else None
         self._server = address.server.partition("+")[2]
-        self._client: Any = None
+        self._client: MilvusClient | None = None
         self._opening = threading.Lock()
         if not NAME.fullmatch(self.name):
             raise GalleryError(f"{self.url}: collection {self.name!r}: expected letters, digits and _ (Milvus's rule)")
 
     @property
-    def client(self) -> Any:
+    def client(self) -> MilvusClient:
         """The client; use it inside `translated`."""
         with self._opening:
             if self._client is None:

@@ -34,9 +34,13 @@ class Pool(Generic[Connection]):
             yield connection
         finally:
             if self.usable(connection):
-                self._idle.append(connection)
+                self.add(connection)
             else:
                 connection.close()
+
+    def add(self, connection: Connection) -> None:
+        """Lend one that is open already."""
+        self._idle.append(connection)
 
     def close(self) -> None:
         """Close those that nobody uses; another use opens one again."""

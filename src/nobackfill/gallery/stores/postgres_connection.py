@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import importlib
+from collections.abc import Callable, Iterable, Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,7 +36,7 @@ class PostgresConnection:
 
     def __init__(self, address: Address, kind: str) -> None:
         try:
-            import pgvector.psycopg  # noqa: F401
+            importlib.import_module("pgvector.psycopg")
             import psycopg
         except ImportError as error:
             raise GalleryError("postgresql: needs its extra: pip install 'nobackfill[postgres]'") from error
@@ -122,13 +123,17 @@ class PostgresConnection:
 
     def binary(self, vector: Floats) -> HalfVector | Vector:
         """A vector as COPY sends it."""
-        import pgvector
-
-        return pgvector.HalfVector(vector) if self.kind == "halfvec" else pgvector.Vector(vector)
+        return as_vector(self.kind, vector)
 
     def close(self) -> None:
         """Another use opens connections again, which then know the types that the database has."""
         self._pool.close()
+
+    def keep(self, connection: Connection) -> None:
+        """Go on with a connection to the server that is open already, without autocommit."""
+        with self._translated():
+            self._register(connection)
+        self._pool.add(connection)
 
     def _opened(self) -> Connection:
         connection = self.connect(autocommit=False)
@@ -150,6 +155,21 @@ class PostgresConnection:
             raise UnreachableError(f"{self.url}: {_first_line(error)}") from None
         except self.psycopg.Error as error:
             raise GalleryError(f"{self.url}: {_first_line(error)}") from None
+
+
+def as_vector(kind: str, values: Floats) -> HalfVector | Vector:
+    """A vector of this type of pgvector's as its client sends it."""
+    import pgvector
+
+    return pgvector.HalfVector(values) if kind == "halfvec" else pgvector.Vector(values)
+
+
+def by_generation(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    """Rows (id, generation, …) by their generation, oldest first; in the order given within one."""
+    groups: dict[int, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(int(row[1]), []).append(row)
+    return dict(sorted(groups.items()))
 
 
 def _first_line(error: Exception) -> str:

@@ -24,7 +24,7 @@ from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
-from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row, by_generation
 from nobackfill.gallery.stores.postgres_filters import filter_sql
 from nobackfill.gallery.stores.postgres_writes import PostgresWriter
 from nobackfill.gallery.stores.sampling import sampled
@@ -232,9 +232,6 @@ class PostgresStore(Store):
 
 def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
     """Rows (id, generation, vector as text, version, maybe payload) as items, a batch for each generation."""
-    groups: dict[int, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(int(row[1]), []).append(row)
     return [
         ItemBatch(
             [row[0] for row in group],
@@ -243,7 +240,7 @@ def _grouped(rows: Sequence[Row]) -> list[ItemBatch]:
             [row[4] for row in group if len(row) > 4],
             [row[3] for row in group],
         )
-        for number, group in groups.items()
+        for number, group in by_generation(rows).items()
     ]
 
 

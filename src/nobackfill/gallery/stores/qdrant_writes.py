@@ -10,7 +10,7 @@ import functools
 import uuid
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.retries import with_retries
@@ -20,7 +20,7 @@ from nobackfill.gallery.stores.qdrant_filters import searchable
 
 if TYPE_CHECKING:
     from qdrant_client import QdrantClient
-    from qdrant_client.models import Filter, Record
+    from qdrant_client.models import FieldCondition, Filter, PointStruct, Record
 
 NamedVectors = dict[str, list[float]]
 BATCH = 256  # points a request
@@ -47,7 +47,7 @@ class PointWriter:
         left = dict(zip(items.ids, rows, strict=True))
         for _ in range(ROUNDS):
             there, gone = self.there(list(left)), self.gone(list(left))
-            mark, groups = uuid.uuid4().hex, dict[int, list[Any]]()
+            mark, groups = uuid.uuid4().hex, dict[int, list["PointStruct"]]()
             for name, (payload, vector, seq) in left.items():
                 point = there.get(name)
                 version = point.payload["version"] if point else 0
@@ -113,7 +113,7 @@ class PointWriter:
         # From the third generation on a point may carry vectors that were kept before.
         there = self.there(items.ids, with_vectors=keep_old or items.generation > 2)
         versions = items.versions or [there[name].payload["version"] if name in there else 0 for name in items.ids]
-        mark, groups = uuid.uuid4().hex, dict[tuple[int, int], list[Any]]()
+        mark, groups = uuid.uuid4().hex, dict[tuple[int, int], list["PointStruct"]]()
         for name, vector, version in zip(items.ids, items.vectors, versions, strict=True):
             point = there.get(name)
             if point is None or point.payload["version"] != version or point.payload["generation"] >= items.generation:
@@ -138,7 +138,7 @@ class PointWriter:
                 made = self.models.PointStruct(id=point.id, vector=vectors, payload=payload)
                 self.send([made], point.payload["version"], point.payload["generation"])
 
-    def send(self, points: list[Any], version: int, held: int | None = None, size: int = BATCH) -> None:
+    def send(self, points: list[PointStruct], version: int, held: int | None = None, size: int = BATCH) -> None:
         """Write points whose version is this one (0: that are not there) and whose generation is `held`.
 
         Writing twice changes nothing, so a request that got no answer is made again.
@@ -161,7 +161,7 @@ class PointWriter:
 
     def point(
         self, name: str, vectors: NamedVectors, *, generation: int, seq: int, version: int, mark: str, payload: Payload
-    ) -> Any:
+    ) -> PointStruct:
         """A point that holds an item."""
         carried = {
             "id": name,
@@ -198,7 +198,7 @@ class PointWriter:
         points = self.models.HasIdCondition(has_id=[point_id(name) for name in ids])
         return self.models.Filter(must=[points, self.field("version", version)])
 
-    def field(self, key: str, value: int) -> Any:
+    def field(self, key: str, value: int) -> FieldCondition:
         """A condition on a number of ours."""
         return self.models.FieldCondition(key=key, match=self.models.MatchValue(value=value))
 
