@@ -118,6 +118,9 @@ class RunConfig(Section):
     view, computed at every step."""
     init_from: Path | None = None
     """Run folder to take initial weights from, where name and shape match; this is not resuming."""
+    init: Literal["fit"] | None = None
+    """Text models: start the output layer as the ridge regression of the old vectors on the backbone's; null: as close
+    to the identity as its shape allows."""
     freeze: Annotated[str, Field(pattern=r"^(backbone|stages<[1-9]\d{0,2})$")] | None = None
     """Layers to freeze: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
     loss: dict[str, float] = Field(default_factory=dict)

@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nobackfill.data import PairSamples, Samples, load_split, open_loader, training_samples
+from nobackfill.data import PairSamples, Samples, TextSamples, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.quicknet import QuickNet
+from nobackfill.training.fitted_start import fit_output
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
@@ -83,6 +84,14 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         teachers = Teachers(labels)
     else:
         teachers = _teachers(plan, encoders, samples, labels, class_count, accelerator)
+    if config.init == "fit":
+        sides = [samples.queries, samples.documents] if isinstance(samples, PairSamples) else [samples]
+        texts = [
+            (side, teacher_vectors(encoders["old"], side, 0, accelerator))
+            for side in sides
+            if isinstance(side, TextSamples)
+        ]
+        start["fitted_output"] = fit_output(network, texts, accelerator.device)
     micro_batches = config.accumulate * accelerator.num_processes
     batch_size = min(config.batch_size, len(samples) // micro_batches * micro_batches)
     if batch_size < 2 * micro_batches:
