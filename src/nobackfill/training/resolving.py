@@ -24,6 +24,9 @@ def resolve(config: RunConfig) -> RunConfig:
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
     _check_init(config)
+    if config.mine is not None and (config.data.kind != "pair" or config.old is None):
+        lack = f"data {config.data.name!r} are no pairs" if config.data.kind != "pair" else "there is no old model"
+        raise ConfigError(f"key 'mine': {lack}, but the old model mines negatives of pairs; leave it out")
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} must be less than epochs ({config.epochs})"

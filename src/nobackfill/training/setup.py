@@ -15,6 +15,7 @@ from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.quicknet import QuickNet
 from nobackfill.training.fitted_start import fit_output
+from nobackfill.training.mining import with_mined
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
@@ -80,6 +81,11 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         network.backbone.fit_stem(_some_views(plan, samples))
     pairs = None
     if isinstance(samples, PairSamples):
+        if config.mine is not None:
+            queries, documents = (
+                teacher_vectors(encoders["old"], side, 0, accelerator) for side in (samples.queries, samples.documents)
+            )
+            samples, start["mined"] = with_mined(samples, queries, documents, config.mine, accelerator.device)
         pairs = pair_teachers(encoders, plan.method.needed, samples, accelerator)
         teachers = Teachers(labels)
     else:
