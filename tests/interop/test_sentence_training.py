@@ -22,6 +22,7 @@ import nobackfill
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.interop import BackwardCompatibleLoss, record_lineage, with_old_vectors
 from nobackfill.interop.pair_terms import compatibility_terms, info_nce
+from nobackfill.methods import PAIR_METHODS, PairBatch
 from nobackfill.methods.base import Batch, Method, prototype_loss
 from nobackfill.methods.bct import BCT
 from nobackfill.methods.bt2 import BT2
@@ -45,6 +46,28 @@ def test_info_nce_is_that_of_a_loop_and_leaves_out_repeated_documents() -> None:
         scores = {j: 8.0 * float(queries[i] @ documents[j]) for j in others}
         total -= scores[i] - math.log(sum(math.exp(score) for score in scores.values()))
     assert float(info_nce(queries, documents, 8.0)) == pytest.approx(total / 4, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bct", "prefix", "bt2"])
+def test_the_terms_are_those_of_the_same_method_for_pairs(name: str) -> None:
+    """In the trainer and in `nobackfill train`: also what BCT's cross term does with the norm of b."""
+    head = BasisTransformHead(D, 0, OLD, 2.0, 1) if name == "bt2" else PlainHead(D, 1, OLD)
+    queries, documents = (head(random(N, head.in_features, seed=seed)) for seed in (1, 2))
+    old = [normalize(random(N, OLD, seed=seed)) for seed in (3, 4)]
+    loss = {"cross": 3.0, "temperature": 1 / 7, **({} if name == "bct" else {"old": 2.0})}
+    if name == "bt2":
+        loss["independent"] = 0.0
+    weights = {"prototypes": 3.0, "prototype_scale": 7.0, "old": loss.get("old", 0.0)}
+    embeddings = [side["embedding"] for side in (queries, documents)]
+    found = compatibility_terms(embeddings, old, weights, whole=name == "bct")
+    batch = PairBatch(torch.eye(N, dtype=torch.bool), *old)
+    expected = PAIR_METHODS[name](loss).pair_loss(queries, documents, batch)
+    torch.testing.assert_close(found["prototypes"], expected["cross"])
+    if name == "bct":
+        renormalised = compatibility_terms(embeddings, old, weights)
+        assert abs(float(renormalised["prototypes"] - found["prototypes"])) > 1e-3
+    else:
+        torch.testing.assert_close(found["old"], expected["old"])
 
 
 Make = Callable[[dict[str, float]], Method]

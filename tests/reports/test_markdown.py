@@ -13,6 +13,7 @@ from nobackfill.data import ImageSamples
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.experiments.assessment import ScenarioAssessment
+from nobackfill.experiments.search_set import SearchSet
 from nobackfill.reports.document import Report, Search, parse_report
 from nobackfill.reports.html import build_report
 from nobackfill.reports.lineage import seeds_of, summarise_cells, summarise_lineages
@@ -30,7 +31,7 @@ def scenario() -> Report:
     centres = random.normal(size=(6, 8))
     pixels = random.integers(0, 256, (180, 8, 8, 3), np.uint8)
     images = ImageSamples(pixels, labels, tuple("abcdef"), "made")
-    assessment, made = ScenarioAssessment(images, ["old", "new"]), []
+    assessment, made = ScenarioAssessment(SearchSet(images), ["old", "new"]), []
     for seed in (0, 1):
 
         def vectors(quality: float) -> Any:
@@ -43,7 +44,7 @@ def scenario() -> Report:
             searches += [(method, "new", "old", new, old), (method, "new", "new", new, new)]
         for method, query, gallery, queries, items in searches:
             metrics = retrieval_metrics(queries, items, labels, labels, exclude_self=True)
-            assessment.add(method, seed, query, gallery, metrics, (queries, items))
+            assessment.add(method, seed, query, gallery, metrics, (queries, queries), (items, items))
             made.append(Search.of(metrics, query, gallery, method, seed))
     names = ["old", "new"]
     report = Report(

@@ -4,31 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import typer
 
-from nobackfill.arrays import Array
 from nobackfill.cli.source import open_data
-from nobackfill.data import PairSamples, Samples, TextSamples
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
+from nobackfill.experiments.search_set import SearchSet, Sides
 from nobackfill.models import load
 from nobackfill.reports.document import Report, Search, UpgradeSection
-from nobackfill.reports.examples import ItemSource, flip_examples
+from nobackfill.reports.examples import flip_examples
 from nobackfill.reports.tables import print_searches
 from nobackfill.reports.training import history
 from nobackfill.reports.upgrades import print_upgrade
 
-if TYPE_CHECKING:
-    from nobackfill.models import Encoder
-
-Sides = tuple[Array, Array]
-"""Queries and gallery items, embedded by one model."""
 Searches = dict[tuple[str, str], RetrievalMetrics]
 """By query and gallery model."""
 
@@ -53,15 +46,10 @@ def evaluate_runs(
     if len({spec.fingerprint for spec in specs}) == 1:
         names = names[-1:]
     bound = None if independent is None else load(independent)
-    images, processes = open_data(data, split, on_bad_image, workers)
-    protocol = _protocol(images, distance)
-
-    def embedded(encoder: Encoder) -> Sides:
-        if isinstance(images, PairSamples):
-            return encoder.encode_set(images.queries, processes), encoder.encode_set(images.documents, processes)
-        return (encoder.encode_set(images, processes),) * 2
-
-    vectors = {name: embedded(encoders[name]) for name in names}
+    samples, processes = open_data(data, split, on_bad_image, workers)
+    searched = SearchSet(samples)
+    protocol = searched.protocol(distance)
+    vectors = {name: searched.encode(encoders[name], processes) for name in names}
     cells: Searches = {
         (one, other): protocol.search(vectors[one][0], vectors[other][1])
         for i, one in enumerate(names)
@@ -77,9 +65,9 @@ def evaluate_runs(
     else:
         upper = None
         if bound is not None:
-            upper = protocol.search(*embedded(bound))
+            upper = protocol.search(*searched.encode(bound, processes))
         for old in names[:-1]:
-            upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, images))
+            upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, searched))
             if not specs[-1].compatible_with(encoders[old].spec):
                 typer.echo(
                     f"{names[-1]} was not trained to be compatible with {old}: expect chance level in the cross-test."
@@ -87,7 +75,7 @@ def evaluate_runs(
         if len(names) > 2:
             print_searches(searches, _titles(cells))
             _print_lineage(names, cells)
-    if isinstance(images, PairSamples):
+    if searched.pairs:
         _print_pair_scores(cells)
     return Report(
         generations=names,
@@ -106,39 +94,20 @@ def _assess_step(
     searches: Searches,
     upper: RetrievalMetrics | None,
     vectors: Mapping[str, Sides],
-    images: Samples,
+    searched: SearchSet,
 ) -> UpgradeSection:
     """Assess and print the upgrade from one model to the newest."""
     cells = upgrade_cells(searches, old, new, upper)
     (old_queries, old_gallery), (new_queries, new_gallery) = vectors[old], vectors[new]
     curve = protocol.curve(new_queries, old_gallery, new_gallery)
-    pairs = isinstance(images, PairSamples)
-    upgrade = assess([cells], [curve], *(() if pairs else (images.labels, images.class_names)))
+    upgrade = assess([cells], [curve], *searched.classes)
     print_upgrade(upgrade, old, new)
-    queries, gallery = _shown(images)
+    queries, gallery = searched.shown()
     examples = flip_examples(
         cells["old/old"], cells["new/old"], (old_queries, old_gallery), (new_queries, old_gallery), queries, gallery,
         exclude_self=protocol.exclude_self, distance=protocol.distance,
     )  # fmt: skip
     return UpgradeSection(old=old, new=new, result=upgrade, examples=examples)
-
-
-def _protocol(samples: Samples, distance: Distance) -> Protocol:
-    """Of pairs, queries search among documents; else every sample among all others."""
-    if isinstance(samples, PairSamples):
-        return Protocol(relevant=samples.relevant(), distance=distance)
-    return Protocol(samples.labels, samples.labels, exclude_self=True, distance=distance)
-
-
-def _shown(samples: Samples) -> tuple[ItemSource, ItemSource]:
-    """What can be shown of queries and gallery items."""
-    if isinstance(samples, PairSamples):
-        return ItemSource(None, texts=samples.queries.texts), ItemSource(None, texts=samples.documents.texts)
-    if isinstance(samples, TextSamples):
-        shown = ItemSource(samples.labels, samples.class_names, texts=samples.texts)
-    else:
-        shown = ItemSource.of(samples)
-    return shown, shown
 
 
 def _print_pair_scores(cells: Searches) -> None:

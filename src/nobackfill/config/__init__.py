@@ -31,6 +31,7 @@ from nobackfill.config.reading import (
 from nobackfill.config.run import (
     PER_EPOCH,
     ClassifierOptions,
+    MineConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "FolderData",
     "ImageData",
     "Kind",
+    "MineConfig",
     "Modality",
     "ModelConfig",
     "Name",

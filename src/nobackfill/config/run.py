@@ -103,6 +103,15 @@ class ScheduleConfig(Section):
         return self
 
 
+class MineConfig(Section):
+    """Hard negatives of pairs, mined by the old model before training."""
+
+    negatives: Annotated[int, Field(gt=0, le=1000)]
+    """Of each pair, beside those of `data.negatives`: the documents nearest to its query that do not answer it."""
+    margin: Annotated[float, Field(ge=0, le=2)] = 0.05
+    """How much less similar (cosine) to the query than its own document they are: nearer ones may well answer it."""
+
+
 class RunConfig(Section):
     """One training run. `nobackfill.training.train` takes it, the run folder keeps it fully resolved."""
 
@@ -118,6 +127,11 @@ class RunConfig(Section):
     view, computed at every step."""
     init_from: Path | None = None
     """Run folder to take initial weights from, where name and shape match; this is not resuming."""
+    init: Literal["fit"] | None = None
+    """Text models: start the output layer as the ridge regression of the old vectors on the backbone's; null: as close
+    to the identity as its shape allows."""
+    mine: MineConfig | None = None
+    """Pairs: hard negatives mined by the old model."""
     freeze: Annotated[str, Field(pattern=r"^(backbone|stages<[1-9]\d{0,2})$")] | None = None
     """Layers to freeze: `backbone` (all but its output layer), or `stages<3` (the stem is stage 0)."""
     loss: dict[str, float] = Field(default_factory=dict)

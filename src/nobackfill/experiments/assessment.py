@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nobackfill.config import INDEPENDENT
-from nobackfill.data import Samples
-from nobackfill.evaluation import BackfillingCurve, RetrievalMetrics, assess, backfilling_curve, rank_methods
+from nobackfill.evaluation import BackfillingCurve, RetrievalMetrics, assess, rank_methods
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.scores import SCORES
+from nobackfill.experiments.search_set import SearchSet, Sides
 from nobackfill.reports.document import FlipExample, RankingSection, UpgradeSection
-from nobackfill.reports.examples import ItemSource, flip_examples
+from nobackfill.reports.examples import flip_examples
 
-Vectors = NDArray[np.float32]
 Step = tuple[str, str, str]
 """Method, old and new generation."""
 
@@ -27,7 +23,7 @@ class ScenarioAssessment:
     `add` is called for each search, seed by seed, generation by generation, older galleries first.
     """
 
-    test: Samples
+    test: SearchSet
     generations: list[str]
     metrics: dict[tuple[int, str, str, str], RetrievalMetrics] = field(default_factory=dict)
     """By seed, method, query and gallery."""
@@ -42,21 +38,20 @@ class ScenarioAssessment:
         query: str,
         gallery: str,
         metrics: RetrievalMetrics,
-        vectors: tuple[Vectors, Vectors],
+        new: Sides,
+        old: Sides,
     ) -> None:
-        """One search: query generation, gallery generation, their metrics and vectors."""
+        """One search: query generation, gallery generation, its metrics, and both sides by either's model."""
         self.metrics[seed, method, query, gallery] = metrics
         position = self.generations.index(query)
         if position == 0 or gallery != self.generations[position - 1]:
             return
-        step, (new, old), labels = (method, gallery, query), vectors, self.test.labels
-        self.curves.setdefault(step, {})[seed] = backfilling_curve(
-            new, old, new, labels, labels, exclude_self=True, seed=seed
-        )
+        step, protocol = (method, gallery, query), self.test.protocol()
+        self.curves.setdefault(step, {})[seed] = protocol.curve(new[0], old[1], new[1], seed)
         if step not in self.examples:  # of the first seed alone
-            before, shown = self._of(seed, method)[gallery, gallery], ItemSource.of(self.test)
+            before, (queries, items) = self._of(seed, method)[gallery, gallery], self.test.shown()
             self.examples[step] = flip_examples(
-                before, metrics, (old, old), (new, old), shown, shown, exclude_self=True
+                before, metrics, old, (new[0], old[1]), queries, items, exclude_self=protocol.exclude_self
             )
 
     def upgrades(self) -> list[UpgradeSection]:
@@ -68,7 +63,7 @@ class ScenarioAssessment:
                 upgrade_cells(self._of(seed, method), old, new, self.metrics[seed, INDEPENDENT, new, new])
                 for seed in curves
             ]
-            result = assess(runs, list(curves.values()), self.test.labels, self.test.class_names)
+            result = assess(runs, list(curves.values()), *self.test.classes)
             sections.append(
                 UpgradeSection(method=method, old=old, new=new, result=result, examples=self.examples[step])
             )

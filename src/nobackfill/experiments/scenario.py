@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from nobackfill.config import INDEPENDENT, RunConfig, load_config
-from nobackfill.data import Samples, load_split
-from nobackfill.evaluation import RetrievalMetrics, retrieval_metrics
+from nobackfill.data import load_split
+from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.experiments.config import ScenarioConfig
+from nobackfill.experiments.search_set import SearchSet, Sides
 from nobackfill.models import load
 from nobackfill.progress import bar
 from nobackfill.training.loop import train
@@ -24,7 +22,7 @@ class Searched:
     """One search: a generation's queries, by one method and seed, in the gallery of the same or an older generation.
 
     Attributes:
-        vectors: of the queries and of the gallery, float32 [n, dim]; both of the test split.
+        new, old: queries and gallery of the test split by the query's model, and by the gallery's.
         run: run folder of the query's model.
     """
 
@@ -33,16 +31,17 @@ class Searched:
     query: str
     gallery: str
     metrics: RetrievalMetrics
-    vectors: tuple[NDArray[np.float32], NDArray[np.float32]]
+    new: Sides
+    old: Sides
     run: Path
 
 
-def run_scenario(scenario: ScenarioConfig, out: Path, test: Samples) -> Iterator[Searched]:
+def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterator[Searched]:
     """Train every run under `out/seed<n>/<generation>/<method>` and search each older gallery with each newer model.
 
     The first generation is the independent model of its config, shared by all methods; the old model of a later one is
     the generation before it by the same method. A run folder that is there already is reused if its config is the
-    same, an unfinished one is resumed. Galleries and queries are the images of `test`.
+    same, an unfinished one is resumed. Galleries and queries are those of `test`.
 
     Yields:
         For every seed, every method that has it, and every pair of generations a search, newest query last; the first
@@ -52,7 +51,8 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: Samples) -> Iterator
     changed_configs(scenario)  # whatever is wrong, before hours pass
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
-    vectors: dict[tuple[str, str], NDArray[np.float32]] = {}
+    protocol = test.protocol()
+    vectors: dict[tuple[str, str], Sides] = {}
     with bar("scenario", sum(scenario.seeds_of(method) for methods in configs.values() for method in methods)) as step:
         for seed in range(scenario.seeds):
             for position, generation in enumerate(names):
@@ -65,20 +65,18 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: Samples) -> Iterator
                     run = root / generation / method
                     start = scenario.generations[generation][method].start
                     train(_placed(config, start, old, root / generation / INDEPENDENT, seed), run, resume=True)
-                    vectors[generation, method] = load(run).encode_set(test, data.processes)
+                    vectors[generation, method] = test.encode(load(run), data.processes)
                     for gallery in names[: position + 1]:
-                        items = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
-                        metrics = retrieval_metrics(
-                            vectors[generation, method], items, test.labels, test.labels, exclude_self=True
-                        )
-                        pair = (vectors[generation, method], items)
-                        yield Searched(method, seed, generation, gallery, metrics, pair, run)
+                        new = vectors[generation, method]
+                        older = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
+                        metrics = protocol.search(new[0], older[1])
+                        yield Searched(method, seed, generation, gallery, metrics, new, older, run)
                     step(f"seed {seed}: {generation}/{method} done")
 
 
-def scenario_test_set(scenario: ScenarioConfig) -> Samples:
+def scenario_test_set(scenario: ScenarioConfig) -> SearchSet:
     """What a scenario searches: the test split of the newest generation's data."""
-    return load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test")
+    return SearchSet(load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test"))
 
 
 def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:

@@ -49,7 +49,7 @@ def info_nce(queries: Tensor, documents: Tensor, answers: Tensor, temperature: f
 
     Args:
         queries: float32 [n, d] of any norm.
-        documents: float32 [m, d], m ≥ n, the n positives first.
+        documents: float32 [m, d] of any norm, m ≥ n, the n positives first.
         answers: bool [n, m], see `PairBatch`.
         temperature: the cosines are divided by it.
     """
@@ -80,6 +80,8 @@ class PairMethod(Method):
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"temperature": 0.05}
+    padded: ClassVar[bool] = False
+    """Whether the cross term compares f with old vectors padded with zeros, so that b keeps the norm it has in f."""
 
     @property
     def needed(self) -> frozenset[Teacher]:
@@ -101,8 +103,9 @@ class PairMethod(Method):
             taught = torch.cat([required(batch.independent_queries), required(batch.independent_documents)])
             parts["independent"] = weight * one_minus_cosine(torch.cat([queries["new"], documents["new"]]), taught)
         if weight := self._weight("cross"):
-            old = required(batch.old_documents)
-            parts["cross"] = weight * info_nce(queries["compatible"], old, batch.answers[:n], temperature)
+            old, b = normalize(required(batch.old_documents)), queries["compatible"]
+            scores = (b if self.padded else normalize(b)) @ old.T / temperature
+            parts["cross"] = weight * own_document(scores, batch.answers[:n])
         if weight := self._weight("old"):
             taught = torch.cat([required(batch.old_queries), required(batch.old_documents)])
             b = torch.cat([queries["compatible"], documents["compatible"]])
@@ -128,8 +131,9 @@ class IndependentPairs(PairMethod, Independent):
 
 
 class BCTPairs(PairMethod, BCT):
-    """f, whose first d_o values are b; the cross term alone says what is old."""
+    """f, whose first d_o values are b; the cross term alone says what is old. As in `BCT`, b is not renormalised."""
 
+    padded: ClassVar[bool] = True
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"cross": 1.0, "temperature": 0.05}
 

@@ -20,6 +20,10 @@ def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
     for key in ("extra_dim", "scale", "rectify"):
         if getattr(config.model, key) is not None and key not in method.model_defaults:
             raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
+    _check_init(config)
+    if config.mine is not None and (config.data.kind != "pair" or config.old is None):
+        lack = f"data {config.data.name!r} are no pairs" if config.data.kind != "pair" else "there is no old model"
+        raise ConfigError(f"key 'mine': {lack}, but the old model mines negatives of pairs; leave it out")
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} must be less than epochs ({config.epochs})"
@@ -77,6 +81,18 @@ def _check_data(config: RunConfig, method: Method) -> None:
             raise ConfigError(
                 f"key 'teacher_view': method {config.method!r} does not use teachers' vectors; leave it out"
             )
+
+
+def _check_init(config: RunConfig) -> None:
+    """Raise `ConfigError` where the output layer has nothing to be fitted to."""
+    if config.init is None:
+        return
+    if config.data.modality != "text":
+        raise ConfigError(f"key 'init': only text models have it, data {config.data.name!r} are none; leave it out")
+    if config.init_from is not None:
+        raise ConfigError("keys 'init', 'init_from': both set the output layer; leave one of the two out")
+    if config.old is None:
+        raise ConfigError(f"key 'init': method {config.method!r} has no old model to fit to; leave it out")
 
 
 def _check_teachers(config: RunConfig, method: Method) -> None:

@@ -10,10 +10,12 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nobackfill.data import PairSamples, Samples, load_split, open_loader, training_samples
+from nobackfill.data import PairSamples, Samples, TextSamples, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.backbones import FitsStem
+from nobackfill.training.fitted_start import fit_output
+from nobackfill.training.mining import with_mined
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.start import start_weights
@@ -79,10 +81,23 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         network.backbone.fit_stem(_some_views(plan, samples))
     pairs = None
     if isinstance(samples, PairSamples):
+        if config.mine is not None:
+            queries, documents = (
+                teacher_vectors(encoders["old"], side, 0, accelerator) for side in (samples.queries, samples.documents)
+            )
+            samples, start["mined"] = with_mined(samples, queries, documents, config.mine, accelerator.device)
         pairs = pair_teachers(encoders, plan.method.needed, samples, accelerator)
         teachers = Teachers(labels)
     else:
         teachers = _teachers(plan, encoders, samples, labels, class_count, accelerator)
+    if config.init == "fit":
+        sides = [samples.queries, samples.documents] if isinstance(samples, PairSamples) else [samples]
+        texts = [
+            (side, teacher_vectors(encoders["old"], side, 0, accelerator))
+            for side in sides
+            if isinstance(side, TextSamples)
+        ]
+        start["fitted_output"] = fit_output(network, texts, accelerator.device)
     micro_batches = config.accumulate * accelerator.num_processes
     batch_size = min(config.batch_size, len(samples) // micro_batches * micro_batches)
     if batch_size < 2 * micro_batches:

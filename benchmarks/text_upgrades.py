@@ -1,0 +1,248 @@
+"""Upgrades of text encoders beside everything they compete with, on one test set, over several seeds.
+
+    python benchmarks/text_data.py --clinc150 ../shared/data/clinc150/data_full.json --wordnet package/dict
+    python benchmarks/text_upgrades.py banking77 --wordllama FOLDER --out runs/text --json docs/results/…
+
+Trains what is missing under `--out` (`nobackfill train`, three seeds), fits every map between the old model and the
+first seed's independent one, and prints a table: status quo, full backfill, each method's queries in the old gallery
+and in its own, each map, and asking both models and merging by rank. Intervals are of the paired bootstrap over queries
+and seeds; a map's row has one seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import nobackfill
+from nobackfill.cli.app import run as cli
+from nobackfill.config import RunConfig, parse_config
+from nobackfill.data import PairSamples, load_split
+from nobackfill.evaluation import RetrievalMetrics
+from nobackfill.evaluation.compare import Protocol
+from nobackfill.evaluation.comparison import Comparison
+from nobackfill.evaluation.rank_merge import merged_search
+from nobackfill.maps import Pairs, fit
+from nobackfill.maps.fits import FITS
+from nobackfill.maps.pairs import Held
+from nobackfill.training import train
+
+LINEAR = {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.01, "decay_norms_and_biases": False},
+          "schedule": {"name": "linear", "rise": 0.1}}  # fmt: skip
+LABELS = {"model": {"classifier_scale": 12}, "epochs": 4, "batch_size": 128, "precision": "fp32", **LINEAR}
+PROTOTYPES = {"prototypes": 1.0, "prototype_scale": 16.0, "label_smoothing": 0.0}
+PAIRS = {"epochs": 5, "batch_size": 512, "precision": "fp32", **LINEAR}
+OF_LABELS: dict[str, dict[str, Any]] = {
+    "independent": {"model": {"embedding_dim": 384}, "loss": {"label_smoothing": 0.0}},
+    "bct": {"model": {"embedding_dim": 384}, "loss": PROTOTYPES},
+    "prefix": {"model": {"embedding_dim": 384}, "loss": {**PROTOTYPES, "old": 5.0}},
+    "bt2": {"model": {"embedding_dim": 384, "extra_dim": 32}, "loss": {**PROTOTYPES, "old": 5.0, "independent": 1.0}},
+}
+OF_PAIRS: dict[str, dict[str, Any]] = {
+    "independent": {"model": {"embedding_dim": 512}},
+    "bct": {"model": {"embedding_dim": 512}},
+    "prefix": {"model": {"embedding_dim": 512}},
+    "bt2": {"model": {"embedding_dim": 512, "extra_dim": 32}},
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One upgrade: data, what is old, what is new.
+
+    `old` is the config of a run, or empty where the old model is WordLlama's table as it is.
+    """
+
+    data: dict[str, Any]
+    common: dict[str, Any]
+    methods: dict[str, dict[str, Any]]
+    backbone: str
+    old: dict[str, Any] = field(default_factory=dict)
+    scores: tuple[str, ...] = ("top1", "mean_ap")
+
+    @property
+    def pairs(self) -> bool:
+        return self.data["name"] == "pairs"
+
+
+BANKING = "../shared/data/banking77/"
+BANKING77 = {"name": "texts", "train": f"{BANKING}train.csv", "test": f"{BANKING}test.csv", "label": "category"}
+CLINC150 = {"name": "texts", "train": "data/clinc150_train.csv", "test": "data/clinc150_test.csv"}
+WORDNET = {"name": "pairs", "train": "data/wordnet_examples.jsonl", "query": "example", "positive": "entry",
+           "id": "synset", "test_fraction": 0.1}  # fmt: skip
+SETTINGS = {
+    "banking77": Setting(BANKING77, LABELS, OF_LABELS, "static:{wordllama}"),
+    "clinc150": Setting(CLINC150, LABELS, OF_LABELS, "static:{wordllama}"),
+    "wordnet": Setting(WORDNET, PAIRS, OF_PAIRS, "static", {"model": {"embedding_dim": 256}}, ("recall10", "mrr")),
+}
+Side = Any
+
+
+def merged(*trees: dict[str, Any]) -> dict[str, Any]:
+    """Sections of later trees over those of earlier ones."""
+    result: dict[str, Any] = {}
+    for tree in trees:
+        for key, value in tree.items():
+            result[key] = {**result[key], **value} if isinstance(value, dict) and key in result else value
+    return result
+
+
+class Upgrades:
+    """The runs of a setting, and what each of their models makes of the test set."""
+
+    def __init__(self, name: str, wordllama: Path | None, out: Path) -> None:
+        self.setting, self.out = SETTINGS[name], out / name
+        self.wordllama, self.methods = wordllama, list(self.setting.methods)
+        test = load_split(self.config("independent", 0).data, "test")
+        self.test: Any = test
+        if isinstance(test, PairSamples):
+            self.protocol = Protocol(relevant=test.relevant())
+        else:
+            self.protocol = Protocol(test.labels, test.labels, exclude_self=True)
+
+    def config(self, method: str, seed: int) -> RunConfig:
+        backbone = self.setting.backbone.format(wordllama=self.wordllama)
+        own = {"method": method, "data": self.setting.data, "seed": seed, "model": {"backbone": backbone}}
+        if method != "independent":
+            own["old"] = str(self.old)
+        if method == "bt2":
+            own["independent"] = str(self.run("independent", seed))
+        return parse_config(merged(self.setting.common, self.setting.methods[method], own))
+
+    @property
+    def old(self) -> Path:
+        return self.out / "old"
+
+    def run(self, method: str, seed: int) -> Path:
+        return self.out / f"{method}-{seed}"
+
+    def train(self, seeds: int) -> None:
+        if not self.old.is_dir():
+            if self.setting.old:
+                own = {"method": "independent", "data": self.setting.data, "model": {"backbone": "static"}}
+                train(parse_config(merged(self.setting.common, self.setting.old, own)), self.old, resume=True)
+            elif cli(["import-text", f"static:{self.wordllama}", "--out", str(self.old)]):
+                raise SystemExit(2)
+        for seed in range(seeds):
+            for method in self.methods:
+                train(self.config(method, seed), self.run(method, seed), resume=True)
+
+    def vectors(self, run: Path, samples: Any) -> tuple[Side, Side]:
+        """Queries and gallery by one model."""
+        encoder = nobackfill.load(run, "cpu")
+        if isinstance(samples, PairSamples):
+            return encoder.encode_set(samples.queries, 0), encoder.encode_set(samples.documents, 0)
+        return (encoder.encode_set(samples, 0),) * 2
+
+    def fitted(self) -> tuple[dict[str, RetrievalMetrics], RetrievalMetrics, list[Any]]:
+        """Maps of new queries into the untouched gallery by name, the rank merge, and what `fit` says of all maps."""
+        training: Any = load_split(self.config("independent", 0).data, "train")
+        arrays, out = self.out / "arrays", self.out / "fit"
+        arrays.mkdir(parents=True, exist_ok=True)
+        sides = {}
+        for name, run in (("old", self.old), ("new", self.run("independent", 0))):
+            sides[name] = self.vectors(run, self.test)
+            queries, items = self.vectors(run, training)
+            np.save(arrays / f"{name}.npy", np.concatenate([queries, items]) if self.setting.pairs else items)
+        if not self.setting.pairs:
+            np.save(arrays / "labels.npy", training.labels)
+        (old_query, old_items), (new_query, new_items) = sides["old"], sides["new"]
+        held = Held(
+            old_items, new_items, old_query, new_query, None if self.setting.pairs else (self.test.labels,) * 2,
+            self.protocol.relevant, exclude_self=self.protocol.exclude_self,
+        )  # fmt: skip
+        pairs = Pairs(arrays / "old.npy", arrays / "new.npy", None if self.setting.pairs else arrays / "labels.npy")
+        shutil.rmtree(out, ignore_errors=True)
+        found = fit(pairs, out, methods=[name for name in FITS if name != "fct"], held=held)  # fct wants side vectors
+        maps = {}
+        for name in FITS:
+            folder = out / "methods" / f"{name}-to-old"
+            if folder.is_dir() and (encoder := nobackfill.load(folder, "cpu")).spec.preprocessing.input_dim == len(
+                new_query[0]
+            ):
+                maps[name] = self.protocol.search(encoder.encode(new_query), old_items)
+        best = nobackfill.load(out, "cpu").encode(new_query)
+        both = merged_search([(old_query, old_items), (best, old_items)], self.protocol)
+        return maps, both, found.results
+
+    def table(self, seeds: int) -> dict[str, Any]:
+        """Every row, with the change against the status quo and against the best map."""
+        scores = self.setting.scores
+        old_query, old_items = self.vectors(self.old, self.test)
+        cells: dict[str, list[RetrievalMetrics]] = {"status quo": [self.protocol.search(old_query, old_items)]}
+        for method in self.methods:
+            for seed in range(seeds):
+                query, items = self.vectors(self.run(method, seed), self.test)
+                if method != "independent":
+                    cells.setdefault(f"{method} new/old", []).append(self.protocol.search(query, old_items))
+                name = "full backfill" if method == "independent" else f"{method} new/new"
+                cells.setdefault(name, []).append(self.protocol.search(query, items))
+        maps, both, results = self.fitted()
+        cells |= {f"map {name} new/old": [metrics] for name, metrics in maps.items()}
+        cells["rank merge old + new/old"] = [both]
+        values = {}
+        for name, several in cells.items():
+            for score in scores:
+                rows = np.stack([each.per_query(score) for each in several])
+                values[name, score] = np.repeat(rows, seeds, axis=0) if len(rows) == 1 else rows
+        counted = np.isfinite(values["status quo", scores[0]]).all(0)
+        compared = Comparison({key: rows[:, counted] for key, rows in values.items()})
+        best = {
+            score: max((name for name in cells if name.startswith("map ")), key=lambda n: compared.mean((n, score)))
+            for score in scores
+        }
+        rows = []
+        for name, several in cells.items():
+            row: dict[str, Any] = {"name": name, "seeds": len(several)}
+            for score in scores:
+                each = [float(np.nanmean(one.per_query(score))) for one in several]
+                row[score] = {
+                    "mean": float(np.mean(each)),
+                    "sd": float(np.std(each, ddof=1)) if len(each) > 1 else 0.0,
+                    "change": compared.difference((name, score), ("status quo", score)).points(),
+                    "against_best_map": compared.difference((name, score), (best[score], score)).points(),
+                }
+            rows.append(row)
+        seconds = {
+            method: [
+                json.loads((self.run(method, seed) / "metrics.json").read_text())["seconds"] for seed in range(seeds)
+            ]
+            for method in self.methods
+        }
+        mapped = [
+            {"name": one.name, "searched": one.searched, "scores": one.scores}
+            for one in results
+            if "mapped" in one.searched
+        ]
+        return {"rows": rows, "best_map": best, "mapped": mapped, "queries": int(counted.sum()), "seconds": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("setting", choices=SETTINGS)
+    parser.add_argument("--wordllama", type=Path, help="folder of its package")
+    parser.add_argument("--out", type=Path, default=Path("runs/text"))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    upgrades = Upgrades(options.setting, options.wordllama, options.out)
+    upgrades.train(options.seeds)
+    table = upgrades.table(options.seeds)
+    for row in table["rows"]:
+        figures = [
+            f"{100 * row[s]['mean']:5.1f} ± {100 * row[s]['sd']:.1f} ({row[s]['change']})"
+            for s in upgrades.setting.scores
+        ]
+        print(f"{row['name']:28} {'   '.join(figures)}")
+    if options.json:
+        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
