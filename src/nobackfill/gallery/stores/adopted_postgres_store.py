@@ -101,10 +101,13 @@ class AdoptedPostgresStore(AdoptedItems):
                     f"{self.url}: rows that have no vector but a new one: {without}; embed them with the old model, or "
                     "leave the new vectors (--leave-new)"
                 )
-        change(self.db, self.undo_statements(leave_new=leave_new))
+        change(self.db, self._undo_statements(leave_new=leave_new))
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
-        """What `drop` runs, with % doubled."""
+        """What `drop` runs, as an administrator types it."""
+        return [plain(each) for each in self._undo_statements(leave_new=leave_new)]
+
+    def _undo_statements(self, *, leave_new: bool) -> list[str]:
         adoption = self.table().adoption
         found = [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
         return undo_statements(adoption, found, max(adoption.newer, default=None) if leave_new else None)

@@ -76,8 +76,11 @@ class MilvusConnection:
         return f"{self.name}__{suffix}"
 
     def loaded(self, suffix: object) -> str:
-        """The same, of one that can be read: milvus-lite forgets at its start what was loaded."""
-        name = self.collection(suffix)
+        """The same, of one that can be read."""
+        return self.readable(self.collection(suffix))
+
+    def readable(self, name: str) -> str:
+        """A collection's own name; loads it, for milvus-lite forgets at its start what was loaded."""
         if name not in self._loaded:
             with self.translated():
                 self.client.load_collection(name)
