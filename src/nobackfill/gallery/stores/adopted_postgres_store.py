@@ -23,7 +23,6 @@ from nobackfill.gallery.stores.adopted_ddl import (
     change,
     column_change,
     drop_columns,
-    index_statement,
     missing,
     refused,
     undo_statements,
@@ -259,9 +258,7 @@ class AdoptedPostgresStore(AdoptedItems):
         return self._with_table(lambda cursor, table: adopted_writing.without_older(cursor, table, generation))
 
     def _build_index(self, table: Table, number: int, dim: int) -> None:
-        statement = index_statement(table, number, dim)
-        if statement is not None:
-            build_index(self.db, table.adoption, number, statement)
+        build_index(self.db, table, number, dim)
 
     def _page_of_ids(self, generation: int, size: int, where: Filter | None, last: str | None) -> list[str]:
         return self._with_table(
