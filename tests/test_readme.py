@@ -123,3 +123,11 @@ def test_links_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", BLOCK.sub("", page.read_text())):
             assert (page.parent / target).exists(), f"{page.name}: {target} does not exist"
+
+
+def test_drawings_show_without_the_net() -> None:
+    pages = {page: page.read_text() for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]}
+    assert [page.name for page, text in pages.items() if "```mermaid" in text] == []
+    for drawing in (ROOT / "docs" / "images").glob("*.svg"):
+        loaded = re.findall(r"""(?:href|src)\s*=\s*["'](?!\#)([^"']+)|url\((?!\#|"?\#)([^)]+)""", drawing.read_text())
+        assert loaded == [], f"{drawing.name} loads something"

@@ -40,11 +40,21 @@ ALTER TABLE {schema}.{table} ENABLE ROW LEVEL SECURITY;
 CREATE POLICY mine ON {schema}.{table} USING (owner < 3);
 """
 
+PARTITIONS = """) PARTITION BY HASH ({key});
+CREATE TABLE {schema}."part %% 0" PARTITION OF {schema}.{table} FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE {schema}.part1 PARTITION OF {schema}.{table} FOR VALUES WITH (MODULUS 2, REMAINDER 1)
+    PARTITION BY HASH ({key});
+CREATE TABLE {schema}.part10 PARTITION OF {schema}.part1 FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE {schema}.part11 PARTITION OF {schema}.part1 FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+CREATE TABLE {schema}.notes"""
+
 
 class Application:
-    """A schema of its own on the server, with `COUNT` rows."""
+    """A schema of its own on the server, with `COUNT` rows; `parted`: in a table of partitions, some of them too."""
 
-    def __init__(self, server: str, id_type: str = "bigint", kind: str = "vector", scale: float = 1.0) -> None:
+    def __init__(
+        self, server: str, id_type: str = "bigint", kind: str = "vector", scale: float = 1.0, *, parted: bool = False
+    ) -> None:
         self.server, self.schema, self.scale, self.id_type = server, f"app.{uuid.uuid4().hex[:8]}", scale, id_type
         self.url = f"{server}#{self.schema}.{TABLE}"
         self.opened: list[Gallery] = []
@@ -55,7 +65,8 @@ class Application:
         names = {"schema": self.schema, "table": TABLE, "key": KEY, "vector": VECTOR}
         self.names = {name: sql.Identifier(value) for name, value in names.items()}
         typed = {"id_type": id_type, "kind": f"{kind}({OLD})", "kind_only": kind}
-        statement = sql.SQL(SCHEMA).format(**self.names, **{key: sql.SQL(text) for key, text in typed.items()})
+        schema = SCHEMA.replace(");\nCREATE TABLE {schema}.notes", PARTITIONS) if parted else SCHEMA
+        statement = sql.SQL(schema).format(**self.names, **{key: sql.SQL(text) for key, text in typed.items()})
         self.connection.execute(statement.as_string(None).replace("%%", "%"))
         self.run("INSERT INTO {schema}.owners SELECT n, 'owner ' || n FROM generate_series(0, 4) n")
         for place, name in enumerate(self.ids):

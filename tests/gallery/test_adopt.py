@@ -18,9 +18,10 @@ LAYOUTS = ("new-column", "same-column")
 QUERIES = vectors(NEW, 2, 5)
 
 
-@pytest.fixture(params=["bigint", "uuid", "text"])
+@pytest.fixture(params=["bigint", "uuid", "text", "parted"])
 def application(request: pytest.FixtureRequest, server: str) -> Iterator[Application]:
-    made = Application(server, request.param, scale=3.0)
+    parted = request.param == "parted"
+    made = Application(server, "bigint" if parted else request.param, scale=3.0, parted=parted)
     yield made
     made.close()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +84,17 @@ def test_documents_are_longer_than_a_field(tmp_path: Path) -> None:
     pieces = store._connection.count("documents", 'pk != ""')
     assert pieces == 2  # the sizes of the generations, and the row that names its one piece
     store.close()
+
+
+def test_a_gallery_outlives_its_process(tmp_path: Path) -> None:
+    rows, url = tmp_path / "rows.npy", f"milvus:{tmp_path / 'store.db'}"
+    np.save(rows, unit(RNG, 9, DIMS[1]))
+    for arguments in (["create", url], ["search", url, "--json"], ["status", url]):
+        named = ["--vectors", str(rows), "--name", "old"] if arguments[0] != "status" else []
+        command = [sys.executable, "-m", "nobackfill", "gallery", *arguments, *named]
+        ended = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert ended.stderr == ""
+    assert f"{url}: 9 items" in ended.stdout
 
 
 def test_names_that_milvus_does_not_allow_are_refused(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ EXTRAS = {
     "postgres": "galleries at postgresql://…",
     "qdrant": "galleries at qdrant:…",
     "lance": "galleries at lance:…",
+    "metrics": "gallery backfill --metrics-port",
     "milvus": "galleries at milvus:…",
 }
 """What each extra is for; those for developers are left out."""

@@ -17,12 +17,12 @@ from nobackfill.gallery.stores.base import Floats, Store
 if TYPE_CHECKING:
     from psycopg import Connection
 
+    from nobackfill.gallery.stores.adopted_items import AdoptedItems
     from nobackfill.gallery.stores.adopted_layout import Layout, Table
-    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
-    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
 
 POSTGRES = ("postgresql", "postgres")
 QDRANT = ("qdrant", "qdrant+http", "qdrant+https")
+MILVUS = ("milvus", "milvus+http", "milvus+https")
 VECTOR_COLUMN = "embedding"
 
 
@@ -60,12 +60,13 @@ def plan_adoption(
     """Look at a table or collection and say what adopting it will change.
 
     Args:
-        url: `postgresql://host/db#table`, also `#schema.table` or `#"schema"."table"`; or a collection of Qdrant,
-            `qdrant:DIR#collection` or `qdrant+http://host:port#collection`.
+        url: `postgresql://host/db#table`, also `#schema.table` or `#"schema"."table"`; or a collection of Qdrant
+            (`qdrant:DIR#collection`, `qdrant+http://host:port#collection`) or of Milvus (`milvus:FILE.db#collection`,
+            `milvus+http://host:port#collection`).
         name: of the model that made the vectors.
-        vector_column: of type vector or halfvec, default `embedding`. Qdrant: the name of its vector, default the only
-            one.
-        id_column: unique; integers, text or UUIDs. Qdrant: points have their ids.
+        vector_column: of type vector or halfvec, default `embedding`. Qdrant, Milvus: the name of its vector, default
+            the only one.
+        id_column: unique; integers, text or UUIDs. Qdrant, Milvus: points have their ids, rows their primary key.
         fingerprint: of that model; None: its name stands for it.
         layout: where vectors of later models go: a `new-column` each, or the `same-column` (their compatible part).
         payload_columns: what is known of an item; None: every other column, or the whole payload.
@@ -77,12 +78,15 @@ def plan_adoption(
     from nobackfill.gallery.stores.adopted_table import connection_of
 
     address = Address.parse(url)
-    if address.scheme in QDRANT and address.name is not None:
+    if address.scheme in QDRANT + MILVUS and address.name is not None:
         if layout != "new-column":
-            raise GalleryError(f"{address.url}: layout {layout!r}: a collection of Qdrant can only be new-column")
-        return _plan_qdrant(address, name, vector_column, fingerprint, payload_columns)
+            raise GalleryError(f"{address.url}: layout {layout!r}: a collection can only be new-column")
+        plan = _plan_qdrant if address.scheme in QDRANT else _plan_milvus
+        return plan(address, name, vector_column, fingerprint, payload_columns)
     if address.scheme not in POSTGRES or address.name is None:
-        raise GalleryError(f"{address.url}: expected postgresql://host/db#table or qdrant:DIR#collection")
+        raise GalleryError(
+            f"{address.url}: expected postgresql://host/db#table, qdrant:DIR#collection or milvus:FILE.db#collection"
+        )
     vector_column = vector_column or VECTOR_COLUMN
     db = connection_of(address)
     with contextlib.closing(db.connect(autocommit=True)) as connection:
@@ -157,12 +161,7 @@ def compatible_part(store: Store, rows: Floats) -> Floats:
 
 def abandon_statements(store: Store, *, leave_new: bool = False) -> list[str]:
     """What abandoning runs; raises `GalleryError` for a store that was not adopted."""
-    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
-    from nobackfill.gallery.stores.adopted_sql import plain
-
-    adopted = _adopted(store)
-    statements = adopted.undo_statements(leave_new=leave_new)
-    return statements if isinstance(adopted, AdoptedQdrantStore) else [plain(each) for each in statements]
+    return _adopted(store).undo_statements(leave_new=leave_new)
 
 
 def abandon(store: Store, *, leave_new: bool = False) -> None:
@@ -181,12 +180,11 @@ def abandon(store: Store, *, leave_new: bool = False) -> None:
         adopted.drop(leave_new=leave_new)
 
 
-def _adopted(store: Store) -> AdoptedPostgresStore | AdoptedQdrantStore:
+def _adopted(store: Store) -> AdoptedItems:
     """A store that was adopted; raises `GalleryError` for another one."""
-    from nobackfill.gallery.stores.adopted_postgres_store import AdoptedPostgresStore
-    from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
+    from nobackfill.gallery.stores.adopted_items import AdoptedItems
 
-    if not isinstance(store, AdoptedPostgresStore | AdoptedQdrantStore):
+    if not isinstance(store, AdoptedItems):
         raise GalleryError(f"{store.url}: was not adopted, so there is nothing to give back")
     return store
 
@@ -213,6 +211,31 @@ def _plan_qdrant(
 
     def carry_out() -> Store:
         made = AdoptedQdrantStore(address)
+        adopt(made, inspected(made, column, payload_keys), generation)
+        return made
+
+    return AdoptionPlan(address.url, generation, now, later, notes, carry_out)
+
+
+def _plan_milvus(
+    address: Address, name: str, column: str | None, fingerprint: str | None, payload_keys: tuple[str, ...] | None
+) -> AdoptionPlan:
+    """See `plan_adoption`."""
+    from nobackfill.gallery.stores.adopted_milvus import adopt, inspected, statements
+    from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore
+
+    with contextlib.closing(AdoptedMilvusStore(address)) as store:
+        adoption = inspected(store, column, payload_keys)
+        now, later = statements(store)
+    generation = _first(name, adoption.dim, fingerprint)
+    notes = [
+        f"{address.name} itself is only read: new vectors lie in collections beside it, and nearly double its memory",
+        "a row whose own vector the application changes counts as old again; status and backfill read the own vectors "
+        "of all rows that have a new one",
+    ]
+
+    def carry_out() -> Store:
+        made = AdoptedMilvusStore(address)
         adopt(made, inspected(made, column, payload_keys), generation)
         return made
 

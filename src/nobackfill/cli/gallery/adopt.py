@@ -24,7 +24,8 @@ def adopt(
         str,
         typer.Argument(
             metavar="STORE",
-            help="postgresql://host/db#table, qdrant:DIR#collection, or faiss:DIR with --index.",
+            help="postgresql://host/db#table, qdrant:DIR#collection, milvus:FILE.db#collection, or faiss:DIR with "
+            "--index.",
             show_default=False,
         ),
     ],
@@ -33,7 +34,9 @@ def adopt(
     ],
     vector_column: Annotated[
         str | None,
-        typer.Option("--vector-column", help="Column of its vectors (default: embedding), or their name in Qdrant."),
+        typer.Option(
+            "--vector-column", help="Column of its vectors (default: embedding), or a name in Qdrant, Milvus."
+        ),
     ] = None,
     id_column: Annotated[str, typer.Option("--id-column", help="Column of unique ids: integers, text or uuid.")] = "id",
     fingerprint: Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +28,7 @@ from nobackfill.cli.panels import ADVANCED
 from nobackfill.cli.source import RayOption, SplitOption, WorkersOption
 
 if TYPE_CHECKING:
-    from nobackfill.gallery import Plan
+    from nobackfill.gallery import Gallery, Plan
     from nobackfill.gallery.job import Progress
 
 
@@ -66,6 +67,17 @@ def backfill(
     log_json: Annotated[
         bool, typer.Option("--log-json", help="Print a JSON line for each batch.", rich_help_panel=ADVANCED)
     ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port",
+            min=1,
+            max=65535,
+            help="Show counters for Prometheus there, on all interfaces (extra `metrics`).",
+            show_default=False,
+            rich_help_panel=ADVANCED,
+        ),
+    ] = None,
     json_: JsonOption = False,
     ray: RayOption = None,
     workers: WorkersOption = None,
@@ -99,16 +111,17 @@ def backfill(
     if warning := rule_warning(gallery.manifest):
         say(warning, err=True)
     try:
-        job = gallery.backfill(
-            embedder,
-            target=target,
-            order=order,
-            batch_size=batch_size,
-            keep_old=not discard_old,
-            max_rate=max_rate,
-            announce=None if json_ else partial(_announce, log_json),
-            on_batch=_log_batch if log_json else None,
-        )
+        with _shown(gallery, metrics_port) as shown:
+            job = shown.backfill(
+                embedder,
+                target=target,
+                order=order,
+                batch_size=batch_size,
+                keep_old=not discard_old,
+                max_rate=max_rate,
+                announce=None if json_ else partial(_announce, log_json),
+                on_batch=_log_batch if log_json else None,
+            )
     except KeyboardInterrupt:
         say(f"{gallery.store.url}: backfill paused; the same command resumes it", err=True)
         raise typer.Exit(130) from None
@@ -129,6 +142,15 @@ def backfill(
         say(f"old vector kept: {job.failed - len(job.errors)} more", err=True)
     if job.failed:
         raise typer.Exit(3)
+
+
+def _shown(gallery: Gallery, port: int | None) -> AbstractContextManager[Gallery]:
+    """The gallery, with its counters at a port if there is one."""
+    if port is None:
+        return nullcontext(gallery)
+    from nobackfill.gallery.metrics import serving
+
+    return serving(gallery, port)
 
 
 def _announce(log_json: bool, plan: Plan) -> None:

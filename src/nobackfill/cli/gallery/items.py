@@ -12,16 +12,17 @@ import numpy as np
 from nobackfill.arrays import Array
 from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, DataError, visible
 from nobackfill.gallery import ArrayEmbedder, Embedder, ExpectedCurve, Gallery, Generation, RunFolderEmbedder
 from nobackfill.gallery.embedders import SentenceEmbedder
 from nobackfill.models.sentence_encoder import TextFunction
 
 if TYPE_CHECKING:
-    from nobackfill.data.samples import Inputs
+    from nobackfill.data.samples import Inputs, Samples
     from nobackfill.models import Encoder
 
 BATCH = 4096
+DECODERS = 2  # processes that decode image files, unless --workers says otherwise
 Batch = tuple[list[str], Array, list[dict[str, object]]]
 
 
@@ -32,7 +33,7 @@ class DataItems:
     Attributes:
         ids: the file of each, or its position in an array.
         samples: what the encoder takes.
-        payloads: label and class name of each.
+        payloads: label and class name of each; empty where there are no classes.
         workers: processes that decode image files.
     """
 
@@ -52,11 +53,36 @@ def load_encoder(run: Path | None) -> Encoder | None:
 
 
 def open_items(data: str, split: str, workers: int | None, encoder: Encoder) -> DataItems:
-    """The items that `--data` names, as samples for this encoder; see `cli.source.open_data`."""
-    dataset, processes = open_data(data, split, "fail", workers)
+    """The items that `--data` names, as samples for this encoder.
+
+    `images:DIR` and `texts:FILE[#COLUMN[,ID_COLUMN]]` need no classes; for all else see `cli.source.open_data`.
+    """
+    kind, _, place = data.partition(":")
+    if kind in ("images", "texts"):
+        return _unlabelled(kind, place, DECODERS if workers is None else workers, encoder)
+    try:
+        dataset, processes = open_data(data, split, "fail", workers)
+    except DataError as error:
+        if kind != "folder":
+            raise
+        raise DataError(f"{error}; for images without classes give --data {visible(f'images:{place}')}") from None
     names = dataset.class_names
     payloads = [{"label": int(label), "class": names[label]} for label in dataset.labels]
     return DataItems(list(dataset.ids), dataset.inputs(encoder.spec.modality), payloads, processes)
+
+
+def _unlabelled(kind: str, place: str, workers: int, encoder: Encoder) -> DataItems:
+    from nobackfill.data.unlabelled import load_image_files, load_text_column
+
+    samples: Samples
+    if kind == "images":
+        samples = load_image_files(Path(place))
+        ids = list(samples.ids)
+    else:
+        path, _, columns = place.rpartition("#") if "#" in place else (place, "", "")
+        column, _, id_column = columns.partition(",")
+        ids, samples = load_text_column(Path(path), column or "text", id_column or None)
+    return DataItems(ids, samples.inputs(encoder.spec.modality), [{} for _ in ids], workers)
 
 
 def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:

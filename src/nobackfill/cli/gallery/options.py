@@ -18,7 +18,13 @@ NameOption = Annotated[
     str | None, typer.Option("--name", help="Instead of --run: the model's name, for vectors from files.")
 ]
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="Data source, as for `embed`; default: the gallery's original one.")
+    str | None,
+    typer.Option(
+        "--data",
+        help="images:DIR, texts:FILE[#COLUMN[,ID_COLUMN]] (.csv, .tsv, .jsonl, .parquet; default: column text, ids 0, "
+        "1, …), or a data source as for `embed`. Default: the gallery's original one.",
+        show_default=False,
+    ),
 ]
 VectorsOption = Annotated[
     Path | None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from nobackfill.gallery.stores.adopted_layout import (
     stamp_column,
     writer_column,
 )
+from nobackfill.gallery.stores.adopted_partitions import build_indexes, partitions
 from nobackfill.gallery.stores.adopted_sql import plain, quoted, table_of
 
 if TYPE_CHECKING:
@@ -87,14 +89,21 @@ def column_change(table: Table, number: int, dim: int) -> list[Change]:
 
 def index_statement(table: Table, number: int, dim: int) -> str | None:
     """An index over the new column, where the application's own column has one that searches can use."""
+    method = index_method(table, number, dim)
+    if method is None:
+        return None
+    name = quoted(index_name(table.adoption, number))
+    how = f"INDEX {name} ON ONLY" if table.partitioned else f"INDEX CONCURRENTLY {name} ON"
+    return f"CREATE {how} {table_of(table.adoption)} {method}"
+
+
+def index_method(table: Table, number: int, dim: int) -> str | None:
+    """The part of that statement which says how, the same for all partitions of a table."""
     adoption = table.adoption
     if adoption.layout == "same-column" or adoption.metric is None or dim > MAX_DIM[table.kind]:
         return None
     options = f" WITH ({adoption.index_options})" if adoption.index_options else ""
-    return (
-        f"CREATE INDEX CONCURRENTLY {quoted(index_name(adoption, number))} ON {table_of(adoption)} "
-        f"USING hnsw ({column(number)} {table.kind}_ip_ops){options}"
-    )
+    return f"USING hnsw ({column(number)} {table.kind}_ip_ops){options}"
 
 
 def index_name(adoption: Adoption, number: int) -> str:
@@ -161,11 +170,20 @@ def change(
                 return
 
 
-def build_index(db: PostgresConnection, adoption: Adoption, number: int, statement: str) -> None:
-    """Build an index beside readers and writers; what an interrupted build left is built anew."""
-    name = plain(quoted(adoption.namespace, index_name(adoption, number)))
+def build_index(db: PostgresConnection, table: Table, number: int, dim: int) -> None:
+    """Build an index beside readers and writers, where there is to be one; an interrupted build is finished."""
+    adoption, statement = table.adoption, index_statement(table, number, dim)
+    method, top = index_method(table, number, dim), index_name(adoption, number)
+    if statement is None or method is None:
+        return
+    name = plain(quoted(adoption.namespace, top))
     with contextlib.closing(db.connect(autocommit=True)) as connection:
         try:
+            oid = connection.execute("SELECT to_regclass(%s)::oid::bigint", (plain(table_of(adoption)),)).fetchone()
+            parts = partitions(connection, int(oid[0]) if oid else 0)
+            if parts and not parts[0].leaf:
+                build_indexes(connection, parts, top, method, lambda each: change(db, [each]))
+                return
             found = connection.execute(
                 "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (name,)
             ).fetchone()
@@ -189,7 +207,7 @@ def refused(url: str, error: Exception) -> GalleryError:
 def later_changes(table: Table) -> list[str]:
     """What an upgrade will run, with the number of values of the new model as `DIM`."""
     example = table.adoption.model_copy(update={"dims": {FIRST_NEW: 1}})
-    shown = Table(example, table.id_type, table.kind, table.columns)
+    shown = dataclasses.replace(table, adoption=example)
     statements = [each.statement for each in column_change(shown, FIRST_NEW, 1)]
     index = index_statement(shown, FIRST_NEW, 1)
     return [plain(each).replace("(1)", "(DIM)") for each in [*statements, *([index] if index else [])]]

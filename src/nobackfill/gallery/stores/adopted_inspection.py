@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.adopted_layout import Adoption, Layout, Table
+from nobackfill.gallery.stores.adopted_partitions import partitions
 from nobackfill.gallery.stores.adopted_sql import TEXT, WHOLE, quoted
 from nobackfill.gallery.stores.adopted_table import COLUMNS, OURS, payload_types
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 SAMPLE = 1000  # vectors looked at
 UNIT = 1e-3  # how far a norm may be from 1
 PGVECTOR = (0, 8)
-KINDS = {"r": "a table", "v": "a view", "m": "a materialized view", "f": "a foreign table", "p": "a partitioned table"}
+KINDS = {"r": "a table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
 INDEXES = (
     "SELECT i.indexrelid::regclass::text, am.amname, o.opcname, c.reloptions FROM pg_index i "
     "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam "
@@ -54,9 +55,14 @@ def inspected(
         GalleryError: if it cannot: in one sentence that says why and what to do.
     """
     oid, kind = _relation(connection, place)
-    if kind != "r":
-        raise GalleryError(f"{url}: {'.'.join(place)} is {KINDS.get(kind, 'no table')}; expected a plain table")
+    if kind not in ("r", "p"):
+        raise GalleryError(f"{url}: {'.'.join(place)} is {KINDS.get(kind, 'no table')}; expected a table")
     _check_extension(connection, url)
+    parts = partitions(connection, oid)
+    foreign = [part for part in parts if part.kind not in ("r", "p")]
+    if foreign:
+        raise GalleryError(f"{url}: its partition {foreign[0].name!r} is {KINDS.get(foreign[0].kind, 'no table')}, to "
+                           "which PostgreSQL adds no column on the other server; adopt the table there")  # fmt: skip
     types = {str(name): str(of) for name, of in connection.execute(COLUMNS, place)}
     for column in (id_column, vector_column, *(payload_columns or ())):
         if column not in types:
@@ -69,9 +75,10 @@ def inspected(
             f"{url}: the ids {id_column!r} are of type {types[id_column]}; expected integers, text or uuid"
         )
     if not connection.execute(UNIQUE, (oid, id_column)).fetchone():
+        why = ", which in a partitioned table only the column has by which it is partitioned" if kind == "p" else ""
         raise GalleryError(
             f"{url}: the ids {id_column!r} are not known to be unique; expected a column that is NOT NULL and has a "
-            "unique index of its own"
+            f"unique index of its own{why}"
         )
     vectors = types[vector_column].rpartition(".")[2]
     if vectors not in ("vector", "halfvec"):
@@ -94,9 +101,17 @@ def inspected(
         options = ", ".join(best[3] or []) if best[1] == "hnsw" else ""
         adoption = adoption.model_copy(update={"metric": _metric(best[2]), "index_options": options or None})
     table = Table(
-        adoption, types[id_column], cast('Literal["vector", "halfvec"]', vectors), payload_types(adoption, types)
+        adoption,
+        types[id_column],
+        cast('Literal["vector", "halfvec"]', vectors),
+        payload_types(adoption, types),
+        partitioned=kind == "p",
     )
-    return table, _notes(connection, table, oid, found, norms, unit=unit)
+    notes = _notes(connection, table, oid, found, norms, unit=unit)
+    if table.partitioned and layout == "new-column":
+        notes.append("vector indexes are built partition by partition and attached; a table that is attached as a "
+                     "partition later needs the new columns")  # fmt: skip
+    return table, notes
 
 
 def _relation(connection: Connection, place: tuple[str, str]) -> tuple[int, str]:
@@ -181,9 +196,10 @@ def _notes(
 def _memory(connection: Connection, table: Table, oid: int) -> list[str]:
     """An index over many rows is built in memory, or it takes very long."""
     found = connection.execute(
-        "SELECT greatest(reltuples, 0)::bigint, (SELECT setting::bigint * 1024 FROM pg_settings "
-        "WHERE name = 'maintenance_work_mem') FROM pg_class WHERE oid = %s::oid",
-        (oid,),
+        "SELECT max(greatest(reltuples, 0))::bigint, (SELECT setting::bigint * 1024 FROM pg_settings "
+        "WHERE name = 'maintenance_work_mem') FROM pg_class "
+        "WHERE oid = %s::oid OR oid IN (SELECT relid FROM pg_partition_tree(%s::oid))",
+        (oid, oid),
     ).fetchone()
     rows, memory = (int(found[0]), int(found[1])) if found else (0, 0)
     needed = rows * (table.adoption.dim * (2 if table.kind == "halfvec" else 4) + 400)

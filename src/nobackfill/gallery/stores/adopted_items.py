@@ -18,6 +18,14 @@ class AdoptedItems(Store):
 
     whose: ClassVar[str]
 
+    def drop(self, *, leave_new: bool = False) -> None:
+        """Take away what the gallery made; with `leave_new` the newest generation's vectors stay."""
+        raise NotImplementedError
+
+    def undo_statements(self, *, leave_new: bool = False) -> list[str]:
+        """What `drop` does, a line each."""
+        raise NotImplementedError
+
     def insert(self, items: ItemBatch) -> None:
         """Refused."""
         raise self._not_ours()

@@ -76,12 +76,14 @@ class Table:
         id_type: of the id column, as PostgreSQL writes it.
         kind: pgvector's type of the vectors.
         columns: payload column → its type.
+        partitioned: whether it has partitions; only asked when a table is adopted.
     """
 
     adoption: Adoption
     id_type: str
     kind: Literal["vector", "halfvec"]
     columns: dict[str, str]
+    partitioned: bool = False
 
 
 def side_schema(namespace: str, table: str) -> str:

@@ -23,7 +23,6 @@ from nobackfill.gallery.stores.adopted_ddl import (
     change,
     column_change,
     drop_columns,
-    index_statement,
     missing,
     refused,
     undo_statements,
@@ -101,10 +100,13 @@ class AdoptedPostgresStore(AdoptedItems):
                     f"{self.url}: rows that have no vector but a new one: {without}; embed them with the old model, or "
                     "leave the new vectors (--leave-new)"
                 )
-        change(self.db, self.undo_statements(leave_new=leave_new))
+        change(self.db, self._undo_statements(leave_new=leave_new))
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
-        """What `drop` runs, with % doubled."""
+        """What `drop` runs, as an administrator types it."""
+        return [plain(each) for each in self._undo_statements(leave_new=leave_new)]
+
+    def _undo_statements(self, *, leave_new: bool) -> list[str]:
         adoption = self.table().adoption
         found = [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
         return undo_statements(adoption, found, max(adoption.newer, default=None) if leave_new else None)
@@ -256,9 +258,7 @@ class AdoptedPostgresStore(AdoptedItems):
         return self._with_table(lambda cursor, table: adopted_writing.without_older(cursor, table, generation))
 
     def _build_index(self, table: Table, number: int, dim: int) -> None:
-        statement = index_statement(table, number, dim)
-        if statement is not None:
-            build_index(self.db, table.adoption, number, statement)
+        build_index(self.db, table, number, dim)
 
     def _page_of_ids(self, generation: int, size: int, where: Filter | None, last: str | None) -> list[str]:
         return self._with_table(

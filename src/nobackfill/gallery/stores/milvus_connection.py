@@ -47,6 +47,7 @@ class MilvusConnection:
         self._server = address.server.partition("+")[2]
         self._client: MilvusClient | None = None
         self._opening = threading.Lock()
+        self._loaded: set[str] = set()
         if not NAME.fullmatch(self.name):
             raise GalleryError(f"{self.url}: collection {self.name!r}: expected letters, digits and _ (Milvus's rule)")
 
@@ -55,6 +56,8 @@ class MilvusConnection:
         """The client; use it inside `translated`."""
         with self._opening:
             if self._client is None:
+                # Each refusal is logged with a traceback, beside the error that says the same.
+                logging.getLogger("pymilvus.decorators").setLevel(logging.CRITICAL)
                 if self.folder:  # its server lacks a call that the client can do without, and both log that each time
                     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
                     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
@@ -70,10 +73,23 @@ class MilvusConnection:
             if self._client is not None:
                 self._client.close()
                 self._client = None
+                self._loaded.clear()
 
     def collection(self, suffix: object) -> str:
         """Name of one of the gallery's collections."""
         return f"{self.name}__{suffix}"
+
+    def loaded(self, suffix: object) -> str:
+        """The same, of one that can be read."""
+        return self.readable(self.collection(suffix))
+
+    def readable(self, name: str) -> str:
+        """A collection's own name; loads it, for milvus-lite forgets at its start what was loaded."""
+        if name not in self._loaded:
+            with self.translated():
+                self.client.load_collection(name)
+            self._loaded.add(name)
+        return name
 
     def there(self, suffix: object) -> bool:
         """Whether there is such a collection; makes no file where there is none."""
@@ -101,6 +117,7 @@ class MilvusConnection:
     def remove(self, suffix: object) -> None:
         """A collection with all it holds, if it is there."""
         if self.there(suffix):
+            self._loaded.discard(self.collection(suffix))
             with self.translated():
                 self.client.drop_collection(self.collection(suffix))
 
@@ -110,7 +127,7 @@ class MilvusConnection:
         with self.translated():
             for start in range(0, len(keys), BATCH):
                 some = list(keys[start : start + BATCH])
-                rows += map(dict, self.client.get(self.collection(suffix), some, output_fields=list(fields)))
+                rows += map(dict, self.client.get(self.loaded(suffix), some, output_fields=list(fields)))
         return rows
 
     def put(self, suffix: object, rows: Sequence[Row]) -> None:
@@ -128,15 +145,13 @@ class MilvusConnection:
     def count(self, suffix: object, where: str) -> int:
         """Rows that fulfil a condition."""
         with self.translated():
-            return int(
-                self.client.query(self.collection(suffix), filter=where, output_fields=["count(*)"])[0]["count(*)"]
-            )
+            return int(self.client.query(self.loaded(suffix), filter=where, output_fields=["count(*)"])[0]["count(*)"])
 
     def pages(self, suffix: object, where: str, fields: Sequence[str], size: int) -> Iterator[list[Row]]:
         """Rows that fulfil a condition, at most `size` at a time."""
         with self.translated():
             iterator = self.client.query_iterator(
-                self.collection(suffix), batch_size=min(size, BATCH), filter=where, output_fields=list(fields)
+                self.loaded(suffix), batch_size=min(size, BATCH), filter=where, output_fields=list(fields)
             )
             try:
                 while rows := iterator.next():

@@ -28,7 +28,7 @@ def nearest(connection: MilvusConnection, number: int, queries: Floats, k: int, 
     expression = expression_of(where)
     with connection.translated():
         answers = connection.client.search(
-            connection.collection(f"g{number}"),
+            connection.loaded(f"g{number}"),
             queries.tolist(),
             anns_field="vector",
             filter=expression,

@@ -48,8 +48,10 @@ STORES = (
     StoreKind(
         ("qdrant+http", "qdrant+https"), "qdrant+http://host:port#collection", "adopted_qdrant:open_qdrant", "required"
     ),
-    StoreKind(("milvus",), "milvus:FILE.db[#name]", "milvus_store:MilvusStore", "optional"),
-    StoreKind(("milvus+http", "milvus+https"), "milvus+http://host:port#name", "milvus_store:MilvusStore", "required"),
+    StoreKind(("milvus",), "milvus:FILE.db[#name]", "adopted_milvus:open_milvus", "optional"),
+    StoreKind(
+        ("milvus+http", "milvus+https"), "milvus+http://host:port#name", "adopted_milvus:open_milvus", "required"
+    ),
 )
 FORMS = " or ".join((", ".join(kind.form for kind in STORES[:-1]), STORES[-1].form))
 

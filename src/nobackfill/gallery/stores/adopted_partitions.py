@@ -1,0 +1,83 @@
+"""Vector indexes of a partitioned table: PostgreSQL builds none concurrently there, but on its partitions it does.
+
+So an index is made on the table alone, which is done at once; then one on each partition, beside its readers and
+writers; each is attached to the one above, and with the last the whole is valid. Partitions that are made later get
+theirs with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nobackfill.gallery.stores.adopted_sql import quoted
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+TREE = (
+    "SELECT c.oid::bigint, p.parentrelid::oid::bigint, p.isleaf, n.nspname, c.relname, c.relkind::text "
+    "FROM pg_partition_tree(%s::oid) p JOIN pg_class c ON c.oid = p.relid "
+    "JOIN pg_namespace n ON n.oid = c.relnamespace "
+    "ORDER BY p.level, c.oid"
+)
+ATTACHED = "SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(%s) AND inhparent = to_regclass(%s)"
+VALID = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A table of the tree: `oid` and `above` of pg_class, and whether it holds rows."""
+
+    oid: int
+    above: int | None
+    leaf: bool
+    namespace: str
+    name: str
+    kind: str
+
+    def index(self, top: str) -> str:
+        """Name of its index: `top` is that of the whole table's, which this one begins like."""
+        return f"{top.encode()[:40].decode(errors='ignore')}_{self.oid}"
+
+
+def partitions(connection: Connection, oid: int) -> list[Part]:
+    """The table and its partitions, each after the one it belongs to; no more than itself if it has none."""
+    return [Part(*row) for row in connection.execute(TREE, (oid,)).fetchall()]
+
+
+def build_indexes(
+    connection: Connection,
+    parts: list[Part],
+    top: str,
+    method: str,
+    briefly: Callable[[str], None],
+) -> None:
+    """Build the index of a partitioned table, or go on with a build that was interrupted.
+
+    Args:
+        connection: in autocommit mode.
+        parts: of the table, as `partitions` gives them.
+        top: name of the index.
+        method: `USING …` of CREATE INDEX, with % doubled.
+        briefly: runs a statement that needs a lock for a moment, and tries again if it does not get it.
+    """
+    names: dict[int, str] = {}
+    for part in parts:
+        index = top if not names else part.index(top)
+        names[part.oid] = name = quoted(part.namespace, index)
+        table, shown = quoted(part.namespace, part.name), name.replace("%%", "%")
+        valid = connection.execute(VALID, (shown,)).fetchone()
+        if not part.leaf:
+            if valid is None:
+                briefly(f"CREATE INDEX {quoted(index)} ON ONLY {table} {method}")
+        elif valid is None or not valid[0]:
+            if valid is not None:  # an interrupted build left it
+                connection.execute(f"DROP INDEX CONCURRENTLY {name}", ())
+            connection.execute(f"CREATE INDEX CONCURRENTLY {quoted(index)} ON {table} {method}", ())
+    for part in parts[1:]:
+        above = names[part.above or 0]
+        both = tuple(each.replace("%%", "%") for each in (names[part.oid], above))
+        if not connection.execute(ATTACHED, both).fetchone():
+            briefly(f"ALTER INDEX {above} ATTACH PARTITION {names[part.oid]}")
