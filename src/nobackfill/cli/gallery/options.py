@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli import output
 from nobackfill.cli.source import MODEL_HELP
 from nobackfill.errors import ConfigError
 from nobackfill.gallery.stores.registry import FORMS
@@ -41,7 +42,7 @@ PayloadsOption = Annotated[
     Path | None,
     typer.Option("--payloads", help='JSON lines: {"id": "…", "payload": {…}}.', show_default=False),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = output.JsonOption
 
 
 def require_model(run: Path | None, name: str | None) -> None:
@@ -85,7 +86,10 @@ def read_payloads(path: Path) -> dict[str, dict[str, object]]:
 
 def show(as_json: bool, document: dict[str, object], text: str) -> None:
     """Print what was done, in one of two forms."""
-    typer.echo(json.dumps(document, indent=2) if as_json else text)
+    if as_json:
+        output.print_json(document)
+    else:
+        typer.echo(text)
 
 
 def counted(number: int, noun: str) -> str:
