@@ -2,7 +2,7 @@
 
     python examples/upgrade_picture.py docs/results/cifar100_warm_bt2.json docs/images/upgrade.svg
 
-The first argument is a file that `nobackfill evaluate --json` wrote, for one old and one new model.
+The first argument is a file that `nobackfill evaluate --out` wrote, for one old and one new model.
 """
 
 from __future__ import annotations

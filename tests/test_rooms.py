@@ -28,9 +28,10 @@ BELOW = {
 """Room → the rooms it may import, at any time. The command line may import all of them."""
 
 
-def modules() -> list[str]:
+@cache
+def modules() -> tuple[str, ...]:
     files = (path.relative_to(SOURCE).with_suffix("") for path in SOURCE.rglob("*.py"))
-    return sorted(".".join(file.parts).removesuffix(".__init__") for file in files)
+    return tuple(sorted(".".join(file.parts).removesuffix(".__init__") for file in files))
 
 
 def parsed(module: str) -> tuple[ast.Module, bool]:

@@ -36,7 +36,7 @@ DONE = (
     ["fit", *PAIRS, "--method", "ridge", "--direction", "to-old", "--out", "fits/ridge"],
     ["embed", "fits/ridge", "--vectors", "new.npy", "--out", "compatible.npy"],
     ["embed", "fits/ridge", "--vectors", "new.npy", "--out", "compatible.parquet"],
-    ["evaluate", *ARRAYS[:6], *LABELS, "--json", "figures.json"],
+    ["evaluate", *ARRAYS[:6], *LABELS, "--out", "figures.json"],
     ["evaluate", "--query", "new.npy", "--query-run", "fits/ridge", *ARRAYS[2:6], *LABELS],
     ["report", "figures.json", "--out", "report.html"],
     ["report", "figures.json", "--out", "report.md"],

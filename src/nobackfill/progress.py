@@ -15,14 +15,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 _shown: ContextVar[Progress | None] = ContextVar("shown", default=None)
 _quiet: list[bool] = [False]  # of the whole process: a context variable would not reach its threads
+_verbose: list[bool] = [False]
 
-
-LOG_SECONDS = 60.0
+LOG_SECONDS, VERBOSE_SECONDS = 60.0, 5.0
 
 
 def be_quiet(quiet: bool) -> None:
     """Show no progress and no notes from now on in this process, or show them again."""
     _quiet[0] = quiet
+
+
+def be_verbose(verbose: bool) -> None:
+    """Log all work where stderr is no terminal, every five seconds, from now on in this process; or no more."""
+    _verbose[0] = verbose
+
+
+def is_verbose() -> bool:
+    """Whether to say where an error is from, too."""
+    return _verbose[0]
 
 
 @contextlib.contextmanager
@@ -43,7 +53,7 @@ def bar(description: str, total: int, *, done: int = 0, log: bool = False) -> It
     outer = _shown.get()
     console = Console(stderr=True)
     if outer is None and not console.is_terminal:
-        yield _logger(description, total, done) if log else lambda _: None
+        yield _logger(description, total, done) if log or _verbose[0] else lambda _: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     progress = outer or Progress(*columns, TextColumn("{task.fields[state]}"), console=console, transient=True)
@@ -76,7 +86,7 @@ def _logger(description: str, total: int, done: int) -> Callable[[str], None]:
         nonlocal steps, written
         steps += 1
         now = time.monotonic()
-        if now - written >= LOG_SECONDS:
+        if now - written >= (VERBOSE_SECONDS if _verbose[0] else LOG_SECONDS):
             written = now
             left = (now - started) / steps * (total - done - steps)
             print(f"{description}: {done + steps}/{total}  {state}  {left / 60:.0f} min left", file=sys.stderr)

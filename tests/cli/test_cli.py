@@ -62,7 +62,7 @@ def test_train_evaluate_embed(
     assert run(["train", new, "--out", "new"]) == 0
     assert "new/old" in capsys.readouterr().out
 
-    evaluate = ["evaluate", "--query", "new", "--gallery", "runs/tiny/old", "--data", "digits", "--json", "a/b.json"]
+    evaluate = ["evaluate", "--query", "new", "--gallery", "runs/tiny/old", "--data", "digits", "--out", "a/b.json"]
     assert run(evaluate) == 0
     printed = capsys.readouterr()
     assert all(words in printed.out for words in ("status quo", "nothing backfilled", "all backfilled"))
@@ -83,7 +83,7 @@ def test_train_evaluate_embed(
     assert "self-test" in capsys.readouterr().out
 
     Path("eval.yaml").write_text("query: new\ngallery: runs/tiny/old\ndata: {name: digits}\n")
-    assert run(["evaluate", "eval.yaml", "--json", "config.json"]) == 0
+    assert run(["evaluate", "eval.yaml", "--out", "config.json"]) == 0
     assert json.loads(Path("config.json").read_text())["searches"] == report["searches"]
     capsys.readouterr()
 

@@ -45,7 +45,7 @@ def test_one_search_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
     labels = arrays["labels"]
     expected = retrieval_metrics(arrays["new"], arrays["old"], labels, labels, exclude_self=True)
     for how in (LABELS, ["--relevant", "lists.json"], ["--relevant", "table.npy"]):
-        assert run([*SEARCH, *how, "--json", "figures.json"]) == 0
+        assert run([*SEARCH, *how, "--out", "figures.json"]) == 0
         printed = capsys.readouterr().out
         assert f"mAP@R: {100 * expected.mean_ap_at_r:.1f} %" in printed
         assert f"nDCG@5: {100 * expected.ndcg[5]:.1f} %" in printed
@@ -60,7 +60,7 @@ def test_one_search_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
 def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     expected = compare(arrays["old"], arrays["new"], arrays["labels"], exclude_self=True)
     texts = ["--query-texts", "texts.txt", "--gallery-texts", "texts.txt"]
-    assert run([*UPGRADE, *texts, "--json", "figures.json"]) == 0
+    assert run([*UPGRADE, *texts, "--out", "figures.json"]) == 0
     printed = capsys.readouterr().out
     assert f"Verdict: {expected.verdict.decision}." in printed
     assert expected.verdict.reasons[0] in printed
@@ -80,7 +80,7 @@ def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
 
 def test_by_euclidean_distance(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     expected = compare(arrays["old"], arrays["new"], arrays["labels"], exclude_self=True, distance="l2")
-    assert run([*UPGRADE, "--distance", "l2", "--json", "figures.json"]) == 0
+    assert run([*UPGRADE, "--distance", "l2", "--out", "figures.json"]) == 0
     report = read_report(Path("figures.json"))
     assert report.distance == "l2"
     (upgrade,) = report.upgrades
@@ -99,9 +99,9 @@ def test_a_config_says_the_distance(
     text = f"query: {runs['bt2']}\ngallery: {runs['old']}\ndata: {{name: digits, image_size: 8}}\n"
     for name, more in (("plain", ""), ("far", "distance: l2\n"), ("wrong", "distance: dot\n")):
         Path(f"{name}.yaml").write_text(text + more)
-    assert run(["evaluate", "plain.yaml", "--json", "plain.json"]) == 0
-    assert run(["evaluate", "far.yaml", "--json", "far.json"]) == 0
-    assert run(["evaluate", "far.yaml", "--distance", "cosine", "--json", "back.json"]) == 0
+    assert run(["evaluate", "plain.yaml", "--out", "plain.json"]) == 0
+    assert run(["evaluate", "far.yaml", "--out", "far.json"]) == 0
+    assert run(["evaluate", "far.yaml", "--distance", "cosine", "--out", "back.json"]) == 0
     plain, far, back = (read_report(Path(f"{name}.json")) for name in ("plain", "far", "back"))
     assert (plain.distance, far.distance) == ("cosine", "l2")
     assert far.searches != plain.searches  # a prefix of a unit vector is none
@@ -112,7 +112,7 @@ def test_a_config_says_the_distance(
 
 
 def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([*UPGRADE[:-2], "--json", "figures.json"]) == 0
+    assert run([*UPGRADE[:-2], "--out", "figures.json"]) == 0
     assert "all backfilled" not in capsys.readouterr().out
     (upgrade,) = read_report(Path("figures.json")).upgrades
     assert upgrade.result.curve is None
@@ -154,7 +154,7 @@ def test_arrays_that_do_not_fit(
         spoiled = arrays["old"].copy()
         spoiled[row] = value
         np.save(f"{name}.npy", spoiled)
-    assert run([*command, "--json", "out.json"]) == 2
+    assert run([*command, "--out", "out.json"]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.count("\n") == 1
@@ -166,7 +166,7 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     old, new, bt2 = (str(runs[name]) for name in ("old", "new", "bt2"))
-    command = ["evaluate", "--query", bt2, "--gallery", old, "--data", "digits", "--json", "one.json"]
+    command = ["evaluate", "--query", bt2, "--gallery", old, "--data", "digits", "--out", "one.json"]
     assert run([*command, "--independent", new]) == 0
     printed = capsys.readouterr().out
     assert all(
@@ -179,7 +179,7 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
     assert (upgrade.examples[0].query.image or "").startswith("data:image/png;base64,")
 
     lineage = ["evaluate", "--query", bt2, "--gallery", old, "--gallery", str(runs["bct"]), "--data", "digits"]
-    assert run([*lineage, "--json", "two.json"]) == 0
+    assert run([*lineage, "--out", "two.json"]) == 0
     printed = capsys.readouterr().out
     assert printed.count("Verdict: ") == 2
     assert "Over the lineage, top-1: AC " in printed

@@ -53,7 +53,7 @@ def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.Capture
     capsys.readouterr()
     arrays = ["--query", "test_new.npy", "--gallery", "test_old.npy", "--old-query", "test_old.npy", "--exclude-self"]
     labels = ["--query-labels", "test_labels.npy", "--gallery-labels", "test_labels.npy"]
-    assert run(["evaluate", *arrays, *labels, "--query-run", "fits/one", "--json", "figures.json"]) == 0
+    assert run(["evaluate", *arrays, *labels, "--query-run", "fits/one", "--out", "figures.json"]) == 0
     best = next(line for line in report["fit"]["results"] if line["name"] == report["fit"]["best"])
     searches = json.loads(Path("figures.json").read_text())["searches"]
     expected = [report["fit"]["results"][0]["scores"]["top1"], best["scores"]["top1"]]

@@ -18,7 +18,7 @@ from nobackfill.evaluation import counting, retrieval_metrics, search
 from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.relevance import by_label
 from nobackfill.evaluation.retrieval import summarise
-from nobackfill.evaluation.search import empty_ranks
+from nobackfill.evaluation.search import empty_ranks, repeated
 
 
 @st.composite
@@ -176,6 +176,17 @@ def test_order_and_duplicates_of_real_vectors_change_nothing(seed: int, n: int) 
     turn = random.permutation(30)
     again = retrieval_metrics(queries[turn], vectors, query_labels[turn], labels)
     assert again.first_match.tolist() == expected.first_match[turn].tolist()
+
+
+@given(st.integers(0, 2**32), st.integers(1, 40), st.integers(1, 3))
+def test_copies_are_found(seed: int, n: int, dim: int) -> None:
+    random = np.random.default_rng(seed)
+    vectors = random.integers(-1, 2, (n, dim)).astype(np.float32) * random.choice([-1, 1], (n, 1)).astype(np.float32)
+    seen: dict[tuple[float, ...], int] = {}
+    expected = [(row, seen.setdefault(tuple(each), row)) for row, each in enumerate(vectors.tolist())]
+    copies, originals = repeated(vectors)
+    found = list(zip(copies.tolist(), originals.tolist(), strict=True))
+    assert found == [(row, first) for row, first in expected if row != first]
 
 
 @pytest.mark.gpu

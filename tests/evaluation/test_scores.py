@@ -64,7 +64,7 @@ def test_a_new_score_is_one_row(tmp_path: Path) -> None:
 
     arrays = ["--query", "new.npy", "--gallery", "old.npy", "--old-query", "old.npy", "--new-gallery", "new.npy"]
     known = ["--query-labels", "labels.npy", "--gallery-labels", "labels.npy", "--exclude-self"]
-    printed = call("evaluate", *arrays, *known, "--json", "report.json")
+    printed = call("evaluate", *arrays, *known, "--out", "report.json")
     assert "recall@3 %" in printed
     assert f"{100 * expected:.1f}" in printed
     report = json.loads((tmp_path / "report.json").read_text())

@@ -38,9 +38,10 @@ def contents(gallery: Gallery) -> bytes:
     return vectors.tobytes()
 
 
-@pytest.fixture
-def straight(tmp_path: Path) -> bytes:
-    gallery = make(f"faiss:{tmp_path / 'straight'}")
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """What a backfill that nothing disturbs leaves."""
+    gallery = make(f"faiss:{tmp_path_factory.mktemp('straight') / 'store'}")
     process = jobs.start(gallery.store.url)
     process.join()
     assert process.exitcode == 0

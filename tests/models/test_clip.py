@@ -131,7 +131,7 @@ def test_old_text_queries_find_images_of_a_new_model(
     assert metrics["status_quo"]["mean_ap"] > 0.99  # the same word, the same vector
     assert metrics["cross_test"]["mean_ap"] > 0.8  # new images find old captions
     capsys.readouterr()
-    search = ["evaluate", "--data", "bt2.yaml", "--json", "figures.json"]
+    search = ["evaluate", "--data", "bt2.yaml", "--out", "figures.json"]
     assert run([*search, "--query", "text", "--gallery", "bt2"]) == 0  # old captions find new images
     searches = json.loads(Path("figures.json").read_text())["searches"]
     scores = {(search["query"], search["gallery"]): search["scores"] for search in searches}

@@ -28,7 +28,7 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """A report as `evaluate --json` writes it, with pictures, captions, and names that want to be code."""
+    """A report as `evaluate --out` writes it, with pictures, captions, and names that want to be code."""
     random = np.random.default_rng(0)
     labels = random.integers(0, 4, 160)
     centres = random.normal(size=(4, 6))

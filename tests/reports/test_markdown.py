@@ -64,6 +64,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return [
         [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
         for block in text.strip().split("\n\n")
+        if block.startswith("|")
     ]
 
 

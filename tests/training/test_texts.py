@@ -226,9 +226,7 @@ def test_the_command_line_trains_and_evaluates(
     assert cli(["train", "run.yaml", "--out", "run"]) == 0
     printed = capsys.readouterr().out
     assert ("recall@10" in printed) == (kind == "pairs")
-    found = cli(
-        ["evaluate", "--query", "run", "--gallery", str(root / "old"), "--data", "run.yaml", "--json", "r.json"]
-    )
+    found = cli(["evaluate", "--query", "run", "--gallery", str(root / "old"), "--data", "run.yaml", "--out", "r.json"])
     printed = capsys.readouterr().out
     assert found == 0
     assert ("MRR" in printed) == (kind == "pairs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Annotated
 
@@ -27,6 +28,7 @@ from nobackfill.cli.run import run as run_verb
 from nobackfill.cli.runs import runs
 from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError, missing_package, visible
+from nobackfill.progress import be_quiet, be_verbose, is_verbose
 
 app = typer.Typer(
     name="nobackfill",
@@ -35,7 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog="`nobackfill VERB --help` shows the options of a verb and an example.",
+    epilog="`nobackfill VERB --help` shows the options of a verb and an example; every verb takes `-q` and `-v`, too.",
 )
 START, MODELS, OTHERS, VECTORS, MEASURE = (
     "Start here",
@@ -62,6 +64,7 @@ VERBS: dict[str, tuple[str, Callable[..., None]]] = {
     "report": (MEASURE, report),
 }
 """The verbs in the order of the help, each with the panel that it is shown in; groups of verbs come after them."""
+LEVELS = ("--quiet", "-q", "--verbose", "-v")
 for name, (panel, verb) in VERBS.items():
     app.command(name, rich_help_panel=panel)(verb)
 app.add_typer(data, name="data", rich_help_panel=MODELS)
@@ -80,14 +83,16 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, no notes; results and warnings stay.")
+    ] = False,
+    verbose: Annotated[
         bool,
-        typer.Option("--quiet", "-q", help="Before the verb: no progress, no notes; results and warnings stay."),
+        typer.Option("--verbose", "-v", help="Log progress where stderr is no terminal; tell where an error is from."),
     ] = False,
 ) -> None:
     del version  # its callback has seen to it
-    from nobackfill.progress import be_quiet
-
     be_quiet(quiet)
+    be_verbose(verbose)
 
 
 def main() -> None:
@@ -100,6 +105,8 @@ def run(arguments: list[str]) -> int:
     try:
         return _called(arguments)
     except NobackfillError as error:
+        if is_verbose():
+            traceback.print_exc()
         return _fail(str(error), error.code)
     except typer.Abort:
         return 130
@@ -116,6 +123,9 @@ def run(arguments: list[str]) -> int:
 
 
 def _called(arguments: list[str]) -> int:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    levels = [each for each in own if each in LEVELS]  # of the whole command, wherever they stand
+    arguments = [*levels, *(each for each in own if each not in LEVELS), *arguments[len(own) :]]
     try:
         code = app(arguments, prog_name="nobackfill", standalone_mode=False)
     except ModuleNotFoundError as error:  # the verb needs more than the base install has

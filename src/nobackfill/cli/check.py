@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, for_people, print_json
+
 if TYPE_CHECKING:
     from nobackfill.config import RunConfig
+    from nobackfill.training.check import Check
 
 
 def check(
     configs: Annotated[
         list[Path], typer.Argument(help="YAML files of runs, scenarios or evaluations.", show_default=False)
     ],
+    json_: JsonOption = False,
 ) -> None:
     """Build each config's model, run one step on random data, and print what training would cost.
 
@@ -23,25 +27,32 @@ def check(
 
     Example: `nobackfill check configs/reference/*.yaml`
     """
+    from dataclasses import asdict
+
     from nobackfill.config import EvaluationConfig, parse_as, parse_config, read_tree
     from nobackfill.experiments.config import load_scenario
     from nobackfill.experiments.scenario import changed_configs
 
-    for path in configs:
-        tree = read_tree(path)
-        if "query" in tree:
-            parse_as(EvaluationConfig, tree, str(path))
-            typer.echo(f"{path}: evaluation config, valid")
-            continue
-        if "generations" in tree:
-            for name, config in changed_configs(load_scenario(path)).items():
-                _check(f"{path}: {name}", config)
-            typer.echo(f"{path}: scenario, valid")
-            continue
-        _check(str(path), parse_config(tree, str(path)))
+    valid: dict[str, object] = {}
+    with for_people(json_):
+        for path in configs:
+            tree = read_tree(path)
+            if "query" in tree:
+                parse_as(EvaluationConfig, tree, str(path))
+                typer.echo(f"{path}: evaluation config, valid")
+                valid[str(path)] = None
+                continue
+            if "generations" in tree:
+                for name, config in changed_configs(load_scenario(path)).items():
+                    valid[f"{path}: {name}"] = asdict(_check(f"{path}: {name}", config))
+                typer.echo(f"{path}: scenario, valid")
+                continue
+            valid[str(path)] = asdict(_check(str(path), parse_config(tree, str(path))))
+    if json_:
+        print_json({"configs": valid})
 
 
-def _check(name: str, config: RunConfig) -> None:
+def _check(name: str, config: RunConfig) -> Check:
     from nobackfill.errors import NobackfillError
     from nobackfill.training.check import check_config
 
@@ -55,6 +66,7 @@ def _check(name: str, config: RunConfig) -> None:
         f"{name}: {size.parameters / 1e6:.2f} M parameters, {size.macs / 1e9:.3f} GMAC per sample, "
         f"embedding of {size.dim} values, {steps}, batch size {size.batch_size}{hours}"
     )
+    return size
 
 
 def _duration(hours: float) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, print_json
+
 data = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
@@ -21,6 +23,7 @@ def prepare(
     source: Annotated[Path, typer.Argument(help="Official archive, or folder that holds the data set.")],
     out: Annotated[Path, typer.Option(help="Output folder.", show_default=False)],
     md5: Annotated[str | None, typer.Option(help="Expected MD5 of the archive instead of the published one.")] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Write a data set as folders of PNG files, one per class, in `training` and `validation`.
 
@@ -32,4 +35,7 @@ def prepare(
     if name != "cifar100":
         raise ConfigError(f"data prepare: unknown data set {name!r}; known: cifar100")
     counts = prepare_cifar100(source, out, md5)
+    if json_:
+        print_json({"out": str(out), "images": counts})
+        return
     typer.echo(f"{out}: {' and '.join(f'{count} {split}' for split, count in counts.items())} images")

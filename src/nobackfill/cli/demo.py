@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption
 from nobackfill.cli.run import report
 
 DIGITS = Path("configs", "digits", "scenario.yaml")
@@ -15,6 +16,7 @@ DIGITS = Path("configs", "digits", "scenario.yaml")
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the run folders.")] = Path("nobackfill-demo"),
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds: training runs of each method.")] = 3,
+    json_: JsonOption = False,
 ) -> None:
     """Upgrade a model of the digits 0–4 to one of 0–9 with each method, and compare the gains.
 
@@ -26,7 +28,7 @@ def demo(
     from nobackfill.files import require_new
 
     require_new(out)
-    report(load_scenario(_scenario(), [f"seeds={seeds}"]), out)
+    report(load_scenario(_scenario(), [f"seeds={seeds}"]), out, json_)
 
 
 def _scenario() -> Path:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, print_json
+
 if TYPE_CHECKING:
     from nobackfill.cli.installation import Cache
 
@@ -14,7 +16,7 @@ def doctor(
     stores: Annotated[
         list[str] | None, typer.Argument(metavar="STORE…", help="Galleries to ask for an answer.", show_default=False)
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """Show versions, extras, devices, the cache, and whether galleries answer; paste it into a bug report.
 
@@ -23,7 +25,6 @@ def doctor(
 
     Example: `nobackfill doctor faiss:photos postgresql://localhost/shop#items`
     """
-    import json
     import platform
     from dataclasses import asdict
 
@@ -49,7 +50,7 @@ def doctor(
             "cache": asdict(kept),
             "stores": [asdict(store) for store in asked],
         }
-        typer.echo(json.dumps(document, indent=2))
+        print_json(document)
     else:
         typer.echo(f"nobackfill {__version__}, Python {platform.python_version()}, {system}, {cores()} cores")
         typer.echo(

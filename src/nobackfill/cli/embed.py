@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, print_json
 from nobackfill.cli.source import (
     DATA_HELP,
     MODEL_HELP,
@@ -30,6 +31,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 256,
     ray: RayOption = None,
     workers: WorkersOption = None,
+    json_: JsonOption = False,
 ) -> None:
     """Embed a data set, keeping its order.
 
@@ -64,4 +66,9 @@ def embed(
 
             made = encode_set_on_cluster(run, images, batch_size, ray, None)
     write_vectors(out, made, images, encoder.spec)
+    if json_:
+        print_json(
+            {"out": str(out), "vectors": len(made), "dim": encoder.spec.dim, "generation": encoder.spec.generation}
+        )
+        return
     typer.echo(f"{out}: {len(made)} vectors of {encoder.spec.dim} values, generation {encoder.spec.generation}")

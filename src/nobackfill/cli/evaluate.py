@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, for_people
 from nobackfill.cli.panels import ADVANCED
 from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption
 
@@ -38,7 +39,10 @@ def evaluate(
     ] = None,
     relevant: Annotated[
         Path | None,
-        typer.Option(help="Arrays: relevant items, instead of labels: a boolean matrix (.npy) or lists (.json)."),
+        typer.Option(
+            help="Arrays: relevant items, instead of labels: a boolean matrix (.npy) or lists (.json).",
+            rich_help_panel=ADVANCED,
+        ),
     ] = None,
     old_query: Annotated[
         Path | None, typer.Option(help="Arrays: the queries embedded by the gallery's model: the status quo (.npy).")
@@ -78,9 +82,10 @@ def evaluate(
             rich_help_panel=ADVANCED,
         ),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the report to this file, for `nobackfill report`.")
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the report to this file (JSON), for `nobackfill report`.")
     ] = None,
+    json_: JsonOption = False,
     workers: WorkersOption = None,
 ) -> None:
     """Search a gallery embedded by one model with queries embedded by another, and assess the upgrade.
@@ -90,7 +95,7 @@ def evaluate(
     with a full backfill (query model on both sides); every change has a 95 % interval. With arrays, --old-query gives
     the status quo and --new-gallery the full backfill.
 
-    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --json report.json`
+    Example: `nobackfill evaluate --query runs/digits/bt2 --gallery runs/digits/old --data digits --out report.json`
 
     Example: `nobackfill evaluate --query q.npy --gallery g.npy --query-labels y.npy --gallery-labels z.npy`
     """
@@ -100,7 +105,11 @@ def evaluate(
     from nobackfill.errors import ConfigError
     from nobackfill.evaluation.distances import check_distance
     from nobackfill.files import write_text
+    from nobackfill.progress import note
 
+    if json_ and config is not None and config.suffix == ".json":  # as it was before 0.2: --json FILE
+        note(f"--json {config}: taken as --out {config}; --json alone prints the report")
+        config, out, json_ = None, config, False
     if config is not None:
         settings = parse_as(EvaluationConfig, read_tree(config), str(config))
         query, gallery = query or settings.query, gallery or [settings.gallery or settings.query]
@@ -122,7 +131,8 @@ def evaluate(
                 )
         if not gallery or len(gallery) > 1:
             raise ConfigError("evaluate: with arrays, expected one --gallery FILE.npy")
-        report = evaluate_arrays(query, gallery[0], arrays, measure)
+        with for_people(json_):
+            report = evaluate_arrays(query, gallery[0], arrays, measure)
     else:
         if data is None:
             raise ConfigError("evaluate: with run folders, expected --data; see nobackfill evaluate --help")
@@ -130,6 +140,9 @@ def evaluate(
             raise ConfigError(
                 f"evaluate: {arrays.first_given()} works only with arrays, but --query {query} is not a .npy file"
             )
-        report = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers, measure)
-    if json_file:
-        write_text(json_file, report.to_json())
+        with for_people(json_):
+            report = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers, measure)
+    if out:
+        write_text(out, report.to_json())
+    if json_:
+        typer.echo(report.to_json(), nl=False)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption
 from nobackfill.cli.panels import ADVANCED
+
+if TYPE_CHECKING:
+    from nobackfill.reports.document import FitSection
 
 
 def fit(
@@ -61,7 +65,10 @@ def fit(
             rich_help_panel=ADVANCED,
         ),
     ] = None,
-    holdout: Annotated[float, typer.Option(help="Fraction of the pairs to hold out, at most 10,000 pairs.")] = 0.2,
+    holdout: Annotated[
+        float,
+        typer.Option(help="Fraction of the pairs to hold out, at most 10,000 pairs.", rich_help_panel=ADVANCED),
+    ] = 0.2,
     extra_dim: Annotated[
         list[int] | None,
         typer.Option(
@@ -90,6 +97,7 @@ def fit(
     split: Annotated[
         str, typer.Option(help="With --data: its split, train or test.", rich_help_panel=ADVANCED)
     ] = "train",
+    json_: JsonOption = False,
 ) -> None:
     """Fit maps and BT² on pairs of vectors, and assess whether any of them beats the status quo.
 
@@ -112,8 +120,7 @@ def fit(
     from nobackfill.maps.fits import CLOSED_FORMS, DEFAULT_FITS, require_for
     from nobackfill.maps.fitting import ARRAYS
     from nobackfill.reports.document import FitSection, Report, ReportSettings
-    from nobackfill.reports.fits import draw_trade, fit_table
-    from nobackfill.reports.tables import print_table
+    from nobackfill.reports.fits import draw_trade
 
     directions = {"to-old": ("to-old",), "to-new": ("to-new",), "both": ("to-old", "to-new")}
     if direction not in directions:
@@ -160,18 +167,31 @@ def fit(
     )
     files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items() if value is not None}
     write_base(out, given.pairs)
-    write_text(out / "report.json", Report(fit=section, settings=files).to_json())
+    report = Report(fit=section, settings=files)
+    write_text(out / "report.json", report.to_json())
+    swept = draw_trade(section, out / "trade.png")
+    if json_:
+        typer.echo(report.to_json(), nl=False)
+    else:
+        _print(section, out, swept)
+
+
+def _print(section: FitSection, out: Path, swept: bool) -> None:
+    """The table, and what it does not say."""
+    from nobackfill.reports.fits import fit_table
+    from nobackfill.reports.tables import print_table
+
     print_table(fit_table(section))
-    if draw_trade(section, out / "trade.png"):
+    if swept:
         typer.echo(f"{out / 'trade.png'}: quality by number of dimensions")
     for line in section.kinds:
         typer.echo(line)
-    if fitted.dropped:
-        typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {fitted.dropped}")
-    if fitted.seen:
+    if section.dropped:
+        typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {section.dropped}")
+    if section.fitted_on_gallery:
         typer.echo("The gallery searched here was used for fitting: results with a mapped gallery are optimistic.")
     if not section.labelled:
         typer.echo("Without labels or relevance, results show only the agreement with a full backfill.")
-    for reason in fitted.verdict.reasons:
+    for reason in section.verdict.reasons:
         typer.echo(reason)
-    typer.echo(f"{out}: {fitted.best}; {fitted.verdict.decision}")
+    typer.echo(f"{out}: {section.best}; {section.verdict.decision}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
+
+from nobackfill.cli.output import JsonOption, print_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -13,20 +15,19 @@ if TYPE_CHECKING:
 
 
 def methods(
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List the training methods: idea, what each needs and costs, and a chart of which to choose.
 
     Example: `nobackfill methods`
     """
-    import json
     from dataclasses import asdict
 
     from nobackfill.methods.guide import CHOICE, cards
     from nobackfill.reports.tables import print_table
 
     if json_:
-        typer.echo(json.dumps([asdict(card) for card in cards()], indent=2, ensure_ascii=False))
+        print_json([asdict(card) for card in cards()])
         return
     print_table(_table(cards()))
     typer.echo(CHOICE)

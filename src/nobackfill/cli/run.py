@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, for_people
+
 if TYPE_CHECKING:
     from nobackfill.experiments.config import ScenarioConfig
+    from nobackfill.reports.document import Report
 
 
 def run(
@@ -21,6 +24,7 @@ def run(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", help="Override a key of every run config, such as epochs=2.")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Train a lineage of generations with each method, and report how every generation searches every older gallery.
 
@@ -37,19 +41,28 @@ def run(
     lineage = load_scenario(scenario, [f"seeds={seeds}"] if seeds else None)
     if methods is not None:
         lineage = only_methods(lineage, [name.strip() for name in methods.split(",")])
-    report(lineage.model_copy(update={"set": [*lineage.set, *(overrides or [])]}), out)
+    report(lineage.model_copy(update={"set": [*lineage.set, *(overrides or [])]}), out, json_)
 
 
-def report(scenario: ScenarioConfig, out: Path) -> None:
-    """Run a scenario, write its report to `out` and print its tables."""
+def report(scenario: ScenarioConfig, out: Path, json_: bool) -> None:
+    """Run a scenario, write its report to `out` and print its tables, or the report as JSON."""
+    from nobackfill.experiments.report import scenario_report
+
+    with for_people(json_):
+        done = scenario_report(scenario, out)
+        _print(done, scenario, out)
+    if json_:
+        typer.echo(done.to_json(), nl=False)
+
+
+def _print(done: Report, scenario: ScenarioConfig, out: Path) -> None:
     from nobackfill.evaluation.scores import DECISIVE, MAIN, title
-    from nobackfill.experiments.report import LEARNING, scenario_report
+    from nobackfill.experiments.report import LEARNING
     from nobackfill.reports.lineage import seeds_in_words
     from nobackfill.reports.lineage_tables import compatibility_table, lineage_table
     from nobackfill.reports.rankings import ranking_sentence
     from nobackfill.reports.tables import print_table
 
-    done = scenario_report(scenario, out)
     print_table(lineage_table(done))
     if len(done.generations) > 2:
         print_table(compatibility_table(done))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, print_json
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -15,13 +17,12 @@ if TYPE_CHECKING:
 
 def runs(
     folder: Annotated[Path, typer.Argument(help="Folder to search for run folders, at any depth.")] = Path("runs"),
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    json_: JsonOption = False,
 ) -> None:
     """List runs with their state (done, training, unfinished, failed or damaged), metrics and age.
 
     Example: `nobackfill runs runs/cifar100`
     """
-    import json
     from dataclasses import asdict
 
     from nobackfill.errors import RunError, visible
@@ -32,7 +33,7 @@ def runs(
         raise RunError(f"{folder}: no such folder; give one that holds run folders")
     states = list(find_runs(folder))
     if json_:
-        typer.echo(json.dumps([{**asdict(run), "path": str(run.path)} for run in states], indent=2))
+        print_json([{**asdict(run), "path": str(run.path)} for run in states])
         return
     if not states:
         typer.echo(f"{folder}: no runs in it")

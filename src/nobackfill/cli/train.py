@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli.output import JsonOption, print_json
+
 
 def train(
     config: Annotated[Path, typer.Argument(help="YAML file of the run.", show_default=False)],
@@ -23,6 +25,7 @@ def train(
     tensorboard: Annotated[
         Path | None, typer.Option(help="Folder for TensorBoard's event files (needs the extra `tensorboard`).")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Train one model and write its run folder.
 
@@ -46,6 +49,9 @@ def train(
         return
     draw_history(run)
     metrics = json.loads((run / "metrics.json").read_text())
+    if json_:
+        print_json({"run": str(run), **metrics})
+        return
     typer.echo(f"{run}: trained in {metrics['seconds']:.0f} s on {metrics['device']}, {metrics['precision']}")
     for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
         if name in metrics:

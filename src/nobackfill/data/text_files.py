@@ -73,7 +73,10 @@ def _csv(path: Path, names: list[str]) -> Columns:
 
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
     with path.open(encoding="utf-8-sig", newline="") as file:
-        header = next(csv.reader([file.readline(HEADER_BYTES)], delimiter=delimiter), [])
+        try:
+            header = next(csv.reader([file.readline(HEADER_BYTES)], delimiter=delimiter), [])
+        except csv.Error as error:  # Python 3.10 takes no NUL
+            raise DataError(f"{path}: not valid CSV: {one_line(error)}") from error
     _check_columns(path, names, header)
     try:
         table = arrow.read_csv(

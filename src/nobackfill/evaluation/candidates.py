@@ -53,6 +53,8 @@ class CandidateResult:
         overlap: mean fraction of a full backfill's nearest ten that is among this search's.
         scores: score → mean; empty without labels or relevance.
         change: score that decides (else `overlap`) → difference to the status quo; None for the status quo itself.
+        queries: how many there are that have a match; None without labels or relevance, like the next two.
+        lost, won: queries whose first answer is wrong, and was right by the status quo; and the other way round.
     """
 
     name: str
@@ -63,6 +65,9 @@ class CandidateResult:
     change: dict[str, Difference] | None = None
     choice: str = ""
     validation: float | None = None
+    queries: int | None = None
+    lost: int | None = None
+    won: int | None = None
 
     @property
     def kind(self) -> Kind | None:
@@ -95,8 +100,10 @@ def assess_candidates(
         agreement = overlap(found, wanted)
         decisive: dict[str, Doubles] = {AGREEMENT: agreement}
         scores: dict[str, float] = {}
+        queries, lost, won = None, None, None
         if place in measure:
             metrics = measure[place]
+            queries, lost, won = _changed(measure[0], metrics)
             decisive = {score: metrics.per_query(score)[metrics.counted] for score in DECISIVE}
             scores = {score: float(metrics.per_query(score)[metrics.counted].mean()) for score in FIT_SCORES}
         values.update({(place, score): each[None] for score, each in decisive.items()})
@@ -110,6 +117,9 @@ def assess_candidates(
                 scores,
                 choice=one.choice,
                 validation=one.validation,
+                queries=queries,
+                lost=lost,
+                won=won,
             )
         )
     means = Comparison(values)
@@ -118,6 +128,12 @@ def assess_candidates(
         {score: means.difference((place, score), (0, score)) for score in names} for place in range(len(results))
     ]
     return [results[0], *map(_with_change, results[1:], changes[1:])]
+
+
+def _changed(before: RetrievalMetrics, after: RetrievalMetrics) -> tuple[int, int, int]:
+    """How many queries there are, and how many first answers became wrong, and right."""
+    was, found = (each.first_match[before.counted] == 1 for each in (before, after))
+    return len(was), int((was & ~found).sum()), int((~was & found).sum())
 
 
 def _with_change(result: CandidateResult, change: dict[str, Difference]) -> CandidateResult:

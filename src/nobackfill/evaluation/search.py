@@ -27,6 +27,7 @@ BLOCK = 128  # queries at a time on a CPU: enough for the matrix product, few en
 BLOCK_VALUES = 2**24  # scores at a time on another device
 NOWHERE = 2**62  # a rank behind every cut-off
 LANES = 16  # the gallery is padded to a multiple of this, so that no column is a matrix product's rim
+ROWS = 4096  # whose copies are looked for at a time
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,7 @@ def _on_cpu(
     n_q, n_g = len(query), len(gallery)
     threads = cores()
     transposed = _padded(gallery, -n_g % LANES).T
+    copies, originals = repeated(gallery)
     buffers: SimpleQueue[Floats] = SimpleQueue()
     for _ in range(threads):
         buffers.put(np.empty((BLOCK, transposed.shape[1]), np.float32))
@@ -111,6 +113,8 @@ def _on_cpu(
         scores = buffers.get()
         # Always whole blocks: the same pair of vectors then has the same score wherever it stands.
         np.matmul(_padded(query[rows], start + BLOCK - rows.stop), transposed, out=scores)
+        if len(copies):  # which some processors' matrix products score a last digit apart
+            scores[:, copies] = scores[:, originals]
         rank_matches(
             scores, n_g, relevance.starts[rows], relevance.stops[rows], relevance.items, own[rows], places,
             ranks.matches[rows], ranks.first[rows], ranks.precision[rows], ranks.precision_at_r[rows],
@@ -126,6 +130,27 @@ def _on_cpu(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def repeated(vectors: Floats) -> tuple[Integers, Integers]:
+    """The vectors that occur before: their rows, and for each the row where it occurs first, both int64 [copies].
+
+    Equal vectors have to tie exactly, and a matrix product alone does not see to it: where a column lies in it decides
+    in which order its values are added.
+    """
+    weights = np.random.default_rng(0).integers(2**63, size=vectors.shape[1], dtype=np.uint64) | np.uint64(1)
+    keys = np.empty(len(vectors), np.uint64)
+    for start in range(0, len(vectors), ROWS):
+        values = np.ascontiguousarray(vectors[start : start + ROWS] + np.float32(0))  # −0 is 0
+        keys[start : start + ROWS] = values.view(np.uint32).astype(np.uint64) @ weights  # modulo 2^64
+    _, first, group = np.unique(keys, return_index=True, return_inverse=True)
+    original = first[group]
+    copies = np.flatnonzero(original != np.arange(len(vectors)))
+    same = np.ones(len(copies), np.bool_)
+    for start in range(0, len(copies), ROWS):
+        some = copies[start : start + ROWS]
+        same[start : start + ROWS] = (vectors[some] == vectors[original[some]]).all(axis=1)
+    return copies[same], original[copies[same]]
 
 
 def _padded(rows: Floats, more: int) -> Floats:
@@ -157,12 +182,14 @@ def _on_device(
     device = torch.device(name)
     items = torch.from_numpy(relevance.items).to(device)
     columns = torch.from_numpy(gallery).to(device).T
+    copies, originals = (torch.from_numpy(each).to(device) for each in repeated(gallery))
     cutoffs = torch.from_numpy(places).to(device)
     widest = max(1, int((relevance.stops - relevance.starts).max()))
     size = max(1, BLOCK_VALUES // max(len(gallery), widest * (1 + len(places))))
     for start in range(0, len(query), size):
         rows = slice(start, start + size)
         scores = torch.from_numpy(query[rows]).to(device) @ columns
+        scores[:, copies] = scores[:, originals]
         starts, stops, selves = (
             torch.from_numpy(each[rows]).to(device)[:, None] for each in (relevance.starts, relevance.stops, own)
         )

@@ -1,4 +1,4 @@
-"""The report as data: what `evaluate --json`, `run` and `fit` write, and what pages and tables are made of.
+"""The report as data: what `evaluate --out`, `run` and `fit` write, and what pages and tables are made of.
 
 `report.json` is a `Report` as JSON. Its format number grows when a key changes its name or meaning; files of this
 format stay readable, with scores that this version does not know and without those that it has learnt since.
@@ -233,7 +233,7 @@ class Report(Part):
 
 
 def read_report(source: Path) -> Report:
-    """The report of a folder that `run` or `fit` filled, or of a file that `evaluate --json` wrote.
+    """The report of a folder that `run` or `fit` filled, or of a file that `evaluate --out` wrote.
 
     Raises:
         DataError: in one line, for a file that is none, of another format, or damaged.
@@ -243,7 +243,7 @@ def read_report(source: Path) -> Report:
         tree = json.loads(read_text(path, MAX_BYTES))
     except FileNotFoundError as error:
         raise DataError(
-            f"{path}: no such file; create one with `nobackfill evaluate … --json {path.name}` or `nobackfill run`"
+            f"{path}: no such file; create one with `nobackfill evaluate … --out {path.name}` or `nobackfill run`"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         reason = (isinstance(error, OSError) and error.strerror) or one_line(error, 120)
@@ -254,7 +254,7 @@ def read_report(source: Path) -> Report:
 def parse_report(tree: object, origin: str) -> Report:
     """Check a mapping as a `Report`; raises `DataError` with `origin` and the key at fault."""
     if not isinstance(tree, dict) or not {"format", "rows", "searches"} & set(tree):
-        raise DataError(f"{origin}: expected a report of `nobackfill evaluate --json`, `nobackfill run` or `fit`")
+        raise DataError(f"{origin}: expected a report of `nobackfill evaluate --out`, `nobackfill run` or `fit`")
     if "format" not in tree:
         raise DataError(f"{origin}: a report from before format 1; create it again with the command that made it")
     if tree["format"] != FORMAT:

@@ -15,18 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
 from nobackfill.errors import visible
 from nobackfill.evaluation import Difference
 from nobackfill.evaluation.scores import DECISIVE, FIT_SCORES, MAIN, RANKING, title
+from nobackfill.evaluation.verdict import Decision
 from nobackfill.reports.charts import Chart, chart
+from nobackfill.reports.comparing import UNPAIRED, ReportComparison
 from nobackfill.reports.document import RankingSection, Report, Search, UpgradeSection
 from nobackfill.reports.lineage import methods_of
 from nobackfill.reports.rankings import one_seed
+from nobackfill.reports.summary import summarise_report
 from nobackfill.reports.upgrades import TITLES
 
 PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/]+={0,2}")
 TEMPLATES = Path(__file__).parent / "templates"
+TONES: Mapping[Decision, str] = {"ship": "good", "use it": "good", "do not ship": "bad", "do nothing": "bad"}
+"""Of a decision, as a class of the style sheet; others are open."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +67,16 @@ def build_report(report: Report, origin: str) -> str:
         report: as `read_report` returns it.
         origin: where it is from, for the page's head.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=_visible
-    )
-    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
-    environment.filters.update(percent=_percent, points=_points, picture=_picture, title=title)
+    environment = _environment()
     fit_scores = [
         score for score in FIT_SCORES if report.fit and all(score in each.scores for each in report.fit.results)
     ]
+    summary = summarise_report(report)
     return environment.get_template("report.html.jinja").render(
         report=report,
+        summary=summary,
+        tone=TONES.get(summary.verdict, "open") if summary else "",
         origin=origin,
-        script=script,
-        style=style,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         upgrades=[(each, _curve_chart(each)) for each in report.upgrades],
         matrices=_matrices(report.searches, report.generations),
         rankings=[_ranking(each) for each in report.rankings if each.score in DECISIVE],
@@ -88,9 +90,40 @@ def build_report(report: Report, origin: str) -> str:
     )
 
 
+def build_comparison(comparison: ReportComparison) -> str:
+    """The page of two reports beside each other, as text."""
+    sides = [
+        (name, summary, TONES.get(summary.verdict, "open") if summary else "open")
+        for name, summary in zip(comparison.names, comparison.summaries, strict=True)
+    ]
+    headings = ["method", "query/gallery", "score", *(f"{name} %" for name in comparison.names), "difference"]
+    return (
+        _environment()
+        .get_template("comparison.html.jinja")
+        .render(comparison=comparison, sides=sides, headings=headings, unpaired=UNPAIRED)
+    )
+
+
+def _environment() -> Environment:
+    """Templates whose texts are escaped and visible, with the page's one script and its digest."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, finalize=_visible
+    )
+    script, style = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.js", "report.css"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals.update(script=script, style=style, script_hash=digest)
+    environment.filters.update(percent=_percent, points=_points, picture=_picture, title=title, breakable=_breakable)
+    return environment
+
+
 def _visible(value: object) -> object:
     """What the template prints; texts of its own (`Markup`) stay as they are."""
     return visible(value, keep="\n\t") if type(value) is str else value
+
+
+def _breakable(value: str) -> Markup:
+    """A name that may be a path: lines break behind its slashes."""
+    return Markup("/<wbr>").join(visible(value, keep="\n\t").split("/"))  # which escapes what it joins
 
 
 def _percent(value: float | None) -> str:

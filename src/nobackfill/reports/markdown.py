@@ -7,10 +7,14 @@ from collections.abc import Sequence
 
 from nobackfill.errors import DataError, visible
 from nobackfill.evaluation import Difference
+from nobackfill.evaluation.assess import BOUND
 from nobackfill.evaluation.comparison import decisive
 from nobackfill.evaluation.scores import DECISIVE, FIT_SCORES, MAIN, title
-from nobackfill.reports.document import FitSection, RankingSection, Report
+from nobackfill.reports.comparing import ReportComparison
+from nobackfill.reports.document import FitSection, RankingSection, Report, UpgradeSection
 from nobackfill.reports.lineage import by_cell, methods_of, unequal_seeds
+from nobackfill.reports.summary import Summary, summarise_report
+from nobackfill.reports.upgrades import TITLES
 
 LINK = re.compile(r"!(?=\[)|\](?=[(\[:])")
 """Where a backslash stops a picture or link; brackets of intervals stay as they are."""
@@ -35,8 +39,50 @@ def build_markdown(report: Report, origin: str, against: str | None = None) -> s
         rankings = [each for each in report.rankings if each.score in DECISIVE]
         tables = [_scenario(report), *(_ranking(each, against) for each in rankings)]
     else:
-        tables = [_fit(report.fit) if report.fit else _searches(report)]
-    return "\n".join(tables)
+        tables = (
+            [_fit(report.fit)]
+            if report.fit
+            else [*(_upgrade(each, report.scores()) for each in report.upgrades), _searches(report)]
+        )
+    summary = summarise_report(report)
+    return "\n".join([_summary(summary), *tables] if summary else tables)
+
+
+def build_markdown_comparison(comparison: ReportComparison) -> str:
+    """Two reports beside each other: the decision of each, and a table of the cells that both have."""
+    titles = ["method", "query/gallery", "score", *(f"{name} %" for name in comparison.names), "difference"]
+    lines = "".join(f"- {_cell(line)}\n" for line in comparison.sentences())
+    return f"{lines}\n{_table(titles, comparison.rows())}"
+
+
+def _summary(summary: Summary) -> str:
+    """The first screen of the page, as a list."""
+    heading = f"**{_cell(summary.decision)}** {_cell(summary.name)}".rstrip()
+    points = [f"Gained now: {line}" for line in summary.now]
+    points += [
+        f"{100 * each.fraction:.0f} % backfilled: {title(MAIN)} {100 * each.score:.1f} %"
+        + ("" if each.added is None else f", {100 * each.added:+.1f} points by this quarter")
+        for each in summary.quarters
+    ]
+    points += [*summary.backfill, *(f"Worse: {line}" for line in summary.losses)]
+    points += [f"Alternative: {line}" for line in summary.others]
+    return "\n".join([heading, "", *(f"- {_cell(line)}" for line in points)]) + "\n"
+
+
+def _upgrade(section: UpgradeSection, known: Sequence[str]) -> str:
+    """An upgrade's cells with their intervals, the upper bound among them, and the changes that decide."""
+    result = section.result
+    scores = [score for score in known if all(score in values for values in result.scores.values())]
+    lines = []
+    for cell, values in result.scores.items():
+        shown = [
+            f"{100 * values[score].mean:.1f} [{100 * values[score].low:.1f}, {100 * values[score].high:.1f}]"
+            for score in scores
+        ]
+        changes = [text for score in DECISIVE for text in _change(result.change.get(cell, {}).get(score))]
+        lines.append([TITLES.get(cell, cell), "new/new" if cell == BOUND else cell, *shown, *changes])
+    changed = [text for score in DECISIVE for text in (f"{title(score)} change", "")]
+    return _table(["", "query/gallery", *(f"{title(score)} %" for score in scores), *changed], lines)
 
 
 def _scenario(report: Report) -> str:

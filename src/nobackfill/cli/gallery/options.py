@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nobackfill.cli import output
 from nobackfill.cli.source import MODEL_HELP
 from nobackfill.errors import ConfigError, visible
 from nobackfill.gallery.stores.registry import FORMS
@@ -47,7 +48,7 @@ PayloadsOption = Annotated[
     Path | None,
     typer.Option("--payloads", help='JSON lines: {"id": "…", "payload": {…}}.', show_default=False),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonOption = output.JsonOption
 
 
 def require_model(run: Path | None, name: str | None) -> None:
@@ -96,7 +97,10 @@ def say(text: str, *, err: bool = False, keep: str = "") -> None:
 
 def show(as_json: bool, document: dict[str, object], *lines: str) -> None:
     """Print what was done, in one of two forms."""
-    typer.echo(json.dumps(document, indent=2) if as_json else "\n".join(map(visible, lines)))
+    if as_json:
+        output.print_json(document)
+    else:
+        typer.echo("\n".join(map(visible, lines)))
 
 
 def counted(number: int, noun: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nobackfill.cli.gallery.options import StoreArgument, say
+from nobackfill.cli.gallery.options import JsonOption, StoreArgument, show
 
 
 def uncertainty(
@@ -19,6 +19,7 @@ def uncertainty(
     ids: Annotated[
         Path | None, typer.Option(help="Text file, one id per line, of --values. Default: row numbers.")
     ] = None,
+    json_: JsonOption = False,
 ) -> None:
     """Record how unsure a map is of each item, for `nobackfill gallery backfill --order uncertain`.
 
@@ -56,4 +57,4 @@ def uncertainty(
         count = record(gallery.store, [(names, array)])
     if not count:
         raise DataError(f"{run}: the gallery holds no vectors of the size this run takes")
-    say(f"{gallery.store.url}: uncertainties recorded: {count}")
+    show(json_, {"recorded": count}, f"{gallery.store.url}: uncertainties recorded: {count}")

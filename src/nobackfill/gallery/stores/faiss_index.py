@@ -73,6 +73,7 @@ def write_index(path: Path, vectors: Floats, numbers: NDArray[np.int64], kind: K
         parts = max(part for part in range(1, min(max(1, dim // 4), 64) + 1) if dim % part == 0)  # of 4 values or more
         index = faiss.index_factory(dim, f"IVF{lists},PQ{parts}x8", faiss.METRIC_INNER_PRODUCT)
         index.nprobe = max(1, lists // 8)
+        index.do_polysemous_training = False  # minutes spent on an order of codes that no search here makes use of
         index.train(vectors[np.random.default_rng(0).permutation(count)[: 256 * lists]])
     index.add(vectors)
     with atomic_file(path.with_suffix(".npy")) as temporary:

@@ -1,0 +1,218 @@
+"""What a report says to whoever decides: what to do, what that gains now, what a backfill adds, who loses by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from nobackfill.evaluation import Upgrade
+from nobackfill.evaluation.backfilling import BackfillingCurve
+from nobackfill.evaluation.candidates import FULL, CandidateResult
+from nobackfill.evaluation.comparison import Change, decisive, overall, sentence
+from nobackfill.evaluation.scores import MAIN, RANKING, title
+from nobackfill.evaluation.verdict import STATUS_QUO, Decision
+from nobackfill.reports.document import FitSection, Report, UpgradeSection
+
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+WORST_CLASSES = 3
+ORDER: tuple[Decision, ...] = ("ship", "ship and backfill", "do not ship")
+
+
+@dataclass(frozen=True)
+class Quarter:
+    """A point of the backfilling curve.
+
+    Attributes:
+        fraction: of the gallery that is backfilled.
+        score: top-1 of the new queries, in 0–1.
+        added: what the last quarter added to it; None at the start.
+    """
+
+    fraction: float
+    score: float
+    added: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The first screen of a report, in sentences that end with a full stop.
+
+    Attributes:
+        name: of what is decided on; empty where there is one thing only.
+        verdict: decision in a word or three, as the verdict has it.
+        decision: the decision in one sentence.
+        now: what is gained on the day of the switch.
+        quarters: what each quarter of a backfill buys; empty where it is unknown.
+        backfill: the same in sentences.
+        losses: what gets worse, and for whom.
+        others: alternatives that were measured.
+    """
+
+    name: str
+    verdict: Decision
+    decision: str
+    now: tuple[str, ...]
+    quarters: tuple[Quarter, ...]
+    backfill: tuple[str, ...]
+    losses: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+def summarise_report(report: Report) -> Summary | None:
+    """Of the one upgrade or map that a report recommends or advises against; None where it compares nothing."""
+    if report.fit is not None:
+        return fit_summary(report.fit)
+    newest = [each for each in report.upgrades if each.new in report.generations[-1:]] or report.upgrades
+    if not newest:
+        return None
+    best = min(newest, key=_rank)
+    others = tuple(
+        f"{_name(each)}: {each.result.verdict.decision}, {_gain(each)} in the old gallery."
+        for each in [*sorted((one for one in newest if one is not best), key=_rank), *_earlier(report, newest)]
+    )
+    return upgrade_summary(best, _level_with(report, best) + others)
+
+
+def upgrade_summary(section: UpgradeSection, others: tuple[str, ...] = ()) -> Summary:
+    """Of an assessed upgrade."""
+    result = section.result
+    return Summary(
+        name=_name(section),
+        verdict=result.verdict.decision,
+        decision=_decision(result),
+        now=(f"Nothing backfilled: {sentence(result.change['new/old'], STATUS_QUO)}",),
+        quarters=quarters(result.curve),
+        backfill=_backfill(result),
+        losses=_losses(result),
+        others=others,
+    )
+
+
+def fit_summary(fit: FitSection) -> Summary:
+    """Of fitted maps: of the one that the run folder holds."""
+    own = [each for each in fit.results if each.name == fit.best and each.kind is not None]
+    now = [f"{each.searched} ({each.kind.words}): {_against(each.change)}" for each in own if each.kind]
+    full = [each for each in fit.results if each.name == FULL]
+    words: dict[Decision, str] = {
+        "use it": _use_it([*own, *fit.results]),
+        "cannot tell": "No map between the two models differs measurably from keeping the old model: none is worth it.",
+        "do nothing": "Do nothing: keep searching with the old model until the gallery is backfilled.",
+    }
+    others = [each for each in fit.results if each.name not in (fit.best, FULL) and each.kind and each.change]
+    return Summary(
+        name=fit.best,
+        verdict=fit.verdict.decision,
+        decision=words.get(fit.verdict.decision, fit.verdict.decision),
+        now=tuple(now),
+        quarters=(),
+        backfill=tuple(f"All backfilled: {_against(each.change)}" for each in full),
+        losses=_fit_losses(own, fit.labelled),
+        others=tuple(f"{each.name}, {each.searched}: {_against(each.change)}" for each in others),
+    )
+
+
+def quarters(curve: BackfillingCurve | None) -> tuple[Quarter, ...]:
+    """Its top-1 at 0, 25 … 100 %, by straight lines between its points."""
+    if curve is None or not curve.fractions:
+        return ()
+    scores = [float(value) for value in np.interp(QUARTERS, curve.fractions, curve.scores[MAIN])]
+    added: list[float | None] = [None, *(after - before for before, after in pairwise(scores))]
+    return tuple(map(Quarter, QUARTERS, scores, added))
+
+
+def _use_it(results: Sequence[CandidateResult]) -> str:
+    for each in results:
+        if each.kind is not None and each.decision == "better":
+            return f"Use {each.name}: searches get better at once; {each.kind.words}."
+    return "Use it: searches get better at once."
+
+
+def _decision(result: Upgrade) -> str:
+    if result.verdict.decision == "ship":
+        return "Ship the new model now: its queries find more in the old gallery than the old model's do."
+    if result.verdict.decision == "ship and backfill":
+        return "Ship the new model and backfill: until then, searches are about as good as today."
+    if "new/new" not in result.change:
+        return "Do not ship: new queries are not better in the old gallery, and a backfill's gain was not measured."
+    if overall(result.change["new/new"]) == "better":
+        return "Do not ship before the backfill is complete: only then is the new model better."
+    return "Do not ship: the new model is not clearly better, before a backfill or after it."
+
+
+def _backfill(result: Upgrade) -> tuple[str, ...]:
+    if "new/new" not in result.change:
+        return ("Unknown: the gallery embedded by the new model was not given.",)
+    falls = "Old and new items do not mix well here: scores fall on the way, so switch when all is backfilled."
+    whole = f"All backfilled: {sentence(result.change['new/new'], STATUS_QUO)}"
+    return (whole, falls) if result.curve and result.curve.may_fall else (whole,)
+
+
+def _losses(result: Upgrade) -> tuple[str, ...]:
+    """Queries whose first answer was right, and the classes that they ask for."""
+    lines = []
+    if flips := result.flips.get("new/old"):
+        lost, won = (round(each.mean * result.queries) for each in (flips.negative, flips.positive))
+        several = " (mean over the seeds)" if result.seeds > 1 else ""
+        lines.append(
+            f"{lost:,} of {result.queries:,} queries ({100 * flips.negative.mean:.1f} %) lose a right first answer in "
+            f"the old gallery; {won:,} ({100 * flips.positive.mean:.1f} %) gain one{several}."
+        )
+    fallen = [line for line in result.classes if line.change() < 0]
+    if fallen:
+        worst = ", ".join(f"{line.name} ({100 * line.change():+.1f})" for line in fallen[:WORST_CLASSES])
+        asked = sum(line.queries for line in fallen)
+        lines.append(
+            f"{len(fallen)} of {len(result.classes)} classes lose {title(RANKING)}, with {asked:,} queries; "
+            f"most, in points: {worst}."
+        )
+    elif result.classes:
+        lines.append(f"None of {len(result.classes)} classes loses {title(RANKING)}.")
+    return tuple(lines)
+
+
+def _fit_losses(own: Sequence[CandidateResult], labelled: bool) -> tuple[str, ...]:
+    lines = [
+        f"{each.searched}: {each.lost:,} of {each.queries:,} held-out queries lose a right first answer; "
+        f"{each.won:,} gain one."
+        for each in own
+        if each.lost is not None and each.won is not None and each.queries is not None
+    ]
+    if labelled and not lines:
+        return ("Unknown: this report was written before changed answers were counted; fit again.",)
+    return tuple(lines) or ("Unknown: without labels nobody can say which answers were right.",)
+
+
+def _against(change: Change | None) -> str:
+    return sentence(change or {}, STATUS_QUO)
+
+
+def _name(section: UpgradeSection) -> str:
+    return f"{section.method}: {section.old} → {section.new}" if section.method else f"{section.old} → {section.new}"
+
+
+def _gain(section: UpgradeSection) -> str:
+    change = section.result.change["new/old"]
+    return ", ".join(f"{title(score)} {change[score].points()}" for score in decisive(change)) + " points"
+
+
+def _rank(section: UpgradeSection) -> tuple[int, float]:
+    """Best decision first, then the larger gain in the untouched gallery."""
+    result = section.result
+    return ORDER.index(result.verdict.decision), -result.change["new/old"][MAIN].mean
+
+
+def _level_with(report: Report, best: UpgradeSection) -> tuple[str, ...]:
+    """A sentence on methods that may be as good, if the report compares them in the old gallery."""
+    for each in report.rankings:
+        ranked = {one.method for one in each.ranking.methods}
+        if (each.query, each.gallery, each.score) == (best.new, best.old, MAIN) and best.method in ranked:
+            level = each.ranking.level_with(best.method)
+            return (f"Cannot be told apart from {best.method} by {title(MAIN)}: {', '.join(level)}.",) if level else ()
+    return ()
+
+
+def _earlier(report: Report, newest: Sequence[UpgradeSection]) -> list[UpgradeSection]:
+    return [each for each in report.upgrades if each not in newest]
