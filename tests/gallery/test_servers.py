@@ -170,6 +170,24 @@ def test_a_lock_on_a_database_is_lost_with_its_connection(server: str) -> None:
     store.close()
 
 
+def test_a_server_that_stops_before_it_gives_a_lock_does_not_answer(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = open_store(f"{server}#{table_name()}")
+    fresh(store)
+    connect = store.db.connect
+
+    def stopped(*, autocommit: bool) -> Any:
+        connection = connect(autocommit=autocommit)
+        connection.close()
+        return connection
+
+    monkeypatch.setattr(store.db, "connect", stopped)
+    with pytest.raises(UnreachableError, match="no answer when asked for a lock"), store.lock():
+        pass
+    store.close()
+
+
 def test_two_that_create_a_table_at_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     name, together = table_name(), threading.Barrier(2)
     real = PostgresConnection.there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -194,7 +195,13 @@ def load_manifest(store: Store) -> Manifest:
         raise GalleryError(
             f"{store.url}: no gallery there, or its creation was interrupted; create it with `gallery create`"
         )
-    return parse_document(Manifest, data, f"{store.url}: its manifest")
+    return _parsed(data, store.url)
+
+
+@functools.lru_cache(maxsize=64)
+def _parsed(data: bytes, url: str) -> Manifest:
+    """Each search reads the manifest; it is parsed when it is another one."""
+    return parse_document(Manifest, data, f"{url}: its manifest")
 
 
 def save_manifest(store: Store, manifest: Manifest) -> Manifest:

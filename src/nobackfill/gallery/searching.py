@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,8 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.lineage import Manifest, load_manifest
 from nobackfill.gallery.pair_rules import damaged_rule, fitted_rule
-from nobackfill.gallery.stores.base import Floats, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import Best, Floats, Nearest, Payload, Scales, Store
 from nobackfill.gallery.vectors import unit_rows
-
-Scales = Mapping[int, tuple[Floats, Floats]]
-"""Stored generation → factor and offset of each query, float32 [n]; scores of others are compared as they are."""
 
 
 @dataclass(frozen=True)
@@ -51,25 +48,21 @@ def search_store(
     manifest = load_manifest(store)  # another process may have upgraded it
     query_generation = served(manifest, fingerprint, store.url)
     rows = unit_rows(queries, manifest.generations[query_generation - 1].dim, "queries")
-    nearest = store.search(
-        {
-            number: manifest.query_vectors(rows, query_generation, number)
-            for number in _searchable(store, manifest, query_generation)
-        },
-        k,
-        where,
-    )
-    scales = _scales(store, manifest, query_generation, rows)
-    results = [merged(nearest, query, k, scales) for query in range(len(rows))]
-    counts = Counter(name for result in results for name, _, _ in result)
+    asked = {
+        number: manifest.query_vectors(rows, query_generation, number)
+        for number in _searchable(store, manifest, query_generation)
+    }
+
+    def scales() -> Scales:
+        return _scales(store, manifest, query_generation, rows)
+
+    results = store.best(asked, k, where, scales)
+    if results is None:
+        results = _by_generation(store, asked, k, where, scales)
     if remember:
-        store.count_hits(counts)
-    payloads = store.payloads(sorted(counts))
+        store.count_hits(Counter(each.id for result in results for each in result))
     names = {number: generation.name for number, generation in enumerate(manifest.generations, start=1)}
-    return [
-        [Hit(name, score, names[number], payloads.get(name, {})) for name, score, number in result]
-        for result in results
-    ]
+    return [[Hit(each.id, each.score, names[each.generation], each.payload) for each in result] for result in results]
 
 
 def served(manifest: Manifest, fingerprint: str, url: str) -> int:
@@ -79,6 +72,17 @@ def served(manifest: Manifest, fingerprint: str, url: str) -> int:
         name, newer = (manifest.generations[each - 1].name for each in (number, manifest.serves_from))
         raise GalleryError(f"{url}: was switched to {newer}; {name} is no longer served: embed with {newer}")
     return number
+
+
+def _by_generation(
+    store: Store, queries: Mapping[int, Floats], k: int, where: Filter | None, scales: Callable[[], Scales]
+) -> list[list[Best]]:
+    """As `Store.best`, by a search of each generation."""
+    nearest = store.search(queries, k, where)
+    rules = scales()  # a rule may have been renewed since the manifest was read
+    results = [merged(nearest, query, k, rules) for query in range(len(next(iter(queries.values()), ())))]
+    payloads = store.payloads(sorted({name for result in results for name, _, _ in result}))
+    return [[Best(name, score, number, payloads.get(name, {})) for name, score, number in result] for result in results]
 
 
 def merged(

@@ -76,9 +76,10 @@ def column_change(table: Table, number: int, dim: int) -> list[Change]:
     adoption = table.adoption
     if adoption.layout == "same-column":
         return []
+    # The vector comes last: a search looks at the others of every row, and would have to step over it for them.
     statement = (
-        f"ALTER TABLE {table_of(adoption)} ADD COLUMN {column(number)} {table.kind}({int(dim)}), "
-        f"ADD COLUMN {stamp_column(number)} bytea, ADD COLUMN {writer_column(number)} xid"
+        f"ALTER TABLE {table_of(adoption)} ADD COLUMN {writer_column(number)} xid, "
+        f"ADD COLUMN {stamp_column(number)} bytea, ADD COLUMN {column(number)} {table.kind}({int(dim)})"
     )
     there = (
         "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped "

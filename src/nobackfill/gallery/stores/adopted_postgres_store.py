@@ -17,6 +17,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores import adopted_reading, adopted_writing
 from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.adopted_answers import Answers
 from nobackfill.gallery.stores.adopted_ddl import (
     FOUND_COLUMNS,
     build_index,
@@ -32,7 +33,7 @@ from nobackfill.gallery.stores.adopted_layout import ADOPTION, Table, side_schem
 from nobackfill.gallery.stores.adopted_sql import canonical, plain, quoted, table_of
 from nobackfill.gallery.stores.adopted_table import load_table, save
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
+from nobackfill.gallery.stores.base import Best, Floats, ItemBatch, Nearest, Payload, Scales
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ class AdoptedPostgresStore(AdoptedItems):
     def __init__(self, address: Address, namespace: str, name: str) -> None:
         self.url, self.side = address.url, side_schema(namespace, name)
         own = f"nobackfill_{self.side[-8:]}"
-        self.db = PostgresConnection(dataclasses.replace(address, name=own), "vector")
+        self.db = PostgresConnection(dataclasses.replace(address, name=own), "vector", adopted_reading.SETTINGS)
         self._table: Table | None = None
+        self._answers = Answers(self.db, self.side)
 
     @property
     def compatible_dim(self) -> int | None:
@@ -70,8 +72,8 @@ class AdoptedPostgresStore(AdoptedItems):
         return self._table
 
     def read(self, name: str) -> bytes | None:
-        rows = self.rows(self._side("SELECT data FROM {}.documents WHERE name = %s"), (name,))
-        return bytes(rows[0][0]) if rows else None
+        ((*found,),) = self.db.answers([(self._side("SELECT data FROM {}.documents WHERE name = %s"), (name,))])
+        return bytes(found[0][0]) if found else None
 
     def write(self, name: str, data: bytes | None) -> None:
         if data is None:
@@ -147,7 +149,7 @@ class AdoptedPostgresStore(AdoptedItems):
 
     def search(self, queries: Mapping[int, Floats], k: int, where: Filter | None = None) -> dict[int, Nearest]:
         def look(cursor: Cursor) -> dict[int, Nearest]:
-            cursor.execute(adopted_reading.SEARCH_SETTINGS)
+            cursor.execute(adopted_reading.ONE_STATE)
             table = self._table or self._loaded(cursor)
             if not set(queries) <= {1, *table.adoption.newer}:
                 table = self._loaded(cursor)
@@ -163,6 +165,11 @@ class AdoptedPostgresStore(AdoptedItems):
             if self._table is None or self._table == self.table():
                 raise
         return self.db.transaction(look)  # a column came or went since we looked
+
+    def best(
+        self, queries: Mapping[int, Floats], k: int, where: Filter | None, scales: Callable[[], Scales]
+    ) -> list[list[Best]] | None:
+        return self._answers.best(queries, k, where, scales())
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:
         return self._with_table(lambda cursor, table: adopted_reading.counts(cursor, table, where))

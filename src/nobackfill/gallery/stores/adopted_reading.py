@@ -32,12 +32,11 @@ if TYPE_CHECKING:
 
 EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 UTC = "SET LOCAL TimeZone = 'UTC';"  # payloads and filters see times alike, whatever the role's settings
-SEARCH_SETTINGS = (
-    # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
-    "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
-    + UTC
-    + "SET LOCAL hnsw.iterative_scan = strict_order;"
-    f"SET LOCAL hnsw.ef_search = {EF_SEARCH}; SET LOCAL ivfflat.iterative_scan = relaxed_order; SET LOCAL jit = off"
+# One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
+ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+SETTINGS = (  # of each connection
+    f"SET TimeZone = 'UTC'; SET hnsw.iterative_scan = strict_order; SET hnsw.ef_search = {EF_SEARCH}; "
+    "SET ivfflat.iterative_scan = relaxed_order; SET jit = off"
 )
 
 
@@ -140,14 +139,14 @@ def nearest(cursor: Cursor, table: Table, number: int, queries: Floats, k: int, 
         query = as_vector(table.kind, row / (norm or 1.0))
         cursor.execute(statement, [query, *values, k])
         found = cursor.fetchall()
-        similarity = _similarity(metric, np.array([distance for _, distance in found], np.float64))
-        order = np.argsort(-similarity, kind="stable")
+        alike = similarity(metric, np.array([distance for _, distance in found], np.float64))
+        order = np.argsort(-alike, kind="stable")
         ids.append([str(found[place][0]) for place in order])
-        scores.append((norm * similarity[order]).astype(np.float32))
+        scores.append((norm * alike[order]).astype(np.float32))
     return Nearest(ids, scores)
 
 
-def _similarity(metric: str, distances: NDArray[np.float64]) -> NDArray[np.float64]:
+def similarity(metric: str, distances: NDArray[np.float64]) -> NDArray[np.float64]:
     """Cosine of each distance; of vectors that are zero, nothing."""
     similarity: NDArray[np.float64] = -distances if metric == "ip" else 1 - distances**2 / 2
     if metric == "cosine":

@@ -5,6 +5,7 @@ Identifiers are quoted by psycopg, and their % is doubled: every statement is ex
 
 from __future__ import annotations
 
+import functools
 import json
 import uuid
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ TEXT = ("text", "character varying")
 OPERATORS = {"cosine": "<=>", "ip": "<#>", "l2": "<->"}
 
 
+@functools.lru_cache(maxsize=1024)
 def quoted(*parts: str) -> str:
     """An identifier, with its schema if there are two parts."""
     from psycopg import sql
@@ -85,12 +87,20 @@ def source(table: Table) -> str:
     return f"{table_of(table.adoption)} t LEFT JOIN {side} s ON s.id = {key(table)} AND {unchanged}"
 
 
+def noted_generation(table: Table) -> str:
+    """Same column: the generation of a row of which `n` knows the key and the transaction that wrote it."""
+    side = quoted(table.adoption.side, "generations")
+    hashed = f"SELECT {stamp(table, 2)} FROM {table_of(table.adoption)} t WHERE {key(table)} = n.key"
+    unchanged = f"CASE WHEN s.writer = n.writer THEN TRUE ELSE s.stamp = ({hashed}) END"
+    return f"coalesce((SELECT s.generation FROM {side} s WHERE s.id = n.key AND {unchanged}), 1)"
+
+
 def generation(table: Table) -> str:
     """The number of the item's generation, NULL for a row that has no vector; of rows of `source`."""
     if table.adoption.layout == "same-column":
         return f"CASE WHEN {own(table)} IS NOT NULL THEN coalesce(s.generation, 1) END"
-    cases = "".join(f"WHEN {_valid(table, number)} THEN {number} " for number in reversed(table.adoption.newer))
-    return f"CASE {cases}WHEN {own(table)} IS NOT NULL THEN 1 END"
+    numbers = (*reversed(table.adoption.newer), 1)
+    return f"CASE {''.join(f'WHEN {has_vector(table, number)} THEN {number} ' for number in numbers)}END"
 
 
 def of_generation(table: Table, number: int) -> str:
@@ -98,9 +108,8 @@ def of_generation(table: Table, number: int) -> str:
     if table.adoption.layout == "same-column":
         noted = "s.id IS NULL" if number == 1 else f"s.generation = {int(number)}"
         return f"{own(table)} IS NOT NULL AND {noted}"
-    newer = [f"NOT {_valid(table, each)}" for each in table.adoption.newer if each > number]
-    here = f"{own(table)} IS NOT NULL" if number == 1 else _valid(table, number)
-    return " AND ".join([here, *newer])
+    newer = [f"NOT {has_vector(table, each)}" for each in table.adoption.newer if each > number]
+    return " AND ".join([has_vector(table, number), *newer])
 
 
 def payload(table: Table) -> str:
@@ -131,8 +140,10 @@ def canonical(table: Table, ids: Sequence[str]) -> list[str]:
     return [name for name in ids if accepted(name)]
 
 
-def _valid(table: Table, number: int) -> str:
-    """Whether there is a vector of a later generation, made for the older ones the row has now."""
+def has_vector(table: Table, number: int) -> str:
+    """New column: whether the row has a vector of this generation, made for the older ones it has now."""
+    if number == 1:
+        return f"{own(table)} IS NOT NULL"
     hashed = f"t.{stamp_column(number)} IS NOT DISTINCT FROM {stamp(table, number)}"
     # Of a CASE the planner expects that it often holds; of an OR it does not, and then it leaves vector indexes alone.
     return (

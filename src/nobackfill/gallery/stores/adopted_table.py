@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
 from nobackfill.gallery.formats import parse_document
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
 from nobackfill.gallery.stores.adopted_sql import quoted
-from nobackfill.gallery.stores.postgres_connection import PostgresConnection
+from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -82,11 +82,27 @@ def has_usage(connection: Connection, side: str) -> bool:
 
 def load_table(cursor: Cursor, side: str) -> Table | None:
     """The adopted table as it is now; None if it was given up."""
-    agreed = document(cursor, side, ADOPTION) if has_documents(cursor, side) else None
-    if agreed is None:
-        return None
-    adoption = parse_document(Adoption, agreed, f"{side}: the document {ADOPTION!r}")
-    types = {str(name): str(kind) for name, kind in cursor.execute(COLUMNS, (adoption.namespace, adoption.table))}
+    found = cursor.execute(*table_statement(side)).fetchone() if has_documents(cursor, side) else None
+    return parsed_table(found, side) if found else None
+
+
+def table_statement(side: str) -> tuple[str, Sequence[object]]:
+    """Asks for the adoption, the columns, and a hash of both: one row; none if it was given up."""
+    statement = (
+        "SELECT data, columns, md5(encode(data, 'hex') || columns::text) AS stamp FROM "
+        "(SELECT d.data, array(SELECT ARRAY[a.attname::text, format_type(a.atttypid, NULL)] FROM pg_attribute a "
+        "JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE n.nspname = j.agreed ->> 'namespace' AND c.relname = j.agreed ->> 'table' AND a.attnum > 0 "
+        f"AND NOT a.attisdropped ORDER BY a.attnum) AS columns FROM {quoted(side)}.documents d "
+        "CROSS JOIN LATERAL (SELECT convert_from(d.data, 'UTF8')::jsonb AS agreed) j WHERE d.name = %s) found"
+    )
+    return statement, (ADOPTION,)
+
+
+def parsed_table(found: Row, side: str) -> Table | None:
+    """The table that an answer to `table_statement` speaks of; None if columns of the adoption are gone."""
+    adoption = parse_document(Adoption, bytes(found[0]), f"{side}: the document {ADOPTION!r}")
+    types = {str(name): str(kind) for name, kind in found[1]}
     if adoption.vector_column not in types or adoption.id_column not in types:
         return None
     kind = cast('Literal["vector", "halfvec"]', types[adoption.vector_column].rpartition(".")[2])

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
 
-from nobackfill.gallery.stores.base import lock_lost, lock_taken
+from nobackfill.gallery.stores.base import UnreachableError, lock_lost, lock_taken
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 
 
@@ -15,7 +15,10 @@ def advisory_lock(db: PostgresConnection, name: str) -> Iterator[Callable[[], No
     """See `Store.lock`: an advisory lock of a connection of its own."""
     key = lock_key(name)
     with contextlib.closing(db.connect(autocommit=True)) as connection:
-        found = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+        try:
+            found = connection.execute("SELECT pg_try_advisory_lock(%s)", (key,)).fetchone()
+        except db.psycopg.Error as error:  # the server stopped since it answered
+            raise UnreachableError(f"{db.url}: no answer when asked for a lock") from error
         if not found or not found[0]:
             raise lock_taken(db.url)
 

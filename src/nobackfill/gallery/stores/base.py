@@ -19,6 +19,8 @@ from nobackfill.gallery.filters import Filter
 
 Floats = NDArray[np.float32]
 Payload = Mapping[str, object]
+Scales = Mapping[int, tuple[Floats, Floats]]
+"""Stored generation → factor and offset of each query, float32 [n]; scores of others are compared as they are."""
 
 
 class UnreachableError(GalleryError):
@@ -51,6 +53,23 @@ class Nearest:
 
     ids: list[list[str]]
     scores: list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Best:
+    """One of the best items of all generations.
+
+    Attributes:
+        id: of the item.
+        score: on the scale that all generations share.
+        generation: number of the generation of its vector.
+        payload: what else is known of it.
+    """
+
+    id: str
+    score: float
+    generation: int
+    payload: Payload
 
 
 class Store(Protocol):
@@ -111,6 +130,26 @@ class Store(Protocol):
 
         With `where`, of the items whose payload fulfils it, and then always exactly.
         """
+
+    def best(
+        self,
+        queries: Mapping[int, Floats],
+        k: int,
+        where: Filter | None,
+        scales: Callable[[], Scales],
+    ) -> list[list[Best]] | None:
+        """For each query the best k items of all these generations together, each query's of one state of the store.
+
+        Args:
+            queries: by generation, as in `search`.
+            k: results wanted.
+            where: as in `search`.
+            scales: what brings the scores of each generation to one scale; it may have to be read from the store.
+
+        Returns:
+            None if the store has no shorter way than `search` and `payloads`.
+        """
+        return None
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:
         """Items by generation."""

@@ -17,6 +17,7 @@ from nobackfill.gallery.stores.base import Floats
 from nobackfill.gallery.stores.faiss_index import ApproximateIndex, faiss_module, read_index
 
 PAGE = 16_384  # rows read at a time
+SPARE = 1.125  # room for items to come, so that not each new one copies all that is known of the others
 CACHED = 16  # filters whose items are remembered
 CHUNK = 65_536  # filtered vectors compared at a time
 Found = tuple[Floats, NDArray[np.int64]]
@@ -41,12 +42,16 @@ class Block:
         """Adds rows; returns where they are."""
         rows = np.arange(self.count, self.count + len(numbers))
         if rows.size and rows[-1] >= len(self.numbers):
-            size = max(2 * len(self.numbers), int(rows[-1]) + 1)
-            self.vectors = np.concatenate([self.vectors, np.empty((size - len(self.vectors), vectors.shape[1]), "f4")])
-            self.numbers = np.concatenate([self.numbers, np.empty(size - len(self.numbers), np.int64)])
+            self._grow(max(2 * len(self.numbers), int(rows[-1]) + 1), vectors.shape[1])
         self.vectors[rows], self.numbers[rows] = vectors, numbers
         self.count += len(numbers)
         return rows
+
+    def _grow(self, size: int, dim: int) -> None:
+        """Room for so many rows; what is not written yet takes no memory."""
+        vectors, numbers = np.empty((size, dim), "f4"), np.empty(size, np.int64)
+        vectors[: self.count], numbers[: self.count] = self.vectors[: self.count], self.numbers[: self.count]
+        self.vectors, self.numbers = vectors, numbers
 
     def remove(self, row: int) -> int:
         """The last row takes the place of this one; returns the item that moved."""
@@ -81,6 +86,12 @@ class View:
             return
         self._grow(int(connection.execute("SELECT coalesce(max(seq), 0) FROM sqlite_sequence").fetchone()[0]))
         indexed = self._open_indexes(connection) if self.changed < 0 else {}
+        dims = dict(connection.execute("SELECT number, dim FROM generations"))
+        if self.changed < 0:  # the size is known: nothing is copied while it is read, nor for a while after
+            for number, count in connection.execute("SELECT generation, items FROM tallies").fetchall():
+                if number in dims and number not in self.blocks:
+                    size = int(SPARE * count) + PAGE
+                    self.blocks[number] = Block(np.empty((size, dims[number]), "f4"), np.empty(size, np.int64))
         removed = (
             "SELECT DISTINCT seq FROM changes WHERE changed > ? "
             "AND NOT EXISTS (SELECT 1 FROM items WHERE items.seq = changes.seq)"
@@ -89,7 +100,6 @@ class View:
             self._remove(seq)
             for _, mask in self.cached.values():
                 mask[seq] = False
-        dims = dict(connection.execute("SELECT number, dim FROM generations"))
         later = "WHERE seq IN (SELECT seq FROM changes WHERE changed > ?)" if self.changed >= 0 else ""
         rows = connection.execute(
             f"SELECT generation, seq, changed, payload, vector FROM items {later}",
@@ -189,8 +199,8 @@ class View:
         return known
 
     def _grow(self, last: int) -> None:
-        more = last + 1 - len(self.rows)
-        if more > 0:
+        if last + 1 > len(self.rows):
+            more = int(SPARE * (last + 1)) + PAGE - len(self.rows)
             self.rows = np.concatenate([self.rows, np.full(more, -1)])
             self.generations = np.concatenate([self.generations, np.zeros(more, np.int32)])
             self.cached = {

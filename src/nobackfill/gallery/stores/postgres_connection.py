@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,9 +32,10 @@ class PostgresConnection:
     Args:
         address: of the server and table; may hold a password, which no message shows.
         kind: pgvector's type of the vectors, `vector` or `halfvec`; an existing table says itself which it is.
+        settings: statements that each connection begins with.
     """
 
-    def __init__(self, address: Address, kind: str) -> None:
+    def __init__(self, address: Address, kind: str, settings: str = "") -> None:
         try:
             importlib.import_module("pgvector.psycopg")
             import psycopg
@@ -46,6 +47,7 @@ class PostgresConnection:
                 f"{self.url}: the table's name has {len(self.table.encode())} bytes; expected at most {NAME_BYTES}"
             )
         self.psycopg: ModuleType = psycopg
+        self.settings = settings
         self._pool: Pool[Connection] = Pool(self._opened, lambda one: not (one.closed or one.broken))
 
     def transaction(self, action: Callable[[Cursor], Value]) -> Value:
@@ -57,6 +59,24 @@ class PostgresConnection:
             connection.cursor() as cursor,
         ):
             return action(cursor)
+
+    def answers(self, statements: Sequence[tuple[str, Sequence[object]]]) -> list[list[Row]]:
+        """What each of several statements answers, all sent at once: one way to the server and back.
+
+        Each has a snapshot of its own. If one fails, the others count as failed too. Statements that come again are
+        prepared by psycopg.
+        """
+        with self._translated(), self._pool.borrowed() as connection:
+            connection.autocommit = True
+            try:
+                if len(statements) == 1:
+                    return [connection.execute(*statements[0]).fetchall()]
+                with connection.pipeline():
+                    sent = [connection.execute(statement, values) for statement, values in statements]
+                return [cursor.fetchall() for cursor in sent]
+            finally:
+                if not connection.closed:
+                    connection.autocommit = False
 
     def rows(self, statement: str, values: tuple[object, ...] = ()) -> list[Row]:
         """A transaction of one statement that answers."""
@@ -120,6 +140,9 @@ class PostgresConnection:
         if kind:
             self.kind = kind[0]
         connection.rollback()
+        if self.settings:
+            connection.execute(self.settings)
+            connection.commit()
 
     def binary(self, vector: Floats) -> HalfVector | Vector:
         """A vector as COPY sends it."""
