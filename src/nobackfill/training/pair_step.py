@@ -15,6 +15,7 @@ from nobackfill.data import PairSamples, TextSamples
 from nobackfill.methods import Method, PairBatch, PairMethod
 from nobackfill.models import Encoder
 from nobackfill.training.checkpoint import random_states, restore_random
+from nobackfill.training.pair_processes import WholeBatch, mean_gradients
 from nobackfill.training.teachers import teacher_vectors
 
 LOOKED_AT = ("new", "compatible")  # what of a head's output a loss of pairs reads
@@ -74,21 +75,22 @@ def pair_gradients(
     teachers: PairTeachers,
     micro_batches: Sequence[Tensor],
     *,
-    device: torch.device,
+    accelerator: Accelerator,
     precision: str,
 ) -> tuple[dict[str, Tensor], int]:
     """Add the gradient of one batch to the network's; equal to that of one large batch, however it is cut.
 
     As in GradCache (arXiv 2101.06983) all embeddings are computed first, then the loss and its gradient in them, then
     each micro-batch once more, with the same random numbers, to carry that gradient on to the weights. A single
-    micro-batch is computed once.
+    micro-batch is computed once. Of several processes each embeds its part of the batch; all compute the same loss, and
+    end with the same gradient.
 
     Args:
-        network: in training mode, on the device.
+        network: in training mode, on the device; no wrapper of it, which would average gradients part by part.
         method: whose loss it is.
         teachers: of all pairs.
-        micro_batches: positions of pairs, int64.
-        device: of the network.
+        micro_batches: positions of this process's pairs, int64.
+        accelerator: knows the device and the other processes.
         precision: bf16 or fp32, of the backbone.
 
     Returns:
@@ -96,20 +98,16 @@ def pair_gradients(
     """
     if not isinstance(method, PairMethod):
         raise TypeError(f"expected a method of pairs, found {type(method).__name__}")
-    samples = teachers.samples
+    samples, device = teachers.samples, accelerator.device
     rows = [positions.cpu().numpy() for positions in micro_batches]
-    none = [np.empty(0, np.int64)]
-    negatives = [np.concatenate([*none, *(samples.negatives[i] for i in some)]) for some in rows]
+    whole = WholeBatch.of(samples, np.concatenate(rows), accelerator)
+    negatives = [whole.negatives(some) for some in rows]
     sides = [
         *(_Side(samples.queries, samples.query[some]) for some in rows),
         *(_Side(samples.documents, samples.document[some]) for some in rows),
         *(_Side(samples.documents, some) for some in negatives if len(some)),
     ]
-    batch = teachers.batch(
-        np.concatenate([side.index for side in sides[: len(rows)]]),
-        np.concatenate([side.index for side in sides[len(rows) :]]),
-        device,
-    )
+    batch = teachers.batch(whole.queries, whole.documents, device)
     masked = int(batch.answers.sum()) - len(batch.answers)
 
     def embed(side: _Side) -> dict[str, Tensor]:
@@ -121,15 +119,16 @@ def pair_gradients(
         return {name: output[name] for name in LOOKED_AT if name in output}
 
     if len(rows) == 1:
-        parts = _loss(method, [embed(side) for side in sides], 1, batch)
+        parts = _loss(method, [embed(side) for side in sides], whole, batch)
         torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
+        mean_gradients(network, accelerator)
         return parts, masked
     states, outputs = [], []
     with torch.no_grad():
         for side in sides:
             states.append(random_states())
             outputs.append({name: value.requires_grad_() for name, value in embed(side).items()})
-    parts = _loss(method, outputs, len(rows), batch)
+    parts = _loss(method, outputs, whole, batch)
     torch.stack(list(parts.values())).sum().backward()  # type: ignore[no-untyped-call]
     after = random_states()
     for side, state, first in zip(sides, states, outputs, strict=True):
@@ -138,13 +137,14 @@ def pair_gradients(
         pulled = [(again[name] * value.grad).sum() for name, value in first.items() if value.grad is not None]
         torch.stack(pulled).sum().backward()  # type: ignore[no-untyped-call]
     restore_random(after)
+    mean_gradients(network, accelerator)
     return parts, masked
 
 
-def _loss(method: PairMethod, outputs: list[dict[str, Tensor]], queries: int, batch: PairBatch) -> dict[str, Tensor]:
-    """The loss of outputs of sides, the first ones being queries."""
-
-    def joined(some: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {name: torch.cat([each[name] for each in some]) for name in some[0]}
-
-    return method.pair_loss(joined(outputs[:queries]), joined(outputs[queries:]), batch)
+def _loss(
+    method: PairMethod, outputs: list[dict[str, Tensor]], whole: WholeBatch, batch: PairBatch
+) -> dict[str, Tensor]:
+    """The loss of the whole batch, from this process's outputs: of queries, then positives, then negatives."""
+    shared = {name: whole.shared(torch.cat([each[name] for each in outputs])) for name in outputs[0]}
+    queries, documents = ({name: sides[number] for name, sides in shared.items()} for number in (0, 1))
+    return method.pair_loss(queries, documents, batch)

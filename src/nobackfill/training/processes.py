@@ -45,11 +45,6 @@ def start_processes(config: RunConfig) -> Accelerator:
         # With k ≥ d_o the compatible part is made of o alone: P gets no gradient, which DDP has to be told.
         kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
-    if config.data.kind == "pair" and accelerator.num_processes > 1:
-        raise ConfigError(
-            f"key 'data.name': pairs train in one process, found {accelerator.num_processes}; start one, and set "
-            "accumulate for larger batches"
-        )
     micro_batches = accelerator.num_processes * config.accumulate
     if config.batch_size % micro_batches or config.batch_size // micro_batches < 2:  # batch norm needs two
         raise ConfigError(
