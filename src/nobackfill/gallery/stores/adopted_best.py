@@ -148,7 +148,7 @@ def _by_generation(table: Table, query: Asked, *, scored: bool) -> tuple[str, li
             if scored:
                 then, some = _place(table, query, number, distance, some)
             values += some
-        cases += f"WHEN {has_vector(table.kind, number)} THEN {then} "
+        cases += f"WHEN {has_vector(table, number)} THEN {then} "
     return f"CASE {cases}END", values
 
 
