@@ -15,6 +15,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, ItemBatch, parse_filter
 from nobackfill.gallery.adopting import abandon, plan_adoption
 from nobackfill.gallery.filters import matches
+from nobackfill.gallery.stores.adopted_milvus_rows import AdoptedRows
 
 pytest.importorskip("milvus_lite")
 pymilvus = pytest.importorskip("pymilvus")
@@ -182,7 +183,7 @@ def test_a_vector_of_an_older_content_is_not_written(application: Application, m
     gallery = adopted(application)
     store: Any = gallery.store
     ids = ["10", "20", "30", "40"]
-    read = store.versions([*ids, "gone"])
+    read = store.versions([*ids, "50", "gone"])
     application.put([2], OTHER)
     application.client.delete("items", ids=[30])
     real = store.connection.put
@@ -191,9 +192,18 @@ def test_a_vector_of_an_older_content_is_not_written(application: Application, m
         application.put([4], OTHER)
         return real(*arguments)
 
+    looked = AdoptedRows.generations
+
+    def between(self: AdoptedRows, own: Any) -> Any:  # after the row was read, before what is written is known
+        found = looked(self, own)
+        monkeypatch.setattr(AdoptedRows, "generations", looked)
+        application.put([5], OTHER)
+        return found
+
     monkeypatch.setattr(store.connection, "put", late)
-    items = ItemBatch(ids, 2, NEW_VECTORS[1:5], [], [read[name] for name in ids])
-    assert store.replace(items, keep_old=True) == ["20", "30", "40"]
+    monkeypatch.setattr(AdoptedRows, "generations", between)
+    items = ItemBatch([*ids, "50"], 2, NEW_VECTORS[1:6], [], [read[name] for name in [*ids, "50"]])
+    assert store.replace(items, keep_old=True) == ["20", "30", "40", "50"]
     assert store.counts() == {1: COUNT - 2, 2: 1}
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nobackfill.cli.gallery.options import JsonOption, StoreArgument
+from nobackfill.errors import visible
 
 
 def abandon(
@@ -35,7 +36,7 @@ def abandon(
         url, statements = opened.url, abandon_statements(opened, leave_new=leave_new)
         if not json_:
             for statement in statements:
-                typer.echo(f"{statement};")
+                typer.echo(visible(f"{statement};"))
         if not dry_run:
             if not yes and not sys.stdin.isatty():
                 raise ConfigError(f"{url}: give --yes to run these statements")

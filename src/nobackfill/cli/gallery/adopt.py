@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nobackfill.cli.gallery.options import JsonOption
+from nobackfill.errors import visible
 
 
 class Layout(str, Enum):
@@ -92,7 +93,7 @@ def adopt(
         _say(plan.statements, "now")
         _say(plan.later, "at each upgrade")
         for note in plan.notes:
-            typer.echo(f"note: {note}")
+            typer.echo(visible(f"note: {note}"))
     items = None
     if not dry_run:
         gallery = Gallery.open(plan.carry_out())
@@ -104,11 +105,11 @@ def adopt(
     elif dry_run:
         typer.echo(f"{plan.url}: nothing was changed (--dry-run)")
     else:
-        typer.echo(f"{plan.url}: a gallery of {items} items of {plan.generation.name}")
+        typer.echo(visible(f"{plan.url}: a gallery of {items} items of {plan.generation.name}"))
 
 
 def _say(statements: list[str], when: str) -> None:
     if statements:
         typer.echo(f"-- {when}:")
     for statement in statements:
-        typer.echo(f"{statement};")
+        typer.echo(visible(f"{statement};"))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from nobackfill.cli.source import MODEL_HELP
-from nobackfill.errors import ConfigError
+from nobackfill.errors import ConfigError, visible
 from nobackfill.gallery.stores.registry import FORMS
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=f"{FORMS}.", show_default=False)]
@@ -91,7 +91,7 @@ def read_payloads(path: Path) -> dict[str, dict[str, object]]:
 
 def show(as_json: bool, document: dict[str, object], text: str) -> None:
     """Print what was done, in one of two forms."""
-    typer.echo(json.dumps(document, indent=2) if as_json else text)
+    typer.echo(json.dumps(document, indent=2) if as_json else visible(text))
 
 
 def counted(number: int, noun: str) -> str:

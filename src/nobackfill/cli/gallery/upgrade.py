@@ -17,6 +17,7 @@ from nobackfill.cli.gallery.options import (
     require_model,
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
+from nobackfill.errors import visible
 
 
 def upgrade(
@@ -48,6 +49,7 @@ def upgrade(
 
     Example: `nobackfill gallery upgrade faiss:photos --run runs/digits/bt2`
     """
+    from nobackfill.cli.gallery.fit_verdict import fit_warning
     from nobackfill.cli.gallery.items import curve_line, new_embedder
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.expected import check_rule
@@ -55,6 +57,8 @@ def upgrade(
     from nobackfill.gallery.status import rule_warning
 
     require_model(run, name)
+    if warning := fit_warning(run):
+        typer.echo(visible(warning), err=True)
     wanted = check_rule(rule)
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
@@ -62,12 +66,12 @@ def upgrade(
     if json_:
         typer.echo(added.model_dump_json(indent=2))
         return
-    typer.echo(f"{gallery.store.url}: queries of {added.name} now work")
+    typer.echo(visible(f"{gallery.store.url}: queries of {added.name} now work"))
     manifest = gallery.manifest
     for pair in manifest.rules:
         if pair.query == manifest.newest:
-            typer.echo(f"  {rule_line(pair, manifest.name)}")
+            typer.echo(visible(f"  {rule_line(pair, manifest.name)}"))
     if warning := rule_warning(manifest):
-        typer.echo(warning, err=True)
+        typer.echo(visible(warning), err=True)
     if added.curve is not None:
         typer.echo(f"  expected top-1, measured on {added.curve.queries} items: {curve_line(added.curve)}")

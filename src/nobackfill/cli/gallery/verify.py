@@ -19,10 +19,8 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
     problems = gallery.verify()
     total = gallery.count()
     found = counted(len(problems), "problem") if problems else "no problems"
-    show(
-        json_,
-        {"problems": problems, "items": total},
-        "\n".join([*map(visible, problems), f"{gallery.store.url}: {found} in {total} items"]),
-    )
+    for problem in [] if json_ else problems:
+        typer.echo(visible(problem))
+    show(json_, {"problems": problems, "items": total}, f"{gallery.store.url}: {found} in {total} items")
     if problems:
         raise typer.Exit(1)
