@@ -15,7 +15,9 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, ItemBatch, parse_filter
 from nobackfill.gallery.adopting import abandon, plan_adoption
 from nobackfill.gallery.filters import matches
+from nobackfill.gallery.stores.adopted_milvus_layout import ADOPTION
 from nobackfill.gallery.stores.adopted_milvus_rows import AdoptedRows
+from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore
 
 pytest.importorskip("milvus_lite")
 pymilvus = pytest.importorskip("pymilvus")
@@ -236,6 +238,30 @@ def test_filters_are_exact(application: Application, keys: tuple[str, ...] | Non
         assert gallery.count(where) == len(wanted)
         few = [hit.id for hit in gallery.search(OLD_VECTORS[:1], 3, f"name:{NAME}", where=where)[0]]
         assert few == [hit.id for hit in hits][:3]
+
+
+@pytest.mark.parametrize("kept", ["none", ADOPTION])
+def test_an_adoption_that_was_interrupted_is_begun_again(
+    application: Application, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    before = application.state()
+    real = AdoptedMilvusStore.write
+
+    def interrupted(self: AdoptedMilvusStore, name: str, data: bytes | None) -> None:
+        if name != kept:
+            raise KeyboardInterrupt
+        real(self, name, data)
+
+    monkeypatch.setattr(AdoptedMilvusStore, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Gallery.adopt(application.url, NAME)
+    monkeypatch.undo()
+    with pytest.raises(GalleryError, match="no gallery there, or its creation was interrupted"):
+        Gallery.open(application.url)
+    gallery = Gallery.adopt(application.url, NAME)
+    assert gallery.status().items == (COUNT,)
+    abandon(gallery.store)
+    assert application.state() == before
 
 
 def test_what_is_refused(application: Application, tmp_path: Path) -> None:

@@ -90,3 +90,9 @@ def test_a_rollback_keeps_the_newer_generation_known(tmp_path: Path) -> None:
     gallery.add_generation(Generation.named("again", NEW).model_copy(update={"compatible_with": ("a" * 64,)}),
                            NEW_VECTORS)  # fmt: skip
     store.close()
+
+
+@pytest.mark.parametrize("name", ["", " \n"])
+def test_a_model_without_a_name_is_refused(name: str) -> None:
+    with pytest.raises(GalleryError, match="is empty; expected one that its clients know"):
+        Generation.named(name, NEW)
