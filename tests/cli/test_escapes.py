@@ -23,13 +23,24 @@ def test_a_gallery_prints_no_control_characters(tmp_path: Path, capsys: pytest.C
     store, made = f"faiss:{tmp_path / 'g'}", ["--vectors", str(tmp_path / "v.npy"), "--name", BAD]
     assert run(["gallery", "create", store, *made, "--ids", str(tmp_path / "ids.txt")]) == 0
     assert run(["gallery", "set-payloads", store, "--payloads", str(tmp_path / "payloads.jsonl")]) == 0
-    capsys.readouterr()
-    for command in (["search", store, *made], ["status", store], ["verify", store]):
+    newer = ["--vectors", str(tmp_path / "v.npy"), "--ids", str(tmp_path / "ids.txt"), "--name", f"{BAD}\nforged"]
+    commands = (
+        ["search", store, *made],
+        ["upgrade", store, *newer],
+        ["status", store],
+        ["backfill", store, *newer],
+        ["status", store],
+        ["switch", store],
+        ["verify", store],
+        ["rollback", store, "--to", BAD, "--yes"],
+    )
+    for command in commands:
         assert run(["gallery", *command]) == 0
     assert run(["gallery", "status", f"faiss:{tmp_path / BAD}"]) == 2
     captured = capsys.readouterr()
     assert r"a\x1b]0;owned\x07\u202e" in captured.out
     assert r"a\x1b]0;owned\x07\u202e" in captured.err
+    assert not [line for line in captured.out.splitlines() if line.startswith("forged")]  # names end no line
     assert not set(captured.out + captured.err) & set("\x1b\x07\u202e")
 
 

@@ -9,67 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gallery.galleries import COUNT, NEW, NEW_VECTORS, OLD, OLD_VECTORS, SECOND, padded, unit, vectors
+from tests.gallery.milvus_applications import PAYLOADS, TYPES, Application, indexed
 
 from nobackfill.cli.app import run
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Gallery, ItemBatch, parse_filter
+from nobackfill.gallery import Gallery, ItemBatch, parse_filter
 from nobackfill.gallery.adopting import abandon, plan_adoption
 from nobackfill.gallery.filters import matches
+from nobackfill.gallery.stores.adopted_milvus_layout import ADOPTION
+from nobackfill.gallery.stores.adopted_milvus_rows import AdoptedRows
+from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore
 
 pytest.importorskip("milvus_lite")
 pymilvus = pytest.importorskip("pymilvus")
-TYPES = pymilvus.DataType
 NAME, NEWER = "minilm", SECOND.model_copy(update={"compatible_with": ("name:minilm",)})
 OTHER = unit(np.random.default_rng(9).standard_normal((COUNT, OLD)))
 QUERIES = vectors(NEW, 2, 5)
-PAYLOADS: list[dict[str, Any]] = [
-    {"year": 2000 + place % 9, "lang": ["en", "de", None][place % 3], "price": place / 8,
-     "n": [1, True, [1], None, 1.0, "1"][place % 6]}
-    for place in range(COUNT)
-]  # fmt: skip
-
-
-class Application:
-    """A collection `items` with vectors `text`; the gallery's client does what the application's would."""
-
-    def __init__(self, folder: Path, kind: str = "int", metric: str = "COSINE", index: str = "HNSW") -> None:
-        self.path = str(folder / "store.db")
-        self.url = f"milvus:{self.path}#items"
-        self.keys: list[Any] = [
-            10 * place if kind == "int" else f"i{place} '☃\"%_\\ \n{{}}\x01" for place in range(COUNT)
-        ]
-        self.ids = [str(key) for key in self.keys]
-        self.client = pymilvus.MilvusClient(self.path)
-        self.scale = 3 if metric == "COSINE" else 1
-        schema = self.client.create_schema(auto_id=False, enable_dynamic_field=True)
-        if kind == "int":
-            schema.add_field("key", TYPES.INT64, is_primary=True)
-        else:
-            schema.add_field("key", TYPES.VARCHAR, is_primary=True, max_length=100)
-        schema.add_field("text", TYPES.FLOAT_VECTOR, dim=OLD)
-        schema.add_field("year", TYPES.INT32)
-        schema.add_field("lang", TYPES.VARCHAR, max_length=10, nullable=True)
-        schema.add_field("price", TYPES.FLOAT)
-        self.client.create_collection("items", schema=schema, index_params=indexed(self.client, index, metric))
-        self.put(range(COUNT), OLD_VECTORS)
-
-    def put(self, places: Any, rows: Any) -> None:
-        whole = [{"key": self.keys[place], "text": (self.scale * rows[place]).tolist(), **PAYLOADS[place]}
-                 for place in places]  # fmt: skip
-        self.client.upsert("items", whole)
-
-    def state(self) -> Any:
-        rows = self.client.query("items", filter="", limit=1000, output_fields=["*"])
-        return sorted(map(str, rows)), str(self.client.describe_collection("items")), self.client.list_collections()
-
-    def embed(self, ids: list[str]) -> Embedded:
-        return Embedded(ids, 2.0 * NEW_VECTORS[[self.ids.index(name) for name in ids]], {})
-
-
-def indexed(client: Any, index: str, metric: str, field: str = "text") -> Any:
-    made = client.prepare_index_params()
-    made.add_index(field, index_type=index, metric_type=metric, params={"M": 8, "efConstruction": 64})
-    return made
 
 
 @pytest.fixture
@@ -182,7 +137,7 @@ def test_a_vector_of_an_older_content_is_not_written(application: Application, m
     gallery = adopted(application)
     store: Any = gallery.store
     ids = ["10", "20", "30", "40"]
-    read = store.versions([*ids, "gone"])
+    read = store.versions([*ids, "50", "gone"])
     application.put([2], OTHER)
     application.client.delete("items", ids=[30])
     real = store.connection.put
@@ -191,9 +146,18 @@ def test_a_vector_of_an_older_content_is_not_written(application: Application, m
         application.put([4], OTHER)
         return real(*arguments)
 
+    looked = AdoptedRows.generations
+
+    def between(self: AdoptedRows, own: Any) -> Any:  # after the row was read, before what is written is known
+        found = looked(self, own)
+        monkeypatch.setattr(AdoptedRows, "generations", looked)
+        application.put([5], OTHER)
+        return found
+
     monkeypatch.setattr(store.connection, "put", late)
-    items = ItemBatch(ids, 2, NEW_VECTORS[1:5], [], [read[name] for name in ids])
-    assert store.replace(items, keep_old=True) == ["20", "30", "40"]
+    monkeypatch.setattr(AdoptedRows, "generations", between)
+    items = ItemBatch([*ids, "50"], 2, NEW_VECTORS[1:6], [], [read[name] for name in [*ids, "50"]])
+    assert store.replace(items, keep_old=True) == ["20", "30", "40", "50"]
     assert store.counts() == {1: COUNT - 2, 2: 1}
 
 
@@ -226,6 +190,30 @@ def test_filters_are_exact(application: Application, keys: tuple[str, ...] | Non
         assert gallery.count(where) == len(wanted)
         few = [hit.id for hit in gallery.search(OLD_VECTORS[:1], 3, f"name:{NAME}", where=where)[0]]
         assert few == [hit.id for hit in hits][:3]
+
+
+@pytest.mark.parametrize("kept", ["none", ADOPTION])
+def test_an_adoption_that_was_interrupted_is_begun_again(
+    application: Application, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    before = application.state()
+    real = AdoptedMilvusStore.write
+
+    def interrupted(self: AdoptedMilvusStore, name: str, data: bytes | None) -> None:
+        if name != kept:
+            raise KeyboardInterrupt
+        real(self, name, data)
+
+    monkeypatch.setattr(AdoptedMilvusStore, "write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Gallery.adopt(application.url, NAME)
+    monkeypatch.undo()
+    with pytest.raises(GalleryError, match="no gallery there, or its creation was interrupted"):
+        Gallery.open(application.url)
+    gallery = Gallery.adopt(application.url, NAME)
+    assert gallery.status().items == (COUNT,)
+    abandon(gallery.store)
+    assert application.state() == before
 
 
 def test_what_is_refused(application: Application, tmp_path: Path) -> None:

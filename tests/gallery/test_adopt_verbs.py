@@ -18,6 +18,8 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery
 from nobackfill.gallery.copying import plan_copy
 
+HOSTILE = "a\x1b]0;owned\x07\u202e"
+
 
 @pytest.fixture
 def application(server: str) -> Iterator[Application]:
@@ -97,3 +99,18 @@ def test_files_that_are_no_index(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match=f"expected {COUNT} lines"):
         plan_copy(url, "old", path, ids)
     assert not (tmp_path / "gallery").exists()
+
+
+def test_adopting_prints_none_either(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    table = f"a{HOSTILE}{tmp_path.name}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        connection.execute(f'CREATE TABLE "{table}" (id text PRIMARY KEY, embedding vector(3))')
+        connection.execute(f'INSERT INTO "{table}" VALUES (%s, %s)', (HOSTILE, "[1,2,3]"))
+    adopt = ["gallery", "adopt", f"{server}#{table}", "--generation", HOSTILE]
+    for command in ([*adopt, "--dry-run"], adopt, ["gallery", "abandon", f"{server}#{table}", "--yes"]):
+        assert run(command) == 0
+    assert run([*adopt, "--vector-column", HOSTILE]) == 2
+    captured = capsys.readouterr()
+    assert not set(captured.out + captured.err) & set("\x1b\x07\u202e")

@@ -12,7 +12,7 @@ from tests.gallery.galleries import COUNT, IDS, NEW_VECTORS, OLD, OLD_VECTORS, S
 
 from nobackfill.errors import GalleryError
 from nobackfill.files import atomic_file
-from nobackfill.gallery import ItemBatch, Store, open_store
+from nobackfill.gallery import Gallery, ItemBatch, Store, open_store
 from nobackfill.gallery.stores.base import Nearest
 from nobackfill.gallery.stores.postgres_store import PostgresStore
 
@@ -79,6 +79,31 @@ def test_a_search_of_postgresql_is_of_one_moment(server: str, monkeypatch: pytes
     assert (len(found[1].ids[0]), len(found[2].ids[0])) == (COUNT, 0)
     for each in (store, other):
         each.close()
+
+
+def test_a_search_of_an_adopted_table_is_of_one_moment(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nobackfill.gallery.stores import adopted_reading
+
+    pytest.importorskip("psycopg")
+    applications = pytest.importorskip("tests.gallery.applications")
+    application = applications.Application(server)
+    store = application.adopt().store
+    Gallery.open(store).upgrade(applications.SECOND, application.embed, sample=20)
+    other = application.open().store
+    real = adopted_reading.nearest
+
+    def look(cursor: Any, table: Any, number: int, *rest: Any) -> Nearest:
+        found = real(cursor, table, number, *rest)
+        if number == 1:  # between the two generations another process replaces everything
+            other.replace(ItemBatch(application.ids, 2, NEW_VECTORS, []), keep_old=True)
+        return found
+
+    monkeypatch.setattr(adopted_reading, "nearest", look)
+    found = store.search({1: OLD_VECTORS[:1], 2: NEW_VECTORS[:1]}, COUNT)
+    assert (len(found[1].ids[0]), len(found[2].ids[0])) == (COUNT, 0)
+    monkeypatch.undo()
+    assert store.counts() == {2: COUNT}
+    application.close()
 
 
 def test_a_write_that_fails_half_way_changes_nothing(store: Store) -> None:

@@ -13,6 +13,7 @@ from tests.gallery.live import DIMS, NAMES, unit
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import open_store
+from nobackfill.gallery.adopting import plan_adoption
 from nobackfill.gallery.filters import parse_filter
 from nobackfill.gallery.stores.base import ItemBatch
 
@@ -100,6 +101,10 @@ def test_a_gallery_outlives_its_process(tmp_path: Path) -> None:
 def test_names_that_milvus_does_not_allow_are_refused(tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="expected letters, digits and _"):
         open_store(f"milvus:{tmp_path / 'store.db'}#a b")
+    with pytest.raises(GalleryError, match=r"ends in \.db"):
+        open_store(f"milvus:{tmp_path / 'store'}")
+    with pytest.raises(GalleryError, match=r"collection 'a b': expected letters"):
+        plan_adoption(f"milvus:{tmp_path / 'store.db'}#a b", "m")
     with pytest.raises(GalleryError, match="the name is missing"):
         open_store("milvus+http://localhost:19530")
     with pytest.raises(GalleryError) as caught:

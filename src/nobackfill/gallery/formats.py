@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -35,3 +36,14 @@ def parse_document(kind: type[Document], data: bytes, what: str) -> Document:
         return kind.model_validate_json(data)
     except ValidationError as error:
         raise GalleryError(f"{what} is damaged: {error.errors()[0]['msg'].lower()}") from error
+
+
+def parse_payload(text: str) -> Mapping[str, object]:
+    """An item's payload, as a store keeps it; raises `GalleryError` if it is damaged."""
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError, TypeError):
+        payload = None
+    if not isinstance(payload, dict):
+        raise GalleryError(f"damaged: the payload {str(text)[:40]!r} is no JSON object; write the item again")
+    return payload

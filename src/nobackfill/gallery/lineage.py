@@ -85,7 +85,13 @@ class Generation(BaseModel):
 
     @classmethod
     def named(cls, name: str, dim: int, older: Sequence[Generation] = ()) -> Generation:
-        """A model known by its name only, whose vectors come from elsewhere; you vouch that they fit the older ones."""
+        """A model known by its name only, whose vectors come from elsewhere; you vouch that they fit the older ones.
+
+        Raises:
+            GalleryError: if the name is empty.
+        """
+        if not name.strip():
+            raise GalleryError(f"a model's name {name!r} is empty; expected one that its clients know")
         compatible = tuple(generation.fingerprint for generation in older)
         return cls(name=name, dim=dim, fingerprint=f"name:{name}", compatible_with=compatible)
 

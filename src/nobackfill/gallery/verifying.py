@@ -45,7 +45,8 @@ def verify_store(store: Store) -> list[str]:
 def _faults(items: ItemBatch, manifest: Manifest) -> list[str]:
     """What is wrong with some items of one generation."""
     if not 1 <= items.generation <= manifest.newest:
-        return [f"{len(items.ids)} items of generation {items.generation}, which the manifest lacks"]
+        count = "1 item" if len(items.ids) == 1 else f"{len(items.ids)} items"
+        return [f"{count} of generation {items.generation}, which the manifest lacks"]
     dim = manifest.generations[items.generation - 1].dim
     if items.vectors.shape[1] != dim:
         return [f"generation {items.generation}: vectors have {items.vectors.shape[1]} values, expected {dim}"]

@@ -90,6 +90,7 @@ def backfill(
 
     Example: `nobackfill gallery backfill faiss:photos --run runs/digits/bt2 --target 25%`
     """
+    from nobackfill.cli.gallery.fit_verdict import fit_warning
     from nobackfill.cli.gallery.items import new_embedder
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery
@@ -108,8 +109,9 @@ def backfill(
     if order not in ORDERS:
         raise ConfigError(f"--order {order!r}: expected {', '.join(ORDERS)}")
     _, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers, ray)
-    if warning := rule_warning(gallery.manifest):
-        say(warning, err=True)
+    for warning in (fit_warning(run), rule_warning(gallery.manifest)):
+        if warning:
+            say(warning, err=True)
     try:
         with _shown(gallery, metrics_port) as shown:
             job = shown.backfill(

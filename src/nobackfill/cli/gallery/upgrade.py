@@ -49,6 +49,7 @@ def upgrade(
 
     Example: `nobackfill gallery upgrade faiss:photos --run runs/digits/bt2`
     """
+    from nobackfill.cli.gallery.fit_verdict import fit_warning
     from nobackfill.cli.gallery.items import curve_line, new_embedder
     from nobackfill.gallery import Gallery
     from nobackfill.gallery.expected import check_rule
@@ -56,6 +57,8 @@ def upgrade(
     from nobackfill.gallery.status import rule_warning
 
     require_model(run, name)
+    if warning := fit_warning(run):
+        say(warning, err=True)
     wanted = check_rule(rule)
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)

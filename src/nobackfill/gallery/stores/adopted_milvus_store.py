@@ -24,7 +24,7 @@ from nobackfill.gallery.stores.adopted_milvus_rows import AdoptedRows, later_gen
 from nobackfill.gallery.stores.adopted_milvus_search import compared, nearest
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
 from nobackfill.gallery.stores.folder_lock import folder_lock
-from nobackfill.gallery.stores.milvus_connection import BATCH, MilvusConnection
+from nobackfill.gallery.stores.milvus_connection import BATCH, NAME, MilvusConnection
 from nobackfill.gallery.stores.milvus_documents import MilvusDocuments
 from nobackfill.gallery.stores.qdrant_lease import lease
 
@@ -36,6 +36,8 @@ class AdoptedMilvusStore(AdoptedItems):
 
     def __init__(self, address: Address) -> None:
         self.url, self.name = address.url, address.name or "gallery"
+        if not NAME.fullmatch(self.name):
+            raise GalleryError(f"{self.url}: collection {self.name!r}: expected letters, digits and _ (Milvus's rule)")
         self.connection = MilvusConnection(dataclasses.replace(address, name=self.name + SIDE))
         self.documents = MilvusDocuments(self.connection)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Payload
 
 Row = tuple[Any, ...]
@@ -48,7 +49,7 @@ def grouped(rows: Sequence[Row]) -> list[ItemBatch]:
             [row[1] for row in group],
             generation,
             np.frombuffer(b"".join(row[2][: 4 * (size // 4)] for row in group), "<f4").reshape(len(group), -1),
-            [json.loads(row[3]) for row in group if row[3] is not None],
+            [parse_payload(row[3]) for row in group if row[3] is not None],
             [row[4] for row in group],
         )
         for (generation, size), some in itertools.groupby(rows, key=lambda row: (int(row[0]), len(row[2])))

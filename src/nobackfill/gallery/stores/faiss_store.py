@@ -23,6 +23,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter, matches
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.faiss_database import FILE, FolderDatabase
@@ -165,7 +166,7 @@ class FaissStore(Store):
                 return dict(connection.execute(COUNTS).fetchall())
             counts: dict[int, int] = {}
             for number, payload in connection.execute("SELECT generation, payload FROM items"):
-                if matches(where, json.loads(payload)):
+                if matches(where, parse_payload(payload)):
                     counts[number] = counts.get(number, 0) + 1
             return dict(sorted(counts.items()))
 
@@ -178,7 +179,7 @@ class FaissStore(Store):
             if not rows:
                 return
             last = rows[-1][2]
-            names = [name for name, payload, _ in rows if where is None or matches(where, json.loads(payload))]
+            names = [name for name, payload, _ in rows if where is None or matches(where, parse_payload(payload))]
             if names:
                 yield names
 
@@ -201,7 +202,7 @@ class FaissStore(Store):
 
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
         with self.db.reading() as connection:
-            return {name: json.loads(payload) for name, payload in rows_of(connection, "id, payload", ids)}
+            return {name: parse_payload(payload) for name, payload in rows_of(connection, "id, payload", ids)}
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
         statement = "SELECT generation, id, vector, NULL, version, seq FROM items WHERE seq > ? ORDER BY seq LIMIT ?"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter, matches
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.base import Floats
 from nobackfill.gallery.stores.faiss_index import ApproximateIndex, faiss_module, read_index
 
@@ -142,7 +143,7 @@ class View:
         if key not in self.cached:
             mask = np.zeros(len(self.rows), np.bool_)
             for seq, payload in connection.execute("SELECT seq, payload FROM items"):
-                mask[seq] = matches(where, json.loads(payload))
+                mask[seq] = matches(where, parse_payload(payload))
             if len(self.cached) >= CACHED:
                 self.cached.pop(next(iter(self.cached)))
             self.cached[key] = where, mask
@@ -152,7 +153,7 @@ class View:
         for _, seq, _, payload, _ in page:
             self._remove(seq)
             for where, mask in self.cached.values():
-                mask[seq] = matches(where, json.loads(payload))
+                mask[seq] = matches(where, parse_payload(payload))
         numbers = np.array([row[1] for row in page], np.int64)
         self.generations[numbers] = generation
         page = [row for row in page if row[2] > indexed]  # the others are in the index

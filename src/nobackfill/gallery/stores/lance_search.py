@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from nobackfill.gallery.filters import Filter, matches
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.base import Floats, Nearest
 from nobackfill.gallery.stores.lance_rows import vectors_of
 from nobackfill.gallery.stores.lance_table import generations, pages
@@ -62,7 +62,7 @@ def matching(rows: pa.Table, where: Filter) -> pa.Table:
     """The rows whose payload fulfils the filter."""
     import pyarrow as pa
 
-    return rows.filter(pa.array([matches(where, json.loads(text)) for text in rows.column("payload").to_pylist()]))
+    return rows.filter(pa.array([matches(where, parse_payload(text)) for text in rows.column("payload").to_pylist()]))
 
 
 def _ids_and_numbers(table: Table, number: int, where: Filter | None) -> Iterator[pa.Table]:

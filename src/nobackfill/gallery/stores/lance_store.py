@@ -13,7 +13,6 @@ a search with a filter reads the payloads and vectors of the generation and comp
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -25,6 +24,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.folder_lock import folder_lock
@@ -191,7 +191,7 @@ class LanceStore(Store):
     def payloads(self, ids: Sequence[str]) -> dict[str, Payload]:
         rows = self._table.read(lambda table: rows_of(table, ids, ["payload"]))
         texts = zip(rows.column("id").to_pylist(), rows.column("payload").to_pylist(), strict=True)
-        return {name: json.loads(text) for name, text in texts}
+        return {name: parse_payload(text) for name, text in texts}
 
     def scan(self, size: int) -> Iterator[ItemBatch]:
         with self._table.translated():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from nobackfill.errors import GalleryError, one_line
+from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import ItemBatch
 from nobackfill.gallery.stores.lance_rows import vectors_of
@@ -144,7 +144,7 @@ def item_batches(rows: pa.Table, *, whole: bool = True) -> Iterator[ItemBatch]:
 
     for number in sorted(pc.unique(rows.column("generation")).to_pylist()):
         some = rows.filter(pc.equal(rows.column("generation"), number)).sort_by("seq")
-        payloads = [json.loads(text) for text in some.column("payload").to_pylist()] if whole else []
+        payloads = [parse_payload(text) for text in some.column("payload").to_pylist()] if whole else []
         versions = some.column("version").to_pylist() if whole else []
         yield ItemBatch(some.column("id").to_pylist(), number, vectors_of(some, f"g{number}"), payloads, versions)
 

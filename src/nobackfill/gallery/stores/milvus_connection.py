@@ -48,6 +48,8 @@ class MilvusConnection:
         self._client: MilvusClient | None = None
         self._opening = threading.Lock()
         self._loaded: set[str] = set()
+        if self.folder and self.folder.suffix != ".db":
+            raise GalleryError(f"{self.url}: expected a path that ends in .db (Milvus's rule)")
         if not NAME.fullmatch(self.name):
             raise GalleryError(f"{self.url}: collection {self.name!r}: expected letters, digits and _ (Milvus's rule)")
 
