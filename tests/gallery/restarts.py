@@ -53,9 +53,10 @@ class Server:
             try:
                 self.server.ensure_postgres_running()
                 break
-            except subprocess.SubprocessError:  # the wheel waits for ten seconds only; a busy machine takes longer
+            except (subprocess.SubprocessError, AssertionError):  # the wheel waits for ten seconds only, or not at all
                 if time.monotonic() > until:
                     raise
+                time.sleep(1)
         self.restarts += 1
 
     def close(self) -> None:
