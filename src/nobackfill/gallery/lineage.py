@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,7 +43,7 @@ class ExpectedCurve(BaseModel):
         queries: how many queries it rests on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     fractions: tuple[float, ...]
     top1: tuple[float, ...]
     mean_ap: tuple[float, ...]
@@ -68,7 +68,7 @@ class Generation(BaseModel):
         curve: what backfilling from the generation before to this one is worth, if that could be measured.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     name: str
     dim: int = Field(gt=0, le=65536)
     fingerprint: str
@@ -101,7 +101,7 @@ class Manifest(BaseModel):
             compared as they are.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     generations: tuple[Generation, ...] = Field(min_length=1)
     serves_from: int = Field(default=1, ge=1)

@@ -41,10 +41,11 @@ class RunFolderEmbedder:
     ) -> None:
         from nobackfill.models import load
 
-        self.run, self.samples, self.workers, self.cluster = Path(run), samples, workers, cluster
-        self.encoder = load(self.run) if encoder is None else encoder
+        self.run: Path = Path(run)
+        self.samples, self.workers, self.cluster = samples, workers, cluster
+        self.encoder: Encoder = load(self.run) if encoder is None else encoder
         names = [str(position) for position in range(len(samples))] if ids is None else ids
-        self.position_of = {name: position for position, name in enumerate(names)}
+        self.position_of: dict[str, int] = {name: position for position, name in enumerate(names)}
 
     @property
     def fingerprint(self) -> str:
