@@ -73,12 +73,7 @@ class PlainHead(Head):
         self.classifier = make_classifier(
             dim, classes, bias=classifier_bias, scale=classifier_scale, simplex=classifier_simplex
         )
-        self.options: dict[str, bool | int | float] = {
-            "dim": dim,
-            "classes": classes,
-            "old_dim": old_dim,
-            **options_of(self.classifier),
-        }
+        self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, **options_of(self.classifier)}
         self.in_features: int = dim
         self.dim: int = dim
         self.old_dim = old_dim
@@ -102,7 +97,7 @@ class UnitHead(Head):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.options: dict[str, bool | int | float] = {"dim": dim}
+        self.options = {"dim": dim}
         self.in_features: int = dim
         self.dim: int = dim
         self.norm: float = 1.0
@@ -192,7 +187,7 @@ class BasisTransformHead(Head):
         self.extra: nn.Linear | None = nn.Linear(self.in_features, old_dim) if extra_dim else None
         self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
         self.rectify = rectify
-        self.options: dict[str, bool | int | float] = {
+        self.options = {
             "dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "classes": classes,
             "rectify": rectify, **options_of(self.classifier),
         }  # fmt: skip
@@ -230,13 +225,7 @@ class FrozenBasisHead(Head):
 
     def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float, beside: int = 0) -> None:
         super().__init__()
-        self.options: dict[str, bool | int | float] = {
-            "dim": dim,
-            "extra_dim": extra_dim,
-            "old_dim": old_dim,
-            "scale": scale,
-            "beside": beside,
-        }
+        self.options = {"dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "beside": beside}
         self.in_features: int = dim + beside
         self.new_dim, self.old_dim = dim, old_dim
         self.dim: int = dim + extra_dim
@@ -279,7 +268,7 @@ class ConcatHead(Head):
     ) -> None:
         super().__init__()
         self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
-        self.options: dict[str, bool | int | float] = {
+        self.options = {
             "dim": dim, "old_dim": old_dim, "scale": scale, "classes": classes, **options_of(self.classifier),
         }  # fmt: skip
         self.in_features: int = old_dim + dim
