@@ -11,7 +11,20 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src"
 EXTRA = {"torch", "torchvision", "timm", "sklearn", "scipy", "accelerate", "transformers", "safetensors.torch"}
-BASE = ("evaluation", "gallery", "maps", "reports", "cli", "config", "errors", "files", "cache", "progress", "machine")
+BASE = (
+    "evaluation",
+    "gallery",
+    "maps",
+    "reports",
+    "cli",
+    "config",
+    "errors",
+    "files",
+    "untrusted",
+    "cache",
+    "progress",
+    "machine",
+)
 """What a base install must be able to import; whatever these import has to be so too."""
 BELOW = {
     "evaluation": set(),

@@ -30,7 +30,7 @@ from nobackfill.cli.train import train
 from nobackfill.errors import NobackfillError, missing_package, visible
 from nobackfill.progress import be_quiet, be_verbose, is_verbose
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="nobackfill",
     help="Upgrade an embedding model without re-embedding the gallery.",
     no_args_is_help=True,
@@ -65,8 +65,8 @@ VERBS: dict[str, tuple[str, Callable[..., None]]] = {
 }
 """The verbs in the order of the help, each with the panel that it is shown in; groups of verbs come after them."""
 LEVELS = ("--quiet", "-q", "--verbose", "-v")
-for name, (panel, verb) in VERBS.items():
-    app.command(name, rich_help_panel=panel)(verb)
+for _name, (_panel, _verb) in VERBS.items():
+    app.command(_name, rich_help_panel=_panel)(_verb)
 app.add_typer(data, name="data", rich_help_panel=MODELS)
 app.add_typer(gallery, name="gallery", rich_help_panel="Galleries in use")
 

@@ -9,7 +9,7 @@ import typer
 
 from nobackfill.cli.output import JsonOption, print_json
 
-data = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode="markdown")
+data: typer.Typer = typer.Typer(help="Prepare data sets.", no_args_is_help=True, rich_markup_mode="markdown")
 
 
 @data.callback()

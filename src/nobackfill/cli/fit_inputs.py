@@ -17,6 +17,7 @@ from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.files import atomic_file, read_npy, require_regular
 from nobackfill.maps import Held, Pairs
+from nobackfill.untrusted import check_decoded
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -155,6 +156,8 @@ def _parquet(path: Path) -> pa.Table:
 
     try:
         require_regular(path)
+        with pq.ParquetFile(path) as file:
+            check_decoded(path, file)
         return pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{path}: cannot be read as parquet: {one_line(error)}") from error

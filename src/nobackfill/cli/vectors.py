@@ -24,15 +24,13 @@ def read_array(path: Path, option: str) -> Array:
 
 def read_relevant(path: Path, option: str) -> Relevant:
     """Matches of each query: a boolean .npy table, or a JSON list of lists of gallery positions."""
-    import json
-
     from nobackfill.errors import ConfigError, one_line
-    from nobackfill.files import read_text
+    from nobackfill.untrusted import read_json
 
     if path.suffix == ".npy":
         return read_array(path, option)
     try:
-        lists = json.loads(read_text(path))
+        lists = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as JSON: {one_line(error, 120)}") from error
     if not isinstance(lists, list) or not all(isinstance(each, list) for each in lists):
@@ -46,11 +44,15 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
     from nobackfill.files import read_text
 
     try:
-        lines = read_text(path).splitlines()
+        text = read_text(path)
+        found = text.count("\n")
+        lines = text.splitlines() if found <= count else []  # each takes fifty bytes: only where they can be right
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as text: {one_line(error)}") from error
     if len(lines) != count:
-        raise ConfigError(f"{option} {path}: expected one line for each of the {count} items, found {len(lines)}")
+        raise ConfigError(
+            f"{option} {path}: expected one line for each of the {count} items, found {len(lines) or found}"
+        )
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from nobackfill.data.samples import ImageSamples
 from nobackfill.errors import DataError, one_line, shortened
-from nobackfill.files import read_text
+from nobackfill.untrusted import read_json
 
 MAX_BYTES = 2**30
 
@@ -46,7 +45,7 @@ def with_captions(images: ImageSamples, path: Path, root: Path) -> ImageSamples:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        content = json.loads(read_text(path, MAX_BYTES))
+        content = read_json(path, MAX_BYTES)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {one_line(error)}") from error
     if not isinstance(content, dict):

@@ -53,7 +53,9 @@ class VectorLoader:
     def __init__(
         self, vectors: Array, preprocessing: VectorPreprocessing, device: torch.device, *, resident: bool = False
     ) -> None:
-        self.rows, self.preprocessing, self.device = torch.from_numpy(vectors), preprocessing, device
+        self.rows: Tensor = torch.from_numpy(vectors)
+        self.preprocessing: VectorPreprocessing = preprocessing
+        self.device: torch.device = device
         self.resident = resident
         if resident:
             self.rows = self.rows.to(device)
@@ -95,7 +97,8 @@ class TextLoader(_OneView):
     """
 
     def __init__(self, tokens: Tokens, device: torch.device) -> None:
-        self.tokens, self.device = tokens, device
+        self.tokens: Tokens = tokens
+        self.device: torch.device = device
 
     def batches(self, order: NDArray[np.int64], batch_size: int) -> Views:
         """int64 [b, t], t that of the longest text of the batch."""

@@ -46,7 +46,7 @@ class TextPreprocessing(BaseModel):
     """
 
     modality: ClassVar[Modality] = "text"
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     tokenizer: str
     max_tokens: int = Field(gt=2, le=65536)
     padding: int = Field(ge=0)
@@ -96,7 +96,7 @@ class VectorPreprocessing(BaseModel):
     """
 
     modality: ClassVar[Modality] = "vector"
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     input_dim: int = Field(gt=0, le=65536)
 
     @property
@@ -138,7 +138,7 @@ class Preprocessing(BaseModel):
     """
 
     modality: ClassVar[Modality] = "image"
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     image_size: int = Field(gt=0, le=4096)
     resize: int | None = Field(default=None, gt=0, le=8192)
     mean: tuple[float, float, float] = IMAGENET_MEAN

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nobackfill.errors import DataError, nearest, one_line
 from nobackfill.files import require_regular
+from nobackfill.untrusted import cells, check_decoded, parse_json
 
 MAX_BYTES = 2**31
-"""Of a file, or of a parquet file's columns in memory."""
+"""Of a file."""
 HEADER_BYTES = 2**20
 
 Columns = dict[str, list[object]]
@@ -90,7 +90,7 @@ def _csv(path: Path, names: list[str]) -> Columns:
         if "UTF8" in str(error):
             raise _not_utf8(path) from error
         raise DataError(f"{path}: not valid CSV: {one_line(error)}") from error
-    return {name: table.column(name).to_pylist() for name in names}
+    return {name: cells(table.column(name)) for name in names}
 
 
 def _json_lines(path: Path, names: list[str]) -> Columns:
@@ -100,7 +100,7 @@ def _json_lines(path: Path, names: list[str]) -> Columns:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{path}: row {row}: not valid JSON: {one_line(error)}") from error
             if not isinstance(record, dict):
@@ -118,10 +118,10 @@ def _parquet(path: Path, names: list[str]) -> Columns:
     try:
         with parquet.ParquetFile(path) as file:
             _check_columns(path, names, file.schema_arrow.names)
-            groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
-            _check_size(path, sum(group.total_byte_size for group in groups))
-            table = file.read(columns=names)
-        return {name: table.column(name).to_pylist() for name in names}
+            check_decoded(path, file, names)
+            texts = [name for name in names if file.schema_arrow.field(name).type in (pa.string(), pa.large_string())]
+        table = parquet.read_table(path, columns=names, read_dictionary=texts)
+        return {name: cells(table.column(name)) for name in names}
     except UnicodeDecodeError as error:
         raise _not_utf8(path) from error
     except pa.ArrowException as error:

@@ -10,7 +10,7 @@ import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -39,7 +39,7 @@ class Progress(BaseModel):
         rate: items a second, lately.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     items: int
     done: int = 0
@@ -75,7 +75,7 @@ class Job(BaseModel):
         rate: items a second, lately, of all processes together.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     generation: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,7 +44,7 @@ class ExpectedCurve(BaseModel):
         queries: how many queries it rests on.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     fractions: tuple[float, ...]
     top1: tuple[float, ...]
     mean_ap: tuple[float, ...]
@@ -69,7 +69,7 @@ class Generation(BaseModel):
         curve: what backfilling from the generation before to this one is worth, if that could be measured.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     name: str
     dim: int = Field(gt=0, le=65536)
     fingerprint: str
@@ -108,7 +108,7 @@ class Manifest(BaseModel):
             compared as they are.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     generations: tuple[Generation, ...] = Field(min_length=1)
     serves_from: int = Field(default=1, ge=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import numpy as np
 import safetensors.numpy
@@ -39,7 +40,7 @@ class PairRule(BaseModel):
         may_fall: whether `curve` falls by more than half a point from one tenth to the next.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     query: int = Field(ge=1)
     stored: int = Field(ge=1)
     rule: str

@@ -13,6 +13,7 @@ from torch.export import Dim
 from nobackfill import __version__
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.models.encoder import Encoder, mirrored_sum
+from nobackfill.models.network import Network
 from nobackfill.models.spec import EmbeddingSpec
 from nobackfill.models.text import TextEncoder
 
@@ -51,8 +52,9 @@ class Graph(nn.Module):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
-        self.network, self.preprocessing = encoder.network, encoder.spec.preprocessing
-        self.mirrored = encoder.mirrored
+        self.network: Network = encoder.network
+        self.preprocessing: Preprocessing | TextPreprocessing | VectorPreprocessing = encoder.spec.preprocessing
+        self.mirrored: bool = encoder.mirrored
         self.requires_grad_(False).eval()
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class BackwardCompatibleLoss(nn.Module):
                 f"loss: expected one that works on embeddings, such as MultipleNegativesRankingLoss, found {kind}"
             )
         self.method, self.weights = method, _weights(method, weights, independent is not None)
-        self.old_dim = _old_dim(old, old_dim)
+        self.old_dim: int = _old_dim(old, old_dim)
         size = _size(model)
         if size < self.old_dim:
             raise ConfigError(

@@ -42,8 +42,9 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         """Read the run; `X` and `y` are not looked at. Raises `RunError` if it is not whole."""
         self._loaded: tuple[str, Encoder] | None = None  # what is cached may be older than what is there now
         spec = self._encoder().spec
-        self.n_features_out_ = spec.dim
-        self.generation_, self.fingerprint_ = spec.generation, spec.fingerprint
+        self.n_features_out_: int = spec.dim
+        self.generation_: str = spec.generation
+        self.fingerprint_: str = spec.fingerprint
         if hasattr(spec.preprocessing, "input_dim"):
             self.n_features_in_ = spec.preprocessing.input_dim
         elif hasattr(self, "n_features_in_"):

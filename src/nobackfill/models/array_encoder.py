@@ -39,7 +39,7 @@ class ArrayEncoder:
 
     def __init__(self, spec: EmbeddingSpec, weights: Mapping[str, Array]) -> None:
         self.spec = spec
-        self.weights = dict(weights)
+        self.weights: dict[str, Array] = dict(weights)
 
     @classmethod
     def finished(

@@ -135,13 +135,13 @@ class SmallNet(nn.Module):
 
     def __init__(self, width: int, out_features: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(*_convolution(3, width, 3, stride=2), nn.ReLU(inplace=True))
-        self.stages = nn.Sequential(
+        self.stem: nn.Sequential = nn.Sequential(*_convolution(3, width, 3, stride=2), nn.ReLU(inplace=True))
+        self.stages: nn.Sequential = nn.Sequential(
             _Block(width, width, stride=1),
             _Block(width, 2 * width, stride=2),
             _Block(2 * width, 4 * width, stride=2),
         )
-        self.project = nn.Linear(4 * width, out_features)
+        self.project: nn.Linear = nn.Linear(4 * width, out_features)
 
     def forward(self, images: Tensor) -> Tensor:
         """[n, 3, s, s] to [n, out_features]."""

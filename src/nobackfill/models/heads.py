@@ -74,9 +74,10 @@ class PlainHead(Head):
             dim, classes, bias=classifier_bias, scale=classifier_scale, simplex=classifier_simplex
         )
         self.options = {"dim": dim, "classes": classes, "old_dim": old_dim, **options_of(self.classifier)}
-        self.in_features = self.dim = dim
+        self.in_features: int = dim
+        self.dim: int = dim
         self.old_dim = old_dim
-        self.norm = 1.0
+        self.norm: float = 1.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, dim] to embedding = new [n, dim], logits, compatible [n, old_dim]."""
@@ -97,8 +98,9 @@ class UnitHead(Head):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.options = {"dim": dim}
-        self.in_features = self.dim = dim
-        self.norm = 1.0
+        self.in_features: int = dim
+        self.dim: int = dim
+        self.norm: float = 1.0
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, dim] to embedding = new = compatible [n, dim]."""
@@ -179,12 +181,12 @@ class BasisTransformHead(Head):
                 f"model.extra_dim: {extra_dim} exceeds the old embedding of {old_dim}; BT² takes its extra dimensions "
                 "from a layer of that size"
             )
-        self.in_features = dim + old_dim
+        self.in_features: int = dim + old_dim
         self.new_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
-        self.dim = dim + extra_dim
-        self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
-        self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
-        self.extra = nn.Linear(self.in_features, old_dim) if extra_dim else None
+        self.dim: int = dim + extra_dim
+        self.norm: float = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.basis: BasisTransform = BasisTransform(dim, extra_dim, old_dim, scale)
+        self.extra: nn.Linear | None = nn.Linear(self.in_features, old_dim) if extra_dim else None
         self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
         self.rectify = rectify
         self.options = {
@@ -226,15 +228,15 @@ class FrozenBasisHead(Head):
     def __init__(self, dim: int, extra_dim: int, old_dim: int, scale: float, beside: int = 0) -> None:
         super().__init__()
         self.options = {"dim": dim, "extra_dim": extra_dim, "old_dim": old_dim, "scale": scale, "beside": beside}
-        self.in_features = dim + beside
+        self.in_features: int = dim + beside
         self.new_dim, self.old_dim = dim, old_dim
-        self.dim = dim + extra_dim
-        self.norm = math.sqrt(scale**2 + (1 if extra_dim else 0))
-        self.basis = BasisTransform(dim, extra_dim, old_dim, scale)
+        self.dim: int = dim + extra_dim
+        self.norm: float = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.basis: BasisTransform = BasisTransform(dim, extra_dim, old_dim, scale)
         if parametrize.is_parametrized(self.basis.P, "weight"):
             parametrize.remove_parametrizations(self.basis.P, "weight", leave_parametrized=True)
         self.basis.P.weight.requires_grad_(False)
-        self.extra = nn.Linear(self.in_features, extra_dim) if extra_dim else None
+        self.extra: nn.Linear | None = nn.Linear(self.in_features, extra_dim) if extra_dim else None
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d + beside] to embedding [n, k + d], new [n, d], compatible [n, d_o], extra [n, k]."""
@@ -271,9 +273,10 @@ class ConcatHead(Head):
         self.options = {
             "dim": dim, "old_dim": old_dim, "scale": scale, "classes": classes, **options_of(self.classifier),
         }  # fmt: skip
-        self.in_features = self.dim = old_dim + dim
+        self.in_features: int = old_dim + dim
+        self.dim: int = old_dim + dim
         self.old_dim, self.scale = old_dim, scale
-        self.norm = math.sqrt(1 + scale**2)
+        self.norm: float = math.sqrt(1 + scale**2)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d_o + d] to embedding [n, d_o + d], new [n, d], logits, compatible [n, d_o]."""

@@ -36,7 +36,7 @@ class Network(nn.Module):
         self.backbone = backbone
         self.head = head
         self.register_module("own", None)
-        self.architecture = Architecture(
+        self.architecture: Architecture = Architecture(
             backbone=backbone_name,
             backbone_options=dict(backbone_options or {}),
             head=head.kind,

@@ -20,11 +20,11 @@ class QuickNet(nn.Module):
 
     def __init__(self, width: int, out_features: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 6 * PATCH**2, PATCH, bias=False).requires_grad_(False)
-        self.blocks = nn.Sequential(
+        self.stem: nn.Conv2d = nn.Conv2d(3, 6 * PATCH**2, PATCH, bias=False).requires_grad_(False)
+        self.blocks: nn.Sequential = nn.Sequential(
             _Block(self.stem.out_channels, width), _Block(width, 4 * width), _Block(4 * width, 4 * width)
         )
-        self.project = nn.Linear(4 * width, out_features)
+        self.project: nn.Linear = nn.Linear(4 * width, out_features)
 
     @torch.no_grad()
     def fit_stem(self, images: Tensor) -> None:

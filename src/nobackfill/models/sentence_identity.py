@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict
@@ -38,7 +38,7 @@ class Lineage(BaseModel):
         exported: the run whose vectors the folder gives, if it was exported from one: both are one generation.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     fingerprint: str
     prefixes: tuple[OlderSpace, ...]

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import pydantic
@@ -34,7 +34,7 @@ AnyPreprocessing = Preprocessing | TextPreprocessing | VectorPreprocessing
 class Architecture(BaseModel):
     """What a network is built from; part of `embedding.json`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     backbone: str
     backbone_options: dict[str, int | float | str] = Field(default_factory=dict)
     """Only for backbones whose sizes do not follow from the name (`clip/…`)."""
@@ -45,7 +45,7 @@ class Architecture(BaseModel):
 class OlderSpace(BaseModel):
     """An older generation with whose vectors the first `dim` values of an embedding are compatible."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     generation: str
     dim: int = Field(gt=0)
     fingerprint: str
@@ -70,7 +70,7 @@ class EmbeddingSpec(BaseModel):
         content: SHA-256 of architecture, preprocessing and weights where `fingerprint` is another one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = FORMAT
     generation: str
     dim: int = Field(gt=0)

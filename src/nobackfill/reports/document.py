@@ -6,13 +6,12 @@ format stay readable, with scores that this version does not know and without th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from nobackfill.config import explain
 from nobackfill.errors import DataError, one_line
@@ -22,11 +21,11 @@ from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.scores import DECISIVE, MAIN, SCORES
 from nobackfill.evaluation.verdict import Verdict
-from nobackfill.files import read_text
 from nobackfill.reports.versions import versions
+from nobackfill.untrusted import read_json
 
 FORMAT = 1
-MAX_BYTES = 2**28
+MAX_BYTES = 2**26
 Scores = Annotated[dict[str, float], Field(min_length=1)]
 Setting = str | int | float | None
 ReportSettings = dict[str, Setting | list[Setting]]
@@ -35,7 +34,7 @@ ReportSettings = dict[str, Setting | list[Setting]]
 class Part(BaseModel):
     """Base of all parts: unknown keys and numbers that are not finite are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Search(Part):
@@ -196,19 +195,19 @@ class FitSection(Part):
 
 
 class Report(Part):
-    """All that a report says."""
+    """All that a report says; of a list with wrong entries the first is named, not a million of them."""
 
     format: Literal[1] = FORMAT  # type: ignore[assignment]
     generations: list[str] = []
     """Names, oldest first."""
-    searches: list[Search] = []
-    upgrades: list[UpgradeSection] = []
+    searches: Annotated[list[Search], FailFast()] = []
+    upgrades: Annotated[list[UpgradeSection], FailFast()] = []
     fit: FitSection | None = None
     seeds: dict[str, int] = {}
     """Of a scenario: method → training runs."""
-    cells: list[CellSummary] = []
-    lineages: list[LineageSummary] = []
-    rankings: list[RankingSection] = []
+    cells: Annotated[list[CellSummary], FailFast()] = []
+    lineages: Annotated[list[LineageSummary], FailFast()] = []
+    rankings: Annotated[list[RankingSection], FailFast()] = []
     training: dict[str, list[dict[str, float]]] = {}
     """Run → its epochs."""
     distance: Distance = "cosine"
@@ -240,7 +239,7 @@ def read_report(source: Path) -> Report:
     """
     path = source / "report.json" if source.is_dir() else source
     try:
-        tree = json.loads(read_text(path, MAX_BYTES))
+        tree = read_json(path, MAX_BYTES)
     except FileNotFoundError as error:
         raise DataError(
             f"{path}: no such file; create one with `nobackfill evaluate … --out {path.name}` or `nobackfill run`"

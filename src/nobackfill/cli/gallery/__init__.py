@@ -23,7 +23,7 @@ from nobackfill.cli.gallery.upgrade import upgrade
 from nobackfill.cli.gallery.upsert import upsert
 from nobackfill.cli.gallery.verify import verify
 
-gallery = typer.Typer(
+gallery: typer.Typer = typer.Typer(
     name="gallery",
     no_args_is_help=True,
     help="Galleries that hold vectors of an old and a new model side by side.",
@@ -49,5 +49,5 @@ VERBS: dict[str, tuple[str, Callable[..., None]]] = {
     "uncertainty": (LOOK, uncertainty),
 }
 """The verbs in the order of the help, each with the panel that it is shown in."""
-for name, (panel, verb) in VERBS.items():
-    gallery.command(name, rich_help_panel=panel)(verb)
+for _name, (_panel, _verb) in VERBS.items():
+    gallery.command(_name, rich_help_panel=_panel)(_verb)

@@ -28,7 +28,7 @@ class ArrayEmbedder:
         encode: Callable[[NDArray[np.floating]], ArrayLike] | None = None,
     ) -> None:
         self.rows, self.fingerprint, self.encode = rows, fingerprint, encode
-        self.row_of = {name: row for row, name in enumerate(ids)}
+        self.row_of: dict[str, int] = {name: row for row, name in enumerate(ids)}
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """The rows of each batch; an item that has none is an error."""

@@ -44,12 +44,13 @@ class RunFolderEmbedder:
     ) -> None:
         from nobackfill.models import load
 
-        self.run, self.samples, self.workers, self.cluster = Path(run), samples, workers, cluster
-        self.encoder = load(self.run) if encoder is None else encoder
-        self.generation = Generation.of(self.encoder.spec)
-        self.fingerprint = self.generation.fingerprint
+        self.run: Path = Path(run)
+        self.samples, self.workers, self.cluster = samples, workers, cluster
+        self.encoder: Encoder = load(self.run) if encoder is None else encoder
+        self.generation: Generation = Generation.of(self.encoder.spec)
+        self.fingerprint: str = self.generation.fingerprint
         names = [str(position) for position in range(len(samples))] if ids is None else ids
-        self.position_of = {name: position for position, name in enumerate(names)}
+        self.position_of: dict[str, int] = {name: position for position, name in enumerate(names)}
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """All batches in their order; a cluster gets all of them at once."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -43,7 +43,7 @@ class Adoption(BaseModel):
         index_options: of that index, as PostgreSQL lists them; later columns get the same.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
     format: Literal[1] = 1
     namespace: str
     table: str

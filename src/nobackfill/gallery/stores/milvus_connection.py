@@ -42,8 +42,9 @@ class MilvusConnection:
         except ImportError as error:
             raise GalleryError("milvus: needs its extra: pip install 'nobackfill[milvus]'") from error
         self.library: ModuleType = pymilvus
-        self.url, self.name = address.url, address.name or "gallery"
-        self.folder = Path(address.location) if address.scheme == "milvus" else None
+        self.url: str = address.url
+        self.name: str = address.name or "gallery"
+        self.folder: Path | None = Path(address.location) if address.scheme == "milvus" else None
         self._server = address.server.partition("+")[2]
         self._client: MilvusClient | None = None
         self._opening = threading.Lock()

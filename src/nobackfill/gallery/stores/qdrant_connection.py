@@ -57,11 +57,14 @@ class QdrantConnection:
     """
 
     def __init__(self, address: Address) -> None:
-        self.address, self.url = address, address.url
-        self.folder = Path(address.location) if address.scheme == "qdrant" else None
+        self.address: Address = address
+        self.url: str = address.url
+        self.folder: Path | None = Path(address.location) if address.scheme == "qdrant" else None
         self._client: QdrantClient | None = None
         # Local mode is of no use to two threads at once; a server is.
-        self.guard = threading.RLock() if self.folder else contextlib.nullcontext()
+        self.guard: contextlib.AbstractContextManager[object] = (
+            threading.RLock() if self.folder else contextlib.nullcontext()
+        )
 
     @property
     def opened(self) -> bool:
