@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from tests.gallery.galleries import (
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Gallery, open_store
+from nobackfill.gallery import Gallery, ItemBatch, open_store
 
 
 def test_a_folder_of_format_1_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -144,3 +145,19 @@ def test_an_item_that_was_removed_twice_between_two_looks_is_found_no_more(tmp_p
     assert {hit.id for hit in hits} == set(IDS[1:])
     store.close()
     other.close()
+
+
+def test_compacting_takes_time_in_proportion(tmp_path: Path) -> None:
+    store: Any = open_store(f"faiss:{tmp_path / 'store'}")
+    store.create()
+    store.add_generation(1, 2)
+    store.add_generation(2, 2)
+    ids, rows = [str(number) for number in range(20_000)], np.tile(np.array([1, 0], np.float32), (20_000, 1))
+    store.insert(ItemBatch(ids, 1, rows, [{} for _ in ids]))
+    assert store.replace(ItemBatch(ids, 2, rows, []), keep_old=False) == []
+    started = time.process_time()
+    store.compact(forget_kept=False)
+    assert time.process_time() - started < 2  # each change compared with each other takes six seconds
+    with store.db.reading() as connection:
+        assert connection.execute("SELECT count(*), min(changed) FROM changes").fetchone() == (20_000, 2)
+    store.close()

@@ -44,6 +44,11 @@ from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.sampling import sampled
 
 RETRIES = 20  # to open an index while others compact it away
+# Asked with IN: for NOT IN of what may be NULL, SQLite reads the whole list for each row.
+OUTDATED = (
+    "SELECT changed, seq FROM (SELECT changed, seq, max(changed) OVER (PARTITION BY seq) AS last FROM changes) "
+    "WHERE changed < last"
+)
 COUNTS = "SELECT generation, items FROM tallies WHERE items > 0 ORDER BY generation"
 
 
@@ -242,9 +247,7 @@ class FaissStore(Store):
             connection.executemany("INSERT INTO indexes VALUES (?, ?, ?)", rows)
             if forget_kept:
                 connection.execute("DELETE FROM kept")
-            connection.execute(
-                "DELETE FROM changes WHERE (seq, changed) NOT IN (SELECT seq, max(changed) FROM changes GROUP BY seq)"
-            )
+            connection.execute(f"DELETE FROM changes WHERE (changed, seq) IN ({OUTDATED})")
         self._remove_indexes(former)
         if forget_kept:
             self.db.vacuum()
