@@ -48,7 +48,7 @@ class PostgresConnection:
             )
         self.psycopg: ModuleType = psycopg
         self.settings = settings
-        self._pool: Pool[Connection] = Pool(self._opened, lambda one: not (one.closed or one.broken))
+        self._pool: Pool[Connection] = Pool(self._opened, _usable)
 
     def transaction(self, action: Callable[[Cursor], Value]) -> Value:
         """Runs the action with a cursor; all it changes is there at once, or nothing."""
@@ -200,3 +200,8 @@ def _first_line(error: Exception) -> str:
     primary = getattr(getattr(error, "diag", None), "message_primary", None)
     text = str(primary or str(error).partition("\n")[0].rpartition(": ")[2] or type(error).__name__)
     return " ".join(text.split())[:200]
+
+
+def _usable(connection: Connection) -> bool:
+    """Whether it may be used again: one from before the database had pgvector does not know the type of vectors."""
+    return not (connection.closed or connection.broken) and connection.adapters.types.get("vector") is not None
