@@ -21,7 +21,7 @@ Can the new model be trained, or at least fine-tuned?
    │    → `independent`: train freely and replace the gallery
    └─ no: new queries must work in the old gallery
       ├─ Do the training samples have class labels?
-      │  └─ no → a method without "labels" under "needs"
+      │  └─ no → pairs of query and document: a method that needs "labels or pairs"
       ├─ Is there an old model that can embed the training samples, or are its vectors of them kept?
       │  └─ no → none of these: compatibility is learned from old vectors
       └─ yes
