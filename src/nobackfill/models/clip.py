@@ -36,7 +36,7 @@ class Tower(nn.Module):
 
     def __init__(self, name: str, model: PreTrainedModel) -> None:
         super().__init__()
-        self.text = name == "clip/text"
+        self.text: bool = name == "clip/text"
         self.model = model
         self.options: dict[str, int | float | str] = {key: getattr(model.config, key) for key in TOWERS[name]}
 

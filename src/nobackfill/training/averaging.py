@@ -19,7 +19,7 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.tensors = {name: value.detach().clone() for name, value in _averaged(network).items()}
+        self.tensors: dict[str, Tensor] = {name: value.detach().clone() for name, value in _averaged(network).items()}
         self.steps = torch.zeros((), dtype=torch.int64)
 
     @torch.no_grad()

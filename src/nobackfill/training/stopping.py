@@ -20,7 +20,7 @@ class StoppedError(TrainingError):
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
-        self.code = 128 + signal_number
+        self.code: int = 128 + signal_number
 
 
 @dataclass

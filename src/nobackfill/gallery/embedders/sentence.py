@@ -26,9 +26,9 @@ class SentenceEmbedder:
 
     def __init__(self, encoder: TextFunction, texts: Sequence[str], ids: Sequence[str] | None = None) -> None:
         self.encoder, self.generation = encoder, Generation.of(encoder.spec)
-        self.fingerprint = self.generation.fingerprint
+        self.fingerprint: str = self.generation.fingerprint
         names = [str(position) for position in range(len(texts))] if ids is None else ids
-        self.text_of = dict(zip(names, texts, strict=True))
+        self.text_of: dict[str, str] = dict(zip(names, texts, strict=True))
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """One result for each batch of item ids, in their order."""

@@ -38,8 +38,8 @@ class AdoptedMilvusStore(AdoptedItems):
         self.url, self.name = address.url, address.name or "gallery"
         if not NAME.fullmatch(self.name):
             raise GalleryError(f"{self.url}: collection {self.name!r}: expected letters, digits and _ (Milvus's rule)")
-        self.connection = MilvusConnection(dataclasses.replace(address, name=self.name + SIDE))
-        self.documents = MilvusDocuments(self.connection)
+        self.connection: MilvusConnection = MilvusConnection(dataclasses.replace(address, name=self.name + SIDE))
+        self.documents: MilvusDocuments = MilvusDocuments(self.connection)
 
     @property
     def adoption(self) -> Adoption:

@@ -56,10 +56,10 @@ class FaissStore(Store):
     """See the module; `index` decides what `compact` builds for a generation of 1,000 items or more."""
 
     def __init__(self, address: Address, index: Kind = "flat") -> None:
-        self.folder = Path(address.location)
+        self.folder: Path = Path(address.location)
         self.url = address.url
         self.index = index
-        self.db = FolderDatabase(self.folder, self.url)
+        self.db: FolderDatabase = FolderDatabase(self.folder, self.url)
         self._view, self._inode, self._guard = View(self.folder), 0, threading.RLock()
 
     def read(self, name: str) -> bytes | None:

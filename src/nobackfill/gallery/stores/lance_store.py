@@ -55,7 +55,7 @@ class LanceStore(Store):
     """See the module."""
 
     def __init__(self, address: Address) -> None:
-        self.folder = Path(address.location)
+        self.folder: Path = Path(address.location)
         self.url = address.url
         self._table = LanceTable(address)
         self._beside = SideFile(self.folder / "beside.sqlite", self.url)

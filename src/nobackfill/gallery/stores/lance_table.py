@@ -40,8 +40,8 @@ class LanceTable:
             importlib.import_module("lancedb")
         except ImportError as error:
             raise GalleryError("lance: needs its extra: pip install 'nobackfill[lance]'") from error
-        self.url = address.url
-        self.folder = Path(address.location)
+        self.url: str = address.url
+        self.folder: Path = Path(address.location)
 
     def read(self, action: Callable[[Table], Value]) -> Value:
         """Read from one state; from the next one if its files were removed meanwhile."""

@@ -41,8 +41,8 @@ class PostgresStore(Store):
     """See the module; `halfvec="true"` stores half precision."""
 
     def __init__(self, address: Address, halfvec: str = "false") -> None:
-        self.db = PostgresConnection(address, "halfvec" if halfvec == "true" else "vector")
-        self.writer = PostgresWriter(self.db)
+        self.db: PostgresConnection = PostgresConnection(address, "halfvec" if halfvec == "true" else "vector")
+        self.writer: PostgresWriter = PostgresWriter(self.db)
         self.url = address.url
 
     def read(self, name: str) -> bytes | None:

@@ -40,10 +40,10 @@ class QdrantDocuments:
         except ImportError as error:
             raise GalleryError("qdrant: needs its extra: pip install 'nobackfill[qdrant]'") from error
         self.models: ModuleType = models
-        self.connection = QdrantConnection(address)
-        self.url = address.url
-        self.name = address.name or "gallery"
-        self.documents = self.name + self.SUFFIX
+        self.connection: QdrantConnection = QdrantConnection(address)
+        self.url: str = address.url
+        self.name: str = address.name or "gallery"
+        self.documents: str = self.name + self.SUFFIX
 
     @property
     def client(self) -> QdrantClient:
