@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from nobackfill.config import RunConfig, parse_config
 
 MakeConfig = Callable[..., RunConfig]
+# Milvus's connection reports its pings on stderr, in whatever test runs then.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 hypothesis.settings.register_profile("patient", deadline=None)  # machines are busy at times
 hypothesis.settings.load_profile("patient")
 TRAIN = all(find_spec(name) for name in ("torch", "torchvision", "timm", "accelerate", "sklearn"))
