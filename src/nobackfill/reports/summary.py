@@ -42,7 +42,7 @@ class Summary:
 
     Attributes:
         name: of what is decided on; empty where there is one thing only.
-        verdict: decision in a word or three, as the verdict has it.
+        verdict: the decision, as the verdict names it.
         decision: the decision in one sentence.
         now: what is gained on the day of the switch.
         quarters: what each quarter of a backfill buys; empty where it is unknown.

@@ -18,6 +18,7 @@ from nobackfill.cli.gallery.options import (
     require_model,
     say,
 )
+from nobackfill.cli.output import print_json
 
 if TYPE_CHECKING:
     from nobackfill.gallery import Hit
@@ -39,7 +40,6 @@ def search(
 
     Example: `nobackfill gallery search faiss:photos --run runs/digits/bt2 photo.png -k 5`
     """
-    import json
     from dataclasses import asdict
 
     from nobackfill.cli.gallery.items import query_vectors
@@ -53,7 +53,7 @@ def search(
         listed = [
             {"query": title, "hits": [asdict(hit) for hit in hits]} for title, hits in zip(titles, results, strict=True)
         ]
-        typer.echo(json.dumps(listed, indent=2))
+        print_json(listed)
         return
     for title, hits in zip(titles, results, strict=True):
         say(title)

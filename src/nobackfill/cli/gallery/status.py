@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import typer
-
 from nobackfill.cli.gallery.options import JsonOption, ScopeOption, StoreArgument, counted, read_scope, say
+from nobackfill.cli.output import print_json
 
 
 def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = False) -> None:
@@ -12,7 +11,6 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
 
     Example: `nobackfill gallery status faiss:photos`
     """
-    import json
     import math
 
     from nobackfill.cli.gallery.items import curve_line
@@ -33,7 +31,7 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
         left = None if math.isnan(now.seconds_left) else round(now.seconds_left, 1)
         serves = now.generations[now.serves_from - 1].name
         document = {"generations": generations, "serves_from": serves, "job": job, "seconds_left": left}
-        typer.echo(json.dumps({**document, "expected": now.expected, "rules": rules}, indent=2))
+        print_json({**document, "expected": now.expected, "rules": rules})
         return
     say(f"{gallery.store.url}: {counted(now.total, 'item')}")
     for one, items in zip(now.generations, now.items, strict=True):

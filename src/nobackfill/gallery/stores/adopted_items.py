@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
+
+LOOKED_AT = 100  # items whose vectors `check_norms` is to see
+NORM_TOLERANCE = 1e-3
 
 
 class AdoptedItems(Store):
@@ -17,6 +22,10 @@ class AdoptedItems(Store):
     """
 
     whose: ClassVar[str]
+
+    def create(self) -> None:
+        """Refused: adopting made it."""
+        raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
 
     def drop(self, *, leave_new: bool = False) -> None:
         """Take away what the gallery made; with `leave_new` the newest generation's vectors stay."""
@@ -47,3 +56,11 @@ class AdoptedItems(Store):
             f"{self.url}: {self.whose} belong to the application; add, change and remove them with its own client: "
             "what it does counts here at once"
         )
+
+
+def check_norms(url: str, vector: str, metric: str, rows: Sequence[Sequence[float]]) -> None:
+    """Refuse vectors [n, d] of any norm where the metric is not the cosine: a gallery compares directions."""
+    norms = np.linalg.norm(np.array(rows, np.float32), axis=1) if rows else np.ones(1)
+    worst = float(norms[np.argmax(np.abs(norms - 1))])
+    if abs(worst - 1) > NORM_TOLERANCE:
+        raise GalleryError(f"{url}: {vector!r} is compared by {metric}, and a vector has norm {worst:.3f}; expected 1")

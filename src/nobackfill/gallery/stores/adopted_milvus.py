@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from typing import Literal, cast
 
-import numpy as np
-
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.adopted_items import LOOKED_AT, check_norms
 from nobackfill.gallery.stores.adopted_milvus_layout import ADOPTION, STAMP, Adoption
 from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore, request
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.milvus_connection import NAME, Row
 from nobackfill.gallery.stores.milvus_store import MilvusStore
 
-LOOKED_AT = 100  # rows whose vectors are checked before adopting
-NORM_TOLERANCE = 1e-3
 METRICS = ("COSINE", "IP", "L2")
 PARAMS = ("M", "efConstruction", "nlist", "m", "nbits")  # of an index, that later generations get too
 
@@ -139,10 +136,4 @@ def _check_norms(store: AdoptedMilvusStore, adoption: Adoption) -> None:
         rows = store.connection.client.query(
             store.connection.readable(store.name), filter="", limit=LOOKED_AT, output_fields=[adoption.vector]
         )
-    norms = np.linalg.norm(np.array([row[adoption.vector] for row in rows], np.float32), axis=1) if rows else np.ones(1)
-    worst = float(norms[np.argmax(np.abs(norms - 1))])
-    if abs(worst - 1) > NORM_TOLERANCE:
-        raise GalleryError(
-            f"{store.url}: {adoption.vector!r} is compared by {adoption.metric}, and a vector has norm {worst:.3f}; "
-            "expected 1"
-        )
+    check_norms(store.url, adoption.vector, adoption.metric, [row[adoption.vector] for row in rows])

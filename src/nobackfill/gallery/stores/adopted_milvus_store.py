@@ -55,9 +55,6 @@ class AdoptedMilvusStore(AdoptedItems):
     def write(self, name: str, data: bytes | None) -> None:
         self.documents.write(name, data)
 
-    def create(self) -> None:
-        raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
-
     def drop(self, *, leave_new: bool = False) -> None:
         """Takes away what the gallery made; with `leave_new` the collection of the newest generation stays."""
         for suffix in self._going(leave_new=leave_new):

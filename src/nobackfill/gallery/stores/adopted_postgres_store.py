@@ -81,9 +81,6 @@ class AdoptedPostgresStore(AdoptedItems):
         else:
             self.db.transaction(lambda cursor: save(cursor, self.side, name, data))
 
-    def create(self) -> None:
-        raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
-
     def drop(self, *, leave_new: bool = False) -> None:
         """Takes away what the gallery made; rows and the application's columns stay.
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
+from nobackfill.gallery.stores.adopted_items import LOOKED_AT, check_norms
 from nobackfill.gallery.stores.adopted_qdrant_layout import ADOPTION, NUMBERS, Adoption, sketch_name, vector_name
 from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
 from nobackfill.gallery.stores.base import Store
@@ -17,9 +16,6 @@ from nobackfill.gallery.stores.qdrant_store import QdrantStore
 
 if TYPE_CHECKING:
     from qdrant_client.models import VectorParams
-
-LOOKED_AT = 100  # points whose vectors are checked before adopting
-NORM_TOLERANCE = 1e-3
 
 
 def open_qdrant(address: Address) -> Store:
@@ -109,9 +105,4 @@ def _check_norms(store: AdoptedQdrantStore, adoption: Adoption) -> None:
         return
     points, _ = store.client.scroll(store.name, limit=LOOKED_AT, with_payload=False, with_vectors=[adoption.vector])
     rows = [point.vector[adoption.vector] for point in points if adoption.vector in (point.vector or {})]
-    norms = np.linalg.norm(np.array(rows, np.float32), axis=1) if rows else np.ones(1)
-    worst = float(norms[np.argmax(np.abs(norms - 1))])
-    if abs(worst - 1) > NORM_TOLERANCE:
-        raise GalleryError(
-            f"{store.url}: {adoption.vector!r} is compared by Dot, and a vector has norm {worst:.3f}; expected 1"
-        )
+    check_norms(store.url, adoption.vector, "Dot", rows)

@@ -55,9 +55,6 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
             raise GalleryError(f"{self.url}: no gallery there any more: it was abandoned, or its documents are gone")
         return parse_document(Adoption, data, f"{self.url}: its adoption")
 
-    def create(self) -> None:
-        raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
-
     @translated
     def drop(self, *, leave_new: bool = False) -> None:
         """Takes away what the gallery made; with `leave_new` the vectors of the newest generation stay."""
