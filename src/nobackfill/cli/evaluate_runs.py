@@ -9,6 +9,7 @@ import numpy as np
 import typer
 
 from nobackfill.cli.source import open_data
+from nobackfill.data import for_old_model
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.compare import Protocol
@@ -47,9 +48,11 @@ def evaluate_runs(
         names = names[-1:]
     bound = None if independent is None else load(independent)
     samples, processes = open_data(data, split, on_bad_image, workers)
-    searched = SearchSet(samples)
+    searched, seen_by_older = SearchSet(samples), SearchSet(for_old_model(samples))
     protocol = searched.protocol(distance)
-    vectors = {name: searched.encode(encoders[name], processes) for name in names}
+    vectors = {
+        name: (searched if name == names[-1] else seen_by_older).encode(encoders[name], processes) for name in names
+    }
     cells: Searches = {
         (one, other): protocol.search(vectors[one][0], vectors[other][1])
         for i, one in enumerate(names)

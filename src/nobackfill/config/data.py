@@ -31,13 +31,11 @@ class DataSection(Section):
         kind: of the samples.
         modality: of the encoder that trains on them.
         random_views: whether training sees them varied at random.
-        brings: the teachers whose vectors come with the data, so that no run folder has to compute them.
     """
 
     kind: ClassVar[Kind]
     modality: ClassVar[Modality]
     random_views: ClassVar[bool] = False
-    brings: ClassVar[frozenset[str]] = frozenset()
 
     name: str
     classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
@@ -52,6 +50,11 @@ class DataSection(Section):
     def labelled(self) -> bool:
         """Whether the classes of the samples are known."""
         return True
+
+    @property
+    def brings(self) -> frozenset[str]:
+        """The teachers whose vectors come with the data, so that no run folder has to compute them."""
+        return frozenset()
 
     @property
     def processes(self) -> int:
@@ -149,21 +152,24 @@ class FolderData(ImageFiles):
 
 
 class VectorData(DataSection):
-    """What two models made of the same items, as files."""
+    """What frozen models made of some items, as files."""
 
     kind: ClassVar[Kind] = "vector"
     modality: ClassVar[Modality] = "vector"
-    brings: ClassVar[frozenset[str]] = frozenset({"old"})
 
     name: Literal["vectors"] = "vectors"
     vectors: Path
     """The new model's embeddings of the items, a .npy array of floats [n, d]."""
-    old_vectors: Path
+    old_vectors: Path | None = None
     """The old model's embeddings of the same items, row by row, [n, d_o]."""
+    old_inputs: Path | None = None
+    """Instead of `old_vectors`, where `old` is a run on vectors itself: what that run takes of the same items."""
     labels: Path | None = None
     """Class labels of the items, if known, integers [n]."""
     rows: Path | None = None
-    """A .npy array of row numbers to train on; null: all."""
+    """A .npy array of row numbers to train on; null: all that are not in `test_rows`."""
+    test_rows: Path | None = None
+    """A .npy array of the row numbers of the test split."""
     old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
     """The old model's name, by which galleries identify its vectors."""
 
@@ -173,10 +179,22 @@ class VectorData(DataSection):
         return self.labels is not None
 
     @property
+    def brings(self) -> frozenset[str]:
+        """The old model's vectors, where they are given."""
+        return frozenset() if self.old_vectors is None else frozenset({"old"})
+
+    @property
     def files(self) -> Mapping[str, Path]:
         """All arrays."""
-        named = {"vectors": self.vectors, "old_vectors": self.old_vectors, "labels": self.labels, "rows": self.rows}
-        return {key: path for key, path in named.items() if path is not None}
+        keys = ("vectors", "old_vectors", "old_inputs", "labels", "rows", "test_rows")
+        return {key: path for key in keys if (path := getattr(self, key)) is not None}
+
+    @pydantic.model_validator(mode="after")
+    def _check_old(self) -> VectorData:
+        if self.old_vectors is not None and self.old_inputs is not None:
+            raise ValueError("keys 'data.old_vectors', 'data.old_inputs': the first is what the old model makes of the "
+                             "second; leave one of the two out")  # fmt: skip
+        return self
 
 
 Column = Annotated[str, Field(min_length=1, max_length=200)]

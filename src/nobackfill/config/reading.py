@@ -116,14 +116,16 @@ def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[s
     keys: list[str] = []
     known: list[str] = []
     options: list[type[BaseModel]] = [model]
+    told = False  # which member it was; a field may have the same name
     for part in map(str, location):
         chosen = [each for each in options if part in (each.__name__, *_tags(each))]
-        if chosen:
-            options = chosen
+        if chosen and not told:
+            options, told = chosen, True
             continue
         if part.startswith(("constrained-", "literal[", "list[", "function-")):
             continue
         keys.append(part)
+        told = False
         known = sorted({name for each in options for name in each.model_fields})
         fields = [each.model_fields[part] for each in options if part in each.model_fields]
         if fields:  # else a key of a mapping, whose values the same sections describe

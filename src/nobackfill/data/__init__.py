@@ -4,7 +4,7 @@ from nobackfill.data.images import DATASETS
 from nobackfill.data.kinds import load_split, open_loader, summarise
 from nobackfill.data.pairs import PairSamples
 from nobackfill.data.preprocessing import Preprocessing, VectorPreprocessing
-from nobackfill.data.samples import ImageSamples, Samples, TextSamples, VectorSamples
+from nobackfill.data.samples import ImageSamples, Samples, TextSamples, VectorSamples, for_old_model
 from nobackfill.data.splits import Split, choose_classes, training_samples
 from nobackfill.data.summary import DataSummary
 
@@ -20,6 +20,7 @@ __all__ = [
     "VectorPreprocessing",
     "VectorSamples",
     "choose_classes",
+    "for_old_model",
     "load_split",
     "open_loader",
     "summarise",

@@ -183,6 +183,7 @@ class VectorSamples:
     Attributes:
         vectors: floats [n, d], also memory-mapped.
         old_vectors: floats [n, d_o].
+        old_inputs: floats [n, m], what the old model takes, where that is not `vectors`.
     """
 
     vectors: Array
@@ -191,6 +192,7 @@ class VectorSamples:
     origin: str
     skipped: tuple[str, ...] = ()
     old_vectors: Array | None = None
+    old_inputs: Array | None = None
 
     def __post_init__(self) -> None:
         _check("vector", len(self.vectors), self)
@@ -205,8 +207,14 @@ class VectorSamples:
 
     def take(self, index: NDArray[np.int64]) -> VectorSamples:
         """The rows at these positions, in this order."""
-        old = None if self.old_vectors is None else self.old_vectors[index]
-        return replace(self, vectors=self.vectors[index], labels=self.labels[index], old_vectors=old)
+        vectors, inputs = self.old_vectors, self.old_inputs
+        return replace(
+            self,
+            vectors=self.vectors[index],
+            labels=self.labels[index],
+            old_vectors=None if vectors is None else vectors[index],
+            old_inputs=None if inputs is None else inputs[index],
+        )
 
     def inputs(self, modality: Modality) -> Inputs:
         """The vectors."""
@@ -221,6 +229,13 @@ class VectorSamples:
     def vectors_of(self, teacher: str) -> Array | None:
         """The old model's vectors."""
         return self.old_vectors if teacher == "old" else None
+
+
+def for_old_model(samples: AnySamples) -> AnySamples:
+    """The same samples as the old model takes them: the same, but of vectors with inputs of their own for it."""
+    if isinstance(samples, VectorSamples) and samples.old_inputs is not None:
+        return replace(samples, vectors=samples.old_inputs, old_inputs=None)
+    return samples
 
 
 def _check(kind: str, count: int, samples: Samples) -> None:

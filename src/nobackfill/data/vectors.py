@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nobackfill.arrays import Array
 from nobackfill.config import VectorData
 from nobackfill.data.preprocessing import VectorPreprocessing
-from nobackfill.data.samples import VectorSamples
+from nobackfill.data.samples import VectorSamples, for_old_model
 from nobackfill.data.splits import Split, kept_or_held_out
 from nobackfill.data.summary import DataSummary
 from nobackfill.errors import DataError
@@ -29,23 +29,28 @@ def load_vectors(data: VectorData, split: Split) -> VectorSamples:
     Without `data.labels` every item is of one nameless class.
 
     Raises:
-        DataError: for files that are no arrays, or do not belong together; for a test split without `data.holdout`.
+        DataError: for files that are no arrays, or do not belong together; for a test split with neither
+            `data.test_rows` nor `data.holdout`.
     """
+    if split == "test" and not (data.holdout or data.test_rows):
+        raise DataError("vectors have no test split; name its rows in data.test_rows, or hold some out (data.holdout)")
+    samples = _mapped(data)
     if split == "test" and not data.holdout:
-        raise DataError("vectors have no test split; hold some out with data.holdout")
-    samples, rows = _mapped(data)
+        return samples.take(_rows(data, "test_rows", len(samples)))
+    rows = _training_rows(data, len(samples))
     return kept_or_held_out(samples if rows is None else samples.take(rows), data.holdout, split)
 
 
 def summarise_vectors(data: VectorData) -> DataSummary:
     """Sizes from the heads of the files; the classes from the labels."""
-    samples, rows = _mapped(data)
-    old = samples.old_vectors
+    samples = _mapped(data)
+    rows, old = _training_rows(data, len(samples)), samples.old_vectors
     return DataSummary(
         VectorPreprocessing(input_dim=samples.vectors.shape[1]),
         count=(len(samples) if rows is None else len(rows)),
         classes=len(samples.class_names),
         old_space=None if old is None else (data.old_name, old.shape[1]),
+        old_input=for_old_model(samples).vectors.shape[1] if old is None else None,
     )
 
 
@@ -63,22 +68,42 @@ def vector_loader(
     return VectorLoader(samples.vectors, preprocessing, device, resident=resident)
 
 
-def _mapped(data: VectorData) -> tuple[VectorSamples, NDArray[np.int64] | None]:
-    """All samples, mapped, and the rows to use of them; None: all."""
-    new, old = (read_rows(path) for path in (data.vectors, data.old_vectors))
-    if len(new) != len(old):
-        raise DataError(f"{data.old_vectors}: {len(old)} rows, but {data.vectors} has {len(new)}")
+def _mapped(data: VectorData) -> VectorSamples:
+    """All rows, mapped."""
+    new = read_rows(data.vectors)
+    old = {key: read_rows(path) for key, path in data.files.items() if key in ("old_vectors", "old_inputs")}
+    for key, rows in old.items():
+        if len(rows) != len(new):
+            raise DataError(f"{data.files[key]}: {len(rows)} rows, but {data.vectors} has {len(new)}")
     labels = np.zeros(len(new), np.int64)
     if data.labels is not None:
         labels = class_numbers(read_npy(data.labels), len(new), str(data.labels))
     names = tuple(map(str, range(int(labels.max()) + 1))) if len(labels) else ("0",)
-    samples = VectorSamples(new, labels, names, str(data.vectors), old_vectors=old)
+    return VectorSamples(
+        new, labels, names, str(data.vectors), old_vectors=old.get("old_vectors"), old_inputs=old.get("old_inputs")
+    )
+
+
+def _training_rows(data: VectorData, count: int) -> NDArray[np.int64] | None:
+    """The rows to train on, or to train on and hold out, of so many; None: all, which then stay mapped."""
+    if data.test_rows is None:
+        return None if data.rows is None else _rows(data, "rows", count)
+    test = _rows(data, "test_rows", count)
     if data.rows is None:
-        return samples, None
-    rows = read_npy(data.rows)
-    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= len(new):
-        raise DataError(f"{data.rows}: expected row numbers 0…{len(new) - 1}, found {rows.dtype} {list(rows.shape)}")
-    return samples, rows.astype(np.int64)
+        return np.setdiff1d(np.arange(count), test)
+    rows = _rows(data, "rows", count)
+    both = np.intersect1d(rows, test)
+    if len(both):
+        raise DataError(f"{data.test_rows}: row {both[0]} is also in {data.rows}; no item may be in both")
+    return rows
+
+
+def _rows(data: VectorData, key: str, count: int) -> NDArray[np.int64]:
+    path = data.files[key]
+    rows = read_npy(path)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not len(rows) or rows.min() < 0 or rows.max() >= count:
+        raise DataError(f"{path}: expected row numbers 0…{count - 1}, found {rows.dtype} {list(rows.shape)}")
+    return rows.astype(np.int64)
 
 
 def read_rows(path: Path) -> Array:

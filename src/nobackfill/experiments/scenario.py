@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nobackfill.config import INDEPENDENT, RunConfig, load_config
+import numpy as np
+
+from nobackfill.config import INDEPENDENT, DataConfig, RunConfig, VectorData, load_config
 from nobackfill.data import load_split
+from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.experiments.config import ScenarioConfig
 from nobackfill.experiments.search_set import SearchSet, Sides
@@ -41,7 +44,8 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
 
     The first generation is the independent model of its config, shared by all methods; the old model of a later one is
     the generation before it by the same method. A run folder that is there already is reused if its config is the
-    same, an unfinished one is resumed. Galleries and queries are those of `test`.
+    same, an unfinished one is resumed. Galleries and queries are those of `test`; of vectors, each generation embeds
+    the test rows of its own file.
 
     Yields:
         For every seed, every method that has it, and every pair of generations a search, newest query last; the first
@@ -52,6 +56,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     protocol = test.protocol()
+    seen = {name: _as_seen(configs[name][INDEPENDENT].data, test) for name in names}
     vectors: dict[tuple[str, str], Sides] = {}
     with bar("scenario", sum(scenario.seeds_of(method) for methods in configs.values() for method in methods)) as step:
         for seed in range(scenario.seeds):
@@ -65,7 +70,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
                     run = root / generation / method
                     start = scenario.generations[generation][method].start
                     train(_placed(config, start, old, root / generation / INDEPENDENT, seed), run, resume=True)
-                    vectors[generation, method] = test.encode(load(run), data.processes)
+                    vectors[generation, method] = seen[generation].encode(load(run), data.processes)
                     for gallery in names[: position + 1]:
                         new = vectors[generation, method]
                         older = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
@@ -77,6 +82,21 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
 def scenario_test_set(scenario: ScenarioConfig) -> SearchSet:
     """What a scenario searches: the test split of the newest generation's data."""
     return SearchSet(load_split(_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test"))
+
+
+def _as_seen(data: DataConfig, test: SearchSet) -> SearchSet:
+    """What is searched, as a generation takes it: the same, but of vectors each generation has its own.
+
+    Raises:
+        DataError: if these are not vectors of the same items, as far as labels tell.
+    """
+    if not isinstance(data, VectorData):
+        return test
+    own = load_split(data, "test")
+    if not np.array_equal(own.labels, test.samples.labels):
+        raise DataError(f"{own.origin}, {test.samples.origin}: the labels of the test rows differ; "
+                        "expected the same items in every generation")  # fmt: skip
+    return SearchSet(own)
 
 
 def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:

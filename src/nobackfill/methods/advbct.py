@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.methods.classes import by_class, class_centres, largest_usual
 from nobackfill.models.heads import Head, PlainHead
@@ -27,7 +27,6 @@ class AdvBCT(Method):
     mean; r_max: the largest old distance to it that is no outlier; w_y is learned. β, γ = `boundary`, `adversary`.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "adversary": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

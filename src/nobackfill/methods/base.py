@@ -62,7 +62,7 @@ class Method:
         constants: the weights and constants in force.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "text"})
+    kinds: ClassVar[frozenset[Kind]] = frozenset({"image", "text", "vector"})
     teachers: ClassVar[frozenset[Teacher]] = frozenset()
     loss_defaults: ClassVar[Mapping[str, float]] = {}
     model_defaults: ClassVar[Mapping[str, int | float]] = {}

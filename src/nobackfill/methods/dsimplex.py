@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.models.heads import Head, PlainHead
@@ -25,7 +25,6 @@ class DSimplex(Method):
     `classifier_scale`, 16 where none is given.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     loss_defaults: ClassVar[Mapping[str, float]] = {"labels": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True
 

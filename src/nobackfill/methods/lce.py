@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.methods.classes import by_class, class_centres, largest_usual
 from nobackfill.models.heads import Head, PlainHead
@@ -26,7 +26,6 @@ class LCE(Method):
     model (its K = 0).
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "alignment": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize, pad
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.methods.classes import by_class, class_centres
 from nobackfill.models.heads import Head, PlainHead
@@ -23,7 +23,6 @@ class MixBCT(Method):
     both models at once.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {"mix": 0.3, "kept": 0.9, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True

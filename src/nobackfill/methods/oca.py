@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 from torch.nn.utils.parametrizations import orthogonal
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.methods.base import Batch, Method, Teacher, one_minus_cosine, prototype_loss, required
 from nobackfill.models.heads import Head, PlainHead
 
@@ -22,7 +22,6 @@ class OCA(Method):
     classifier of h with a bias: Q changes how it is found, not what it can say.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"prototypes"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "labels": 5.0,

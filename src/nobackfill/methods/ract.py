@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.methods.base import Batch, Method, Teacher, required
 from nobackfill.models.heads import Head, PlainHead
 
@@ -23,7 +23,6 @@ class RACT(Method):
     temperature = 1, hardest = 0 it is the "regularised" trainer that the BT² repository once had.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "old": 1.0,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from nobackfill.config import Kind, ModelConfig
+from nobackfill.config import ModelConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods.base import Batch, Method, Teacher
 from nobackfill.methods.classes import by_class
@@ -29,7 +29,6 @@ class UniBCT(Method):
     mid-training; here it is that of the old vectors, computed once.
     """
 
-    kinds: ClassVar[frozenset[Kind]] = Method.kinds | {"vector"}
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "centres": 1.0,

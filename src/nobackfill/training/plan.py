@@ -123,11 +123,19 @@ def _plan(
                 f"but {wanted_key} says {wanted}"
             )
     for key, spec in teachers.items():
-        if config.data.modality == "text" and spec.modality != "text":
+        if key in config.data.brings or config.data.modality == "image":
+            continue
+        if spec.modality != config.data.modality:
             raise ConfigError(
-                f"key {key!r}: {getattr(config, key)} embeds {spec.modality}s, but data {config.data.name!r} are texts"
+                f"key {key!r}: {getattr(config, key)} embeds {spec.modality}s, but data {config.data.name!r} are "
+                f"{config.data.modality}s"
             )
     old = teachers.get("old")
+    if old and data.old_input is not None and old.preprocessing.input_shape != (data.old_input,):
+        raise ConfigError(
+            f"key 'old': {config.old} takes {old.preprocessing.description}, but the data have {data.old_input} values "
+            "for it; name a file of those as data.old_inputs"
+        )
     old_dim = old.dim if old else config.model.old_dim or 0
     prefixes = old.as_prefixes() if old else ()
     if data.old_space is not None:

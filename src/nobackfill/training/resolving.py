@@ -67,12 +67,12 @@ def _check_data(config: RunConfig, method: Method) -> None:
         raise ConfigError(
             f"key 'method': {config.method!r} needs class labels; give data.labels, or choose another method"
         )
+    label_key = "data.label" if data.kind == "text" else "data.labels"
     if "prototypes" in method.needed and not data.labelled:
-        key = "data.label" if data.kind == "text" else "data.labels"
-        raise ConfigError(f"key 'loss.prototypes': prototypes need {key}; set {key}, or this to 0")
-    if data.kind == "text" and not data.labelled and "old" not in method.needed:
+        raise ConfigError(f"key 'loss.prototypes': prototypes need {label_key}; set {label_key}, or this to 0")
+    if data.kind != "pair" and not data.labelled and "old" not in method.needed:
         raise ConfigError(
-            f"key 'data.label': method {config.method!r} has nothing to learn from texts without labels; set it"
+            f"key {label_key!r}: method {config.method!r} has nothing to learn from {data.kind}s without labels; set it"
         )
     if config.teacher_view == "same":
         if not data.random_views:

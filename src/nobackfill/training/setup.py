@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from nobackfill.data import PairSamples, Samples, TextSamples, load_split, open_loader, training_samples
+from nobackfill.data import PairSamples, Samples, TextSamples, for_old_model, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.backbones import FitsStem
@@ -145,7 +145,9 @@ def _teachers(
     for name, encoder in live.items():
         check_view(name, encoder)
     computed = {
-        name: teacher_vectors(encoder, samples, config.data.processes, accelerator)
+        name: teacher_vectors(
+            encoder, for_old_model(samples) if name == "old" else samples, config.data.processes, accelerator
+        )
         for name, encoder in encoders.items()
         if name not in brought and (name not in live or (name == "old" and wanted & {"prototypes", "statistics"}))
     }

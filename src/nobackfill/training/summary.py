@@ -6,7 +6,7 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from nobackfill.data import PairSamples, load_split
+from nobackfill.data import PairSamples, for_old_model, load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.scores import PAIR_SCORES
@@ -47,7 +47,8 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     summary["self_test"] = searched(new, new)
     old = test.vectors_of("old")
     if old is None and config.old:
-        old = encode_shared(load(config.old, accelerator.device), test, config.data.processes, accelerator)
+        seen = for_old_model(test)
+        old = encode_shared(load(config.old, accelerator.device), seen, config.data.processes, accelerator)
     if old is not None:
         summary["cross_test"], summary["status_quo"] = searched(new, old), searched(old, old)
     return summary

@@ -1,12 +1,14 @@
-"""A scenario of pairs: the searches and the upgrade are those of `evaluate` on the same runs."""
+"""Scenarios of pairs and of vectors: the searches and the upgrade are those of `evaluate` on the same runs."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from tests.maps.pairs import items, write
 from tests.training.test_texts import root
 
 from nobackfill.cli.app import run
@@ -68,3 +70,43 @@ def test_a_scenario_of_pairs_says_what_evaluate_says(
     assert own["new", "old"]["mean_ap"] == pytest.approx(metrics["cross_test"]["mean_ap"])
     for name in ("table.md", "page.html"):
         assert run(["report", "out", "--out", name]) == 0
+
+
+@pytest.mark.train
+def test_a_scenario_of_vectors_says_what_its_runs_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each generation embeds vectors of its own, of the same items."""
+    monkeypatch.chdir(tmp_path)
+    old, new, labels = items(500)
+    write(tmp_path, old=old, new=new, labels=labels, test=np.arange(400, 500))
+    for name in ("old", "new"):
+        data = {"name": "vectors", "vectors": f"{name}.npy", "labels": "labels.npy", "test_rows": "test.npy"}
+        common = {"model": {"backbone": "vectors/linear", "embedding_dim": 8}, "batch_size": 64, "precision": "fp32"}
+        Path(f"{name}.yaml").write_text(yaml.safe_dump({**common, "data": data, "method": "independent", "epochs": 2}))
+    settings = {"config": "new.yaml", "set": ["method=prefix", "data.old_inputs=old.npy"]}
+    generations = {
+        "old": {"independent": "old.yaml"},
+        "new": {"independent": "new.yaml", "prefix": settings},
+    }
+    Path("scenario.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
+    assert run(["run", "scenario.yaml", "--out", "out"]) == 0
+    found = {(each.method, each.query, each.gallery): each.scores for each in read_report(Path("out")).searches}
+    metrics = json.loads(Path("out/seed0/new/prefix/metrics.json").read_text())
+    for key, cell in (
+        ("self_test", ("prefix", "new", "new")),
+        ("cross_test", ("prefix", "new", "old")),
+        ("status_quo", ("independent", "old", "old")),
+    ):
+        assert found[cell]["mean_ap"] == pytest.approx(metrics[key]["mean_ap"])
+    capsys.readouterr()
+    command = ["evaluate", "--query", "out/seed0/new/prefix", "--gallery", "out/seed0/old/independent"]
+    assert run([*command, "--data", "out/seed0/new/prefix/config.yaml", "--out", "alone.json"]) == 0
+    alone = {(Path(each.query).parent.name, Path(each.gallery).parent.name): each.scores
+             for each in read_report(Path("alone.json")).searches}  # fmt: skip
+    assert alone["new", "old"] == pytest.approx(found["prefix", "new", "old"])
+    np.save("labels.npy", labels[::-1])
+    Path("new.yaml").write_text(Path("new.yaml").read_text().replace("labels.npy", "others.npy"))
+    np.save("others.npy", labels)
+    assert run(["run", "scenario.yaml", "--out", "again"]) == 2
+    assert "the labels of the test rows differ" in capsys.readouterr().err
