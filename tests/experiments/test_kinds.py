@@ -43,7 +43,8 @@ def test_a_scenario_of_pairs_says_what_evaluate_says(
     }
     Path("scenario.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
     assert run(["run", "scenario.yaml", "--out", "out"]) == 0
-    assert "prefix, old → new:" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "prefix, old → new:" in printed
     report = read_report(Path("out"))
     assert {(each.method, each.query, each.gallery) for each in report.searches} == {
         ("independent", "old", "old"),
@@ -61,6 +62,8 @@ def test_a_scenario_of_pairs_says_what_evaluate_says(
     }
     for each in alone.searches:
         assert own[places[each.query], places[each.gallery]] == pytest.approx(each.scores)
+        assert f"{100 * each.scores['recall10']:.1f}" in printed
+        assert f"{100 * each.scores['mrr']:.1f}" in printed
     (upgrade,) = [each for each in report.upgrades if each.method == "prefix"]
     assert upgrade.result == alone.upgrades[0].result
     assert upgrade.examples == alone.upgrades[0].examples

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import typer
 
 from nobackfill.cli.source import open_data
@@ -58,7 +57,7 @@ def evaluate_runs(
         for i, one in enumerate(names)
         for other in names[: i + 1]
     }
-    searches = [Search.of(metrics, one, other) for (one, other), metrics in cells.items()]
+    searches = [Search.of(metrics, one, other, pairs=searched.pairs) for (one, other), metrics in cells.items()]
     upgrades = []
     if len(names) == 1:
         print_searches(searches, ["self-test"])
@@ -79,7 +78,7 @@ def evaluate_runs(
             print_searches(searches, _titles(cells))
             _print_lineage(names, cells)
     if searched.pairs:
-        _print_pair_scores(cells)
+        _print_pair_scores(searches)
     return Report(
         generations=names,
         searches=searches,
@@ -113,11 +112,11 @@ def _assess_step(
     return UpgradeSection(old=old, new=new, result=upgrade, examples=examples)
 
 
-def _print_pair_scores(cells: Searches) -> None:
+def _print_pair_scores(searches: Iterable[Search]) -> None:
     """Recall and reciprocal rank, which searches of documents are usually told by."""
-    for (query, gallery), metrics in cells.items():
-        means = (f"{title(key)} {np.nanmean(metrics.per_query(key)):.1%}" for key in PAIR_SCORES)
-        typer.echo(f"{query} → {gallery}: {', '.join(means)}")
+    for each in searches:
+        means = (f"{title(key)} {each.scores[key]:.1%}" for key in PAIR_SCORES)
+        typer.echo(f"{each.query} → {each.gallery}: {', '.join(means)}")
 
 
 def _print_lineage(names: list[str], cells: Searches) -> None:

@@ -59,11 +59,13 @@ def _print(done: Report, scenario: ScenarioConfig, out: Path) -> None:
     from nobackfill.evaluation.scores import DECISIVE, MAIN, title
     from nobackfill.experiments.report import LEARNING
     from nobackfill.reports.lineage import seeds_in_words
-    from nobackfill.reports.lineage_tables import compatibility_table, lineage_table
+    from nobackfill.reports.lineage_tables import compatibility_table, lineage_table, pair_table
     from nobackfill.reports.rankings import ranking_sentence
     from nobackfill.reports.tables import print_table
 
     print_table(lineage_table(done))
+    if (of_pairs := pair_table(done)) is not None:
+        print_table(of_pairs)
     if len(done.generations) > 2:
         print_table(compatibility_table(done))
     seeds = seeds_in_words(done)

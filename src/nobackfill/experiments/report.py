@@ -32,7 +32,7 @@ def scenario_report(scenario: ScenarioConfig, out: Path) -> Report:
     test = scenario_test_set(scenario)
     assessment, searches, training = ScenarioAssessment(test, names), [], {}
     for each in run_scenario(scenario, out, test):
-        searches.append(Search.of(each.metrics, each.query, each.gallery, each.method, each.seed))
+        searches.append(Search.of(each.metrics, each.query, each.gallery, each.method, each.seed, pairs=test.pairs))
         assessment.add(each.method, each.seed, each.query, each.gallery, each.metrics, each.new, each.old)
         if (name := each.run.relative_to(out).as_posix()) not in training:
             training[name] = history(each.run)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import numpy as np
 import pydantic
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
@@ -19,7 +20,7 @@ from nobackfill.evaluation import MeanStd, MethodRanking, RetrievalMetrics, Upgr
 from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.kinds import KINDS, Kind
-from nobackfill.evaluation.scores import DECISIVE, MAIN, SCORES
+from nobackfill.evaluation.scores import DECISIVE, MAIN, PAIR_SCORES, SCORES
 from nobackfill.evaluation.verdict import Verdict
 from nobackfill.reports.versions import versions
 from nobackfill.untrusted import read_json
@@ -52,13 +53,21 @@ class Search(Part):
 
     @classmethod
     def of(
-        cls, metrics: RetrievalMetrics, query: str, gallery: str, method: str | None = None, seed: int | None = None
+        cls,
+        metrics: RetrievalMetrics,
+        query: str,
+        gallery: str,
+        method: str | None = None,
+        seed: int | None = None,
+        *,
+        pairs: bool = False,
     ) -> Search:
-        """From the metrics of a search."""
+        """From the metrics of a search; of pairs with recall and reciprocal rank."""
+        more = {key: float(np.nanmean(metrics.per_query(key))) for key in PAIR_SCORES} if pairs else {}
         return cls(
             query=query,
             gallery=gallery,
-            scores=metrics.scores(),
+            scores={**metrics.scores(), **more},
             queries=metrics.queries,
             without_match=metrics.without_match,
             method=method,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from nobackfill.evaluation.scores import MAIN, title
-from nobackfill.reports.document import Report
+from nobackfill.evaluation import MeanStd
+from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
+from nobackfill.reports.document import Report, Search
 from nobackfill.reports.lineage import by_cell, unequal_seeds
 from nobackfill.reports.tables import cell
 
@@ -32,6 +33,24 @@ def lineage_table(report: Report) -> Table:
         cells = [gain.text(digits=2, sign="+") if gain else "", loss.text(100, sign="+") if loss else ""]
         table.add_row(cell(name), cell(f"{query}/{gallery}"), *values, *cells, *seeds, end_section=first)
         before = "" if first else method
+    return table
+
+
+def pair_table(report: Report) -> Table | None:
+    """Recall and reciprocal rank of pairs, by which searches of documents are usually told; None for other samples."""
+    if not all(key in search.scores for search in report.searches for key in PAIR_SCORES):
+        return None
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("method", "query/gallery", *(f"{title(key)} %" for key in PAIR_SCORES)):
+        table.add_column(heading, justify="right" if "%" in heading else "left", no_wrap=True)
+    seeds: dict[tuple[str, str, str], list[Search]] = {}
+    for search in report.searches:
+        first = search.query == report.generations[0]
+        name = "status quo" if first else search.method or ""
+        seeds.setdefault((name, search.query, search.gallery), []).append(search)
+    for (name, query, gallery), several in seeds.items():
+        means = [MeanStd.of([each.scores[key] for each in several]).text(100) for key in PAIR_SCORES]
+        table.add_row(cell(name), cell(f"{query}/{gallery}"), *means)
     return table
 
 
