@@ -62,18 +62,18 @@ def with_old(prototypes: float, old: float) -> dict[str, Any]:
 BY_LABEL: dict[str, dict[str, dict[str, Any]]] = {
     "independent": {"": loss(label_smoothing=0.0)},
     "bct": {
-        "1_8": loss(prototypes=1.0, prototype_scale=8.0),
         "1_16": loss(prototypes=1.0, prototype_scale=16.0),
+        "1_8": loss(prototypes=1.0, prototype_scale=8.0),
         "3_8": loss(prototypes=3.0, prototype_scale=8.0),
         "3_16": loss(prototypes=3.0, prototype_scale=16.0),
     },
-    "prefix": {"1_5": with_old(1, 5), "1_1": with_old(1, 1), "3_1": with_old(3, 1), "3_5": with_old(3, 5)},
-    "bt2": {"1_5": with_old(1, 5), "1_1": with_old(1, 1), "3_1": with_old(3, 1), "3_5": with_old(3, 5)},
+    "prefix": {"3_1": with_old(3, 1), "1_1": with_old(1, 1), "1_5": with_old(1, 5), "3_5": with_old(3, 5)},
+    "bt2": {"3_1": with_old(3, 1), "1_1": with_old(1, 1), "1_5": with_old(1, 5), "3_5": with_old(3, 5)},
 }
 OLD_TERMS = {
     "1_5": loss(cross=1.0, old=5.0),
     "1_1": loss(cross=1.0, old=1.0),
-    "1_0": loss(cross=1.0, old=0.2),
+    "1_02": loss(cross=1.0, old=0.2),
     "3_1": loss(cross=3.0, old=1.0),
 }
 BY_PAIR: dict[str, dict[str, dict[str, Any]]] = {
