@@ -78,7 +78,7 @@ OLD_TERMS = {
 }
 BY_PAIR: dict[str, dict[str, dict[str, Any]]] = {
     "independent": {"": {}},
-    "bct": {f"{weight:g}": loss(cross=weight) for weight in (1.0, 0.3, 3.0, 10.0)},
+    "bct": {f"{weight:g}": loss(cross=weight) for weight in (3.0, 1.0, 0.3, 10.0)},
     "prefix": OLD_TERMS,
     "prefix_mined": {name: {**each, "method": "prefix", "mine": {"negatives": 2}} for name, each in OLD_TERMS.items()},
     "bt2": OLD_TERMS,
