@@ -108,6 +108,11 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     alone = {(Path(each.query).parent.name, Path(each.gallery).parent.name): each.scores
              for each in read_report(Path("alone.json")).searches}  # fmt: skip
     assert alone["new", "old"] == pytest.approx(found["prefix", "new", "old"])
+    unlabelled = yaml.safe_load(Path("out/seed0/new/prefix/config.yaml").read_text())
+    del unlabelled["data"]["labels"]
+    Path("unlabelled.yaml").write_text(yaml.safe_dump(unlabelled))
+    assert run([*command, "--data", "unlabelled.yaml"]) == 2
+    assert "new.npy: no labels, or one class only: every answer would count as right" in capsys.readouterr().err
     np.save("labels.npy", labels[::-1])
     Path("new.yaml").write_text(Path("new.yaml").read_text().replace("labels.npy", "others.npy"))
     np.save("others.npy", labels)

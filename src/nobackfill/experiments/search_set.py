@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.data import PairSamples, Samples, TextSamples
+from nobackfill.errors import DataError
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import Distance
 from nobackfill.reports.examples import ItemSource
@@ -41,9 +42,18 @@ class SearchSet:
         return (encoder.encode_set(self.samples, workers),) * 2
 
     def protocol(self, distance: Distance = "cosine") -> Protocol:
-        """What counts as a match."""
+        """What counts as a match.
+
+        Raises:
+            DataError: if everything would.
+        """
         if isinstance(self.samples, PairSamples):
             return Protocol(relevant=self.samples.relevant(), distance=distance)
+        if (self.samples.labels == self.samples.labels[0]).all():
+            raise DataError(
+                f"{self.samples.origin}: no labels, or one class only: every answer would count as right; "
+                "expected samples of two classes at least, or pairs"
+            )
         return Protocol(self.samples.labels, self.samples.labels, exclude_self=True, distance=distance)
 
     @property
