@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,11 +89,20 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
         common = {"model": {"backbone": "vectors/linear", "embedding_dim": 8}, "batch_size": 64, "precision": "fp32"}
         Path(f"{name}.yaml").write_text(yaml.safe_dump({**common, "data": data, "method": "independent", "epochs": 2}))
     settings = {"config": "new.yaml", "set": ["method=prefix", "data.old_inputs=old.npy"]}
-    generations = {
+    generations: dict[str, dict[str, Any]] = {
         "old": {"independent": "old.yaml"},
         "new": {"independent": "new.yaml", "prefix": settings},
     }
     Path("scenario.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
+    small = ["method=dsimplex_hoc", "data.old_inputs=old.npy"]
+    generations["new"]["simplex"] = {"config": "new.yaml", "set": small}
+    Path("more.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
+    assert run(["run", "more.yaml", "--out", "more"]) == 2
+    message = (
+        "nobackfill: new/simplex: key 'model.embedding_dim': 8 values have 9 simplex corners, too few for 12 classes"
+    )
+    assert message in capsys.readouterr().err
+    assert not Path("more").exists()
     assert run(["run", "scenario.yaml", "--out", "out"]) == 0
     found = {(each.method, each.query, each.gallery): each.scores for each in read_report(Path("out")).searches}
     metrics = json.loads(Path("out/seed0/new/prefix/metrics.json").read_text())

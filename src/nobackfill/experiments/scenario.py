@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from nobackfill.config import INDEPENDENT, DataConfig, RunConfig, VectorData, load_config
-from nobackfill.data import load_split
-from nobackfill.errors import DataError
+from nobackfill.data import choose_classes, load_split, summarise
+from nobackfill.errors import ConfigError, DataError
 from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.experiments.config import ScenarioConfig
 from nobackfill.experiments.search_set import SearchSet, Sides
@@ -53,6 +54,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
     """
     configs = _configs(scenario)
     changed_configs(scenario)  # whatever is wrong, before hours pass
+    _check_sizes(configs)
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     protocol = test.protocol()
@@ -121,6 +123,24 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
         generation: {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
         for generation, methods in scenario.generations.items()
     }
+
+
+def _check_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> None:
+    """Raise `ConfigError` where an embedding does not suit its older generation or the number of classes."""
+    before: dict[str, int] = {}  # by method, the size of the older generation
+    for generation, methods in configs.items():
+        sizes = {}
+        for name, config in methods.items():
+            method, known = method_of(config), summarise(config.data).classes
+            classes = 2 if known is None else len(choose_classes(config.data, known))
+            model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
+            needs = before and teacher_keys(method)["old"]
+            try:
+                with torch.random.fork_rng(devices=[]):
+                    sizes[name] = method.head(model, before[name] if needs else 0, classes).dim
+            except ConfigError as error:
+                raise ConfigError(f"{generation}/{name}: {error}") from error
+        before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
 
 
 def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
