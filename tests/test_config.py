@@ -120,7 +120,7 @@ def test_a_scenario_reads_its_paths_from_its_own_folder_independent_first(tmp_pa
 def test_a_scenario_changes_the_settings_of_its_runs(tmp_path: Path) -> None:
     from nobackfill.experiments.scenario import changed_configs
 
-    write(tmp_path, MINIMAL)
+    write(tmp_path, {"method": "independent", "data": {"name": "digits"}})
     (tmp_path / "run.yaml").rename(tmp_path / "plain.yaml")
     varied = {"config": "plain.yaml", "set": ["epochs=3", "seed=4"]}
     path = write(tmp_path, {"generations": {"a": {"independent": "plain.yaml"}, "b": {"independent": varied}}})

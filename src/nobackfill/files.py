@@ -122,9 +122,11 @@ def read_npy(path: Path, name: str | None = None) -> Array:
         if not isinstance(array, np.ndarray):
             array.close()
             raise ValueError("it is an archive of arrays")
-        return array
+        return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
     except (OSError, ValueError, EOFError, OverflowError, TypeError, MemoryError, SyntaxError, TokenError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else one_line(error, 120)
+        if "pickle" in reason:
+            reason = "it is no array of numbers, or holds Python objects, which are never loaded"
         raise DataError(f"{name or path}: cannot be read as a .npy array: {reason}") from error
 
 

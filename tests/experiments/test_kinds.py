@@ -83,18 +83,18 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     """Each generation embeds vectors of its own, of the same items."""
     monkeypatch.chdir(tmp_path)
     old, new, labels = items(500)
-    write(tmp_path, old=old, new=new, labels=labels, test=np.arange(400, 500))
+    write(tmp_path, old=old, new=new, labels=labels, test=np.arange(400, 500), others=np.arange(300, 400))
     for name in ("old", "new"):
         data = {"name": "vectors", "vectors": f"{name}.npy", "labels": "labels.npy", "test_rows": "test.npy"}
         common = {"model": {"backbone": "vectors/linear", "embedding_dim": 8}, "batch_size": 64, "precision": "fp32"}
         Path(f"{name}.yaml").write_text(yaml.safe_dump({**common, "data": data, "method": "independent", "epochs": 2}))
-    settings = {"config": "new.yaml", "set": ["method=prefix", "data.old_inputs=old.npy"]}
+    settings = {"config": "new.yaml", "set": ["method=prefix"]}  # the scenario knows what the old model takes
     generations: dict[str, dict[str, Any]] = {
         "old": {"independent": "old.yaml"},
         "new": {"independent": "new.yaml", "prefix": settings},
     }
     Path("scenario.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
-    small = ["method=dsimplex_hoc", "data.old_inputs=old.npy"]
+    small = ["method=dsimplex_hoc"]
     generations["new"]["simplex"] = {"config": "new.yaml", "set": small}
     Path("more.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
     assert run(["run", "more.yaml", "--out", "more"]) == 2
@@ -103,6 +103,18 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     )
     assert message in capsys.readouterr().err
     assert not Path("more").exists()
+    for changes, message in (
+        (
+            ["data.old_inputs=new.npy"],
+            "new/simplex: key 'data.old_inputs': new.npy, but the older generation takes old",
+        ),
+        (["data.test_rows=others.npy"], "new/simplex: its test rows are not those of the older generation"),
+    ):
+        generations["new"]["simplex"] = {"config": "new.yaml", "set": ["method=bct", *changes]}
+        Path("more.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
+        assert run(["run", "more.yaml", "--out", "more"]) == 2
+        assert message in capsys.readouterr().err
+    assert run(["check", "scenario.yaml"]) == 0
     assert run(["run", "scenario.yaml", "--out", "out"]) == 0
     found = {(each.method, each.query, each.gallery): each.scores for each in read_report(Path("out")).searches}
     metrics = json.loads(Path("out/seed0/new/prefix/metrics.json").read_text())
@@ -121,10 +133,12 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     unlabelled = yaml.safe_load(Path("out/seed0/new/prefix/config.yaml").read_text())
     del unlabelled["data"]["labels"]
     Path("unlabelled.yaml").write_text(yaml.safe_dump(unlabelled))
+    assert run([*command, "--data", "new.yaml"]) == 2
+    assert "independent: takes vectors of 10 values, but --data new.yaml has 14 values" in capsys.readouterr().err
     assert run([*command, "--data", "unlabelled.yaml"]) == 2
     assert "new.npy: no labels, or one class only: every answer would count as right" in capsys.readouterr().err
     np.save("labels.npy", labels[::-1])
-    Path("new.yaml").write_text(Path("new.yaml").read_text().replace("labels.npy", "others.npy"))
-    np.save("others.npy", labels)
+    Path("new.yaml").write_text(Path("new.yaml").read_text().replace("labels.npy", "reversed.npy"))
+    np.save("reversed.npy", labels)
     assert run(["run", "scenario.yaml", "--out", "again"]) == 2
     assert "the labels of the test rows differ" in capsys.readouterr().err

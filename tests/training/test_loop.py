@@ -150,7 +150,7 @@ def test_a_run_does_not_go_on_against_another_teacher(
     train_old = tiny_config("independent", data__classes="first-half", model__embedding_dim=4, seed=7)
     monkeypatch.undo()
     train(train_old, tmp_path / "old")
-    with pytest.raises(RunError, match="was trained with other teachers than the present ones"):
+    with pytest.raises(RunError, match="was trained with other teachers or data than the present ones"):
         train(config, tmp_path / "run", resume=True)
 
 

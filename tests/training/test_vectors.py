@@ -149,6 +149,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another size": ({"model__embedding_dim": 9}, "9, but the vectors to keep have 14 values"),
     "rows outside": ({"data__rows": "rows.npy"}, r"expected row numbers 0…499"),
     "test rows outside": ({"data__test_rows": "rows.npy"}, r"expected row numbers 0…499"),
+    "a row twice": ({"data__test_rows": "twice.npy"}, r"twice.npy: row 7 is named 2 times; a copy would be found"),
+    "a mask": ({"data__rows": "mask.npy"}, r"found bool \[500\]; np.flatnonzero makes row numbers of a mask"),
+    "nothing to train on": ({"data__test_rows": "all.npy"}, r"all.npy: names all 500 rows; none is left to train on"),
+    "a zero row": ({"data__vectors": "zero.npy", "data__holdout": None}, "zero.npy: row 4 is zero; cosine is not"),
     "a row in both": (
         {"data__rows": "some.npy", "data__test_rows": "some.npy"},
         r"some.npy: row 3 is also in some.npy; no item may be in both",
@@ -170,6 +174,12 @@ def test_what_does_not_go_together_is_named(folder: Path, name: str, monkeypatch
     monkeypatch.chdir(folder)
     np.save("rows.npy", np.array([3, 500]))
     np.save("some.npy", np.array([3, 4]))
+    np.save("twice.npy", np.array([3, 7, 7]))
+    np.save("mask.npy", np.ones(500, np.bool_))
+    np.save("all.npy", np.arange(500))
+    zero = np.load("new.npy")
+    zero[4] = 0
+    np.save("zero.npy", zero)
     changes, message = BAD[name]
     with pytest.raises(NobackfillError, match=message):
         train(config(folder, **changes), folder / "run")
@@ -207,6 +217,20 @@ def test_vectors_that_changed_are_other_teachers(folder: Path) -> None:
     np.save(folder / "old.npy", items(500, seed=8)[0])
     with pytest.raises(RunError, match="was trained with other teachers"):
         train(config(folder), folder / "run", resume=True)
+
+
+def test_a_test_split_without_matches_is_said_and_the_run_kept(folder: Path) -> None:
+    np.save(folder / "one.npy", np.array([3]))
+    run = train(config(folder, data__holdout=None, data__test_rows=str(folder / "one.npy")), folder / "run")
+    assert "a test split needs two classes" in json.loads((run / "metrics.json").read_text())["not_tested"]
+
+
+def test_the_other_byte_order_is_read(folder: Path) -> None:
+    new = np.load(folder / "new.npy")
+    native = nobackfill.load(train(config(folder), folder / "native")).encode(new)
+    np.save(folder / "new.npy", new.astype(">f4"))
+    swapped = nobackfill.load(train(config(folder), folder / "swapped")).encode(new)
+    np.testing.assert_array_equal(native, swapped)
 
 
 def test_check_reads_the_sizes_from_the_files(folder: Path) -> None:

@@ -8,14 +8,15 @@ from pathlib import Path
 import typer
 
 from nobackfill.cli.source import open_data
-from nobackfill.data import for_old_model
+from nobackfill.data import Samples, VectorSamples, for_old_model
+from nobackfill.errors import ConfigError
 from nobackfill.evaluation import RetrievalMetrics, assess, average_compatibility, average_score
 from nobackfill.evaluation.assess import upgrade_cells
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
 from nobackfill.experiments.search_set import SearchSet, Sides
-from nobackfill.models import load
+from nobackfill.models import Encoder, load
 from nobackfill.reports.document import Report, Search, UpgradeSection
 from nobackfill.reports.examples import flip_examples
 from nobackfill.reports.tables import print_searches
@@ -49,6 +50,8 @@ def evaluate_runs(
     samples, processes = open_data(data, split, on_bad_image, workers)
     searched, seen_by_older = SearchSet(samples), SearchSet(for_old_model(samples))
     protocol = searched.protocol(distance)
+    for name in names:
+        _check_width(name, encoders[name], (searched if name == names[-1] else seen_by_older).samples, data)
     vectors = {
         name: (searched if name == names[-1] else seen_by_older).encode(encoders[name], processes) for name in names
     }
@@ -87,6 +90,15 @@ def evaluate_runs(
         distance=distance,
         settings={"query": str(query), "galleries": [str(run) for run in galleries], "data": data, "split": split},
     )
+
+
+def _check_width(name: str, encoder: Encoder, samples: Samples, data: str) -> None:
+    """Raise `ConfigError` where a model on vectors takes others than those of the data."""
+    if isinstance(samples, VectorSamples) and encoder.spec.preprocessing.input_shape != samples.vectors.shape[1:]:
+        raise ConfigError(
+            f"{name}: takes {encoder.spec.preprocessing.description}, but --data {data} has {samples.vectors.shape[1]} "
+            "values for it; expected the newest run's config, with data.old_inputs for the older ones"
+        )
 
 
 def _assess_step(

@@ -27,12 +27,15 @@ def kept_or_held_out(training: AnySamples, count: int | None, split: Split) -> A
     """
     if count is None:
         return training
-    if count >= len(training):
-        raise DataError(
-            f"data.holdout: {count} must be less than the {len(training)} training samples of {training.origin}"
-        )
-    order = np.random.default_rng(1).permutation(len(training))
-    return training.take(np.sort(order[:count] if split == "test" else order[count:]))
+    return training.take(kept_or_held_out_places(len(training), count, split, training.origin))
+
+
+def kept_or_held_out_places(training: int, count: int, split: Split, origin: str) -> NDArray[np.int64]:
+    """Which of so many training samples are held out, or (split "train") kept; see `kept_or_held_out`."""
+    if count >= training:
+        raise DataError(f"data.holdout: {count} must be less than the {training} training samples of {origin}")
+    order = np.random.default_rng(1).permutation(training)
+    return np.sort(order[:count] if split == "test" else order[count:])
 
 
 def choose_classes(data: DataSection, count: int) -> NDArray[np.int64]:

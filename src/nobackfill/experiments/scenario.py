@@ -11,6 +11,7 @@ import torch
 
 from nobackfill.config import INDEPENDENT, DataConfig, RunConfig, VectorData, load_config
 from nobackfill.data import choose_classes, load_split, summarise
+from nobackfill.data.vectors import read_rows, split_rows
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.experiments.config import ScenarioConfig
@@ -54,7 +55,6 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
     """
     configs = _configs(scenario)
     changed_configs(scenario)  # whatever is wrong, before hours pass
-    _check_sizes(configs)
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     protocol = test.protocol()
@@ -107,11 +107,15 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     Raises:
         ConfigError: for anything wrong with any run of the scenario.
     """
-    changed = {}
-    for generation, methods in _configs(scenario).items():
+    changed, configs = {}, _configs(scenario)
+    sizes = _old_sizes(configs)
+    for generation, methods in configs.items():
         for method, config in methods.items():
             run = scenario.generations[generation][method]
             placed = _placed(config, run.start, Path("old"), Path("independent"), 0)
+            if size := sizes[generation, method]:
+                model = placed.model.model_copy(update={"old_dim": size})
+                placed = placed.model_copy(update={"model": model})
             resolve(placed)
             if scenario.set or run.set:
                 changed[f"{generation}/{method}"] = placed
@@ -119,28 +123,68 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
 
 
 def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
-    return {
-        generation: {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
-        for generation, methods in scenario.generations.items()
-    }
+    configs: dict[str, dict[str, RunConfig]] = {}
+    for generation, methods in scenario.generations.items():
+        loaded = {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
+        before = list(configs.values())
+        configs[generation] = {
+            name: _with_old_inputs(f"{generation}/{name}", config, before[-1][name if len(before) > 1 else INDEPENDENT])
+            if before
+            else config
+            for name, config in loaded.items()
+        }
+    return configs
 
 
-def _check_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> None:
-    """Raise `ConfigError` where an embedding does not suit its older generation or the number of classes."""
+def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfig:
+    """A run on vectors told what the older generation takes of the same items.
+
+    Raises:
+        ConfigError: if it says something else, or has other test rows.
+    """
+    data, before = config.data, older.data
+    if not isinstance(data, VectorData) or not isinstance(before, VectorData):
+        return config
+    rows = [split_rows(each, "test", len(read_rows(each.vectors))) for each in (data, before)]
+    if not np.array_equal(np.asarray(rows[0]), np.asarray(rows[1])):
+        raise ConfigError(
+            f"{name}: its test rows are not those of the older generation; expected the same data.test_rows, data.rows "
+            "and data.holdout in every run"
+        )
+    if data.old_vectors is not None or not teacher_keys(method_of(config))["old"]:
+        return config
+    if data.old_inputs is None and data.vectors != before.vectors:
+        return config.model_copy(update={"data": data.model_copy(update={"old_inputs": before.vectors})})
+    if data.old_inputs not in (None, before.vectors):
+        raise ConfigError(
+            f"{name}: key 'data.old_inputs': {data.old_inputs}, but the older generation takes {before.vectors}; "
+            "leave it out"
+        )
+    return config
+
+
+def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
+    """The size of each run's old embedding, by generation and method; 0 where it has none.
+
+    Raises:
+        ConfigError: where an embedding does not suit its older generation or the number of classes.
+    """
+    old: dict[tuple[str, str], int] = {}
     before: dict[str, int] = {}  # by method, the size of the older generation
     for generation, methods in configs.items():
-        sizes = {}
+        sizes: dict[str, int] = {}
         for name, config in methods.items():
             method, known = method_of(config), summarise(config.data).classes
             classes = 2 if known is None else len(choose_classes(config.data, known))
             model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
-            needs = before and teacher_keys(method)["old"]
+            old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
             try:
                 with torch.random.fork_rng(devices=[]):
-                    sizes[name] = method.head(model, before[name] if needs else 0, classes).dim
+                    sizes[name] = method.head(model, old[generation, name], classes).dim
             except ConfigError as error:
                 raise ConfigError(f"{generation}/{name}: {error}") from error
         before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
+    return old
 
 
 def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from nobackfill.errors import visible
@@ -36,8 +37,13 @@ def cell(text: str) -> str:
 
 
 def print_table(table: Table) -> None:
-    """On a terminal in its width; elsewhere as wide as the table needs, so that nothing is cut."""
+    """In the terminal's width where the figures fit; else, and in a pipe, as wide as it needs: nothing is cut."""
     console = Console()
-    if not console.is_terminal:
+    if not console.is_terminal or _needs(table, console) > console.width:
         console = Console(width=200)
     console.print(table)
+
+
+def _needs(table: Table, console: Console) -> int:
+    """The columns of text that a table needs where those that do not wrap are whole."""
+    return Measurement.get(console, console.options.update(max_width=200), table).minimum

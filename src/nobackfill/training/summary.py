@@ -43,6 +43,9 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
 
     if not config.data.labelled:
         return {**summary, "not_tested": "the items have no labels"}
+    matches = np.bincount(test.labels)
+    if matches.max() < 2 or (matches > 0).sum() < 2:
+        return {**summary, "not_tested": f"{test.origin}: a test split needs two classes, and two samples of one"}
     new = encode_shared(encoder, test, config.data.processes, accelerator)
     summary["self_test"] = searched(new, new)
     old = test.vectors_of("old")

@@ -66,8 +66,11 @@ def check_same_run(run: Path, plan: RunPlan) -> None:
                 f"{run}: its config differs in {', '.join(map(repr, changed))}; a run can be resumed or reused only "
                 "with the same config; choose another --out or remove it"
             )
-    if (run / TEACHERS).is_file() and json.loads((run / TEACHERS).read_text()) != plan.digests:
-        raise RunError(f"{run}: was trained with other teachers than the present ones; remove it")
+    if (run / TEACHERS).is_file() and (known := json.loads((run / TEACHERS).read_text())) != plan.digests:
+        others = sorted(key for key in known | dict(plan.digests) if known.get(key) != plan.digests.get(key))
+        raise RunError(
+            f"{run}: was trained with other teachers or data than the present ones: {', '.join(others)}; remove it"
+        )
 
 
 @contextmanager
