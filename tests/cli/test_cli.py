@@ -166,7 +166,7 @@ def test_run_fills_the_triangle_of_every_method_and_keeps_finished_runs(
     assert Path("out/seed1/g2/bt2/model.safetensors").stat().st_mtime_ns == stamp
     assert json.loads(Path("out/report.json").read_text())["searches"] == report["searches"]
     capsys.readouterr()
-    write_config(Path("tiny"), "bct1", method="bct", model={"backbone": "smallnet8", "embedding_dim": 9})
+    write_config(Path("tiny"), "bct1", method="bct", model={"backbone": "smallnet8", "embedding_dim": 8})
     assert run(["run", scenario, "--out", "out"]) == 2
     assert "g1/bct: its config differs in 'model.embedding_dim'" in capsys.readouterr().err
     write_scenario(Path("tiny"), generations=3)
