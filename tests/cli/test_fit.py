@@ -169,7 +169,10 @@ BAD = {
     "one name": ([*PAIRS, "--old-name", "new"], "two models need two names"),
     "odd name": ([*PAIRS, "--old-name", "a:b"], "--old-name 'a:b': expected a name without spaces or colons"),
     "no file": (["--old", "none.npy", "--new", "new.npy"], "none.npy: cannot be read as a .npy array: no such file"),
-    "labels": ([*PAIRS, "--labels", "test_labels.npy"], "test_labels.npy: expected integers [600], one for each row, found int64 [200]"),
+    "labels": (
+        [*PAIRS, "--labels", "test_labels.npy"],
+        "test_labels.npy: expected integers [600], one for each row, found int64 [200]",
+    ),
     "not parquet": (["--pairs", "old.npy"], "old.npy: cannot be read as parquet"),
 }
 

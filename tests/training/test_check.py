@@ -61,15 +61,15 @@ class StandIn(nn.Module):
 
 @pytest.fixture(scope="module")
 def vectors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the vectors that `configs/vectors` name, a thousand of each model."""
+    """A folder with the vectors that `configs/vectors` name, some thousands of each model."""
     folder = tmp_path_factory.mktemp("vectors")
     place = folder / "vectors" / "cifar100"
     place.mkdir(parents=True)
     numbers = np.random.default_rng(0)
     for model in ("lite0", "lite1", "lite2"):
-        np.save(place / f"{model}.npy", numbers.normal(size=(1000, 1280)).astype(np.float16))
-    np.save(place / "labels.npy", np.arange(1000) % 100)
-    np.save(place / "test_rows.npy", np.arange(900, 1000))
+        np.save(place / f"{model}.npy", numbers.normal(size=(7000, 64)).astype(np.float16))
+    np.save(place / "labels.npy", np.arange(7000) % 100)
+    np.save(place / "test_rows.npy", np.arange(6000, 7000))
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -16,12 +17,15 @@ from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
 from nobackfill.experiments.search_set import SearchSet, Sides
-from nobackfill.models import Encoder, load
+from nobackfill.models import load
 from nobackfill.reports.document import Report, Search, UpgradeSection
 from nobackfill.reports.examples import flip_examples
 from nobackfill.reports.tables import print_searches
 from nobackfill.reports.training import history
 from nobackfill.reports.upgrades import print_upgrade
+
+if TYPE_CHECKING:
+    from nobackfill.models import Encoder
 
 Searches = dict[tuple[str, str], RetrievalMetrics]
 """By query and gallery model."""

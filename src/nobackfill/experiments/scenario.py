@@ -174,8 +174,7 @@ def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str
     for generation, methods in configs.items():
         sizes: dict[str, int] = {}
         for name, config in methods.items():
-            method, known = method_of(config), summarise(config.data).classes
-            classes = 2 if known is None else len(choose_classes(config.data, known))
+            method, classes = method_of(config), _classes(config.data)
             model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
             old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
             try:
@@ -185,6 +184,15 @@ def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str
                 raise ConfigError(f"{generation}/{name}: {error}") from error
         before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
     return old
+
+
+def _classes(data: DataConfig) -> int:
+    """Of training; 2, the fewest, where they are unknown or the data are not here: a config can be checked without."""
+    try:
+        known = summarise(data).classes
+    except DataError:
+        known = None
+    return 2 if known is None else len(choose_classes(data, known))
 
 
 def _placed(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
