@@ -21,7 +21,7 @@ hypothesis.settings.load_profile("patient")
 TRAIN = all(find_spec(name) for name in ("torch", "torchvision", "timm", "accelerate", "sklearn"))
 if not TRAIN:  # the base install: rooms and files whose every test needs the extra
     collect_ignore = ["interop", "methods", "training", "data/test_augment.py", "data/test_screening.py"]
-    collect_ignore += ["experiments/test_cifar100_scenarios.py", "experiments/test_pairs.py"]
+    collect_ignore += ["experiments/test_cifar100_scenarios.py", "experiments/test_kinds.py"]
     models = ("backbones", "classifier", "clip", "heads", "mirrored", "quicknet", "runfolder", "text_models", "vit")
     collect_ignore += [f"models/test_{name}.py" for name in models]
 
