@@ -42,9 +42,8 @@ def against(report: dict[str, Any], method: str, other: str, score: str) -> str:
     return "–"
 
 
-def seconds(folder: Path, method: str) -> float:
-    """The mean training time of the newest generation."""
-    generation = json.loads((folder / "report.json").read_text())["generations"][-1]
+def mean_seconds(folder: Path, generation: str, method: str) -> float:
+    """The mean training time of a generation's runs."""
     each = [
         json.loads(path.read_text())["seconds"] for path in folder.glob(f"seed*/{generation}/{method}/metrics.json")
     ]
@@ -60,17 +59,18 @@ def upgrade_rows(report: dict[str, Any], folder: Path, other: str) -> tuple[list
     for method in sorted(results, key=lambda name: -results[name]["scores"]["new/old"]["top1"]["mean"]):
         result = results[method]
         scores = {cell: {score: result["scores"][cell][score]["mean"] for score in SCORES} for cell in CELLS}
+        seconds = mean_seconds(folder, report["generations"][-1], method)
         change, area = result["change"]["new/old"], result["curve"]["area"]
         cells = [
             *("/".join(percent(value) for value in scores[cell].values()) for cell in CELLS),
             *(points(change[score]) for score in ("top1", "mean_ap")),
             *(against(report, method, other, score) for score in ("top1", "mean_ap")),
             f"{percent(area['top1'])}/{percent(area['mean_ap'])}",
-            f"{seconds(folder, method):.0f}",
+            f"{seconds:.0f}",
         ]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
         kept[method] = {**scores, "change": change, "gain": result["gain"], "loss": result["loss"],
-                        "curve": result["curve"], "seconds": seconds(folder, method)}  # fmt: skip
+                        "curve": result["curve"], "seconds": seconds}  # fmt: skip
     return lines, kept
 
 

@@ -59,6 +59,7 @@ def with_old(prototypes: float, old: float) -> dict[str, Any]:
     return loss(prototypes=prototypes, prototype_scale=16.0, old=old)
 
 
+OLD_AND_LABELS = {"3_1": with_old(3, 1), "1_1": with_old(1, 1), "1_5": with_old(1, 5), "3_5": with_old(3, 5)}
 BY_LABEL: dict[str, dict[str, dict[str, Any]]] = {
     "independent": {"": loss(label_smoothing=0.0)},
     "bct": {
@@ -67,8 +68,8 @@ BY_LABEL: dict[str, dict[str, dict[str, Any]]] = {
         "3_8": loss(prototypes=3.0, prototype_scale=8.0),
         "3_16": loss(prototypes=3.0, prototype_scale=16.0),
     },
-    "prefix": {"3_1": with_old(3, 1), "1_1": with_old(1, 1), "1_5": with_old(1, 5), "3_5": with_old(3, 5)},
-    "bt2": {"3_1": with_old(3, 1), "1_1": with_old(1, 1), "1_5": with_old(1, 5), "3_5": with_old(3, 5)},
+    "prefix": OLD_AND_LABELS,
+    "bt2": OLD_AND_LABELS,
 }
 OLD_TERMS = {
     "1_5": loss(cross=1.0, old=5.0),

@@ -52,13 +52,12 @@ def evaluate_runs(
         names = names[-1:]
     bound = None if independent is None else load(independent)
     samples, processes = open_data(data, split, on_bad_image, workers)
-    searched, seen_by_older = SearchSet(samples), SearchSet(for_old_model(samples))
+    searched = SearchSet(samples)
+    seen = {**dict.fromkeys(names, SearchSet(for_old_model(samples))), names[-1]: searched}
     protocol = searched.protocol(distance)
     for name in names:
-        _check_width(name, encoders[name], (searched if name == names[-1] else seen_by_older).samples, data)
-    vectors = {
-        name: (searched if name == names[-1] else seen_by_older).encode(encoders[name], processes) for name in names
-    }
+        _check_width(name, encoders[name], seen[name].samples, data)
+    vectors = {name: seen[name].encode(encoders[name], processes) for name in names}
     cells: Searches = {
         (one, other): protocol.search(vectors[one][0], vectors[other][1])
         for i, one in enumerate(names)

@@ -57,9 +57,9 @@ class RetrievalMetrics:
         """Bool [all queries], those that have a match."""
         return self.ranks.first > 0
 
-    def scores(self) -> dict[str, float]:
-        """The scores of every report, by the keys of `nobackfill.evaluation.scores.SCORES`."""
-        return {key: float(self.per_query(key)[self.counted].mean()) for key in SCORES}
+    def scores(self, more: Sequence[str] = ()) -> dict[str, float]:
+        """The scores of every report, by the keys of `nobackfill.evaluation.scores.SCORES`, and of `more`."""
+        return {key: float(self.per_query(key)[self.counted].mean()) for key in (*SCORES, *more)}
 
     def per_query(self, score: str) -> NDArray[np.float64]:
         """One of the scores for each query, float64 [all queries]; NaN if left out."""

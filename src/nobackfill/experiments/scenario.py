@@ -124,15 +124,15 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
 
 def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
     configs: dict[str, dict[str, RunConfig]] = {}
+    before: dict[str, RunConfig] = {}  # by method, the run of the older generation
     for generation, methods in scenario.generations.items():
         loaded = {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
-        before = list(configs.values())
-        configs[generation] = {
-            name: _with_old_inputs(f"{generation}/{name}", config, before[-1][name if len(before) > 1 else INDEPENDENT])
-            if before
-            else config
-            for name, config in loaded.items()
-        }
+        if before:
+            loaded = {
+                name: _with_old_inputs(f"{generation}/{name}", config, before[name]) for name, config in loaded.items()
+            }
+        configs[generation] = loaded
+        before = loaded if before else dict.fromkeys(list(scenario.generations.values())[-1], loaded[INDEPENDENT])
     return configs
 
 
@@ -171,15 +171,18 @@ def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str
     """
     old: dict[tuple[str, str], int] = {}
     before: dict[str, int] = {}  # by method, the size of the older generation
+    known: dict[str, int] = {}  # by section of data, which many runs share: to count classes may read all texts
     for generation, methods in configs.items():
         sizes: dict[str, int] = {}
         for name, config in methods.items():
-            method, classes = method_of(config), _classes(config.data)
+            method, section = method_of(config), repr(config.data)
+            if section not in known:
+                known[section] = _classes(config.data)
             model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
             old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
             try:
                 with torch.random.fork_rng(devices=[]):
-                    sizes[name] = method.head(model, old[generation, name], classes).dim
+                    sizes[name] = method.head(model, old[generation, name], known[section]).dim
             except ConfigError as error:
                 raise ConfigError(f"{generation}/{name}: {error}") from error
         before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])

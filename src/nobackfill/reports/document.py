@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import pydantic
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
@@ -63,11 +62,10 @@ class Search(Part):
         pairs: bool = False,
     ) -> Search:
         """From the metrics of a search; of pairs with recall and reciprocal rank."""
-        more = {key: float(np.nanmean(metrics.per_query(key))) for key in PAIR_SCORES} if pairs else {}
         return cls(
             query=query,
             gallery=gallery,
-            scores={**metrics.scores(), **more},
+            scores=metrics.scores(PAIR_SCORES if pairs else ()),
             queries=metrics.queries,
             without_match=metrics.without_match,
             method=method,

@@ -5,10 +5,11 @@ from __future__ import annotations
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from nobackfill.config import INDEPENDENT
 from nobackfill.evaluation import MeanStd
 from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
-from nobackfill.reports.document import Report, Search
-from nobackfill.reports.lineage import by_cell, unequal_seeds
+from nobackfill.reports.document import Report
+from nobackfill.reports.lineage import by_cell, methods_of, triangle, unequal_seeds
 from nobackfill.reports.tables import cell
 
 
@@ -43,14 +44,14 @@ def pair_table(report: Report) -> Table | None:
     table = Table(box=SIMPLE_HEAD)
     for heading in ("method", "query/gallery", *(f"{title(key)} %" for key in PAIR_SCORES)):
         table.add_column(heading, justify="right" if "%" in heading else "left", no_wrap=True)
-    seeds: dict[tuple[str, str, str], list[Search]] = {}
-    for search in report.searches:
-        first = search.query == report.generations[0]
-        name = "status quo" if first else search.method or ""
-        seeds.setdefault((name, search.query, search.gallery), []).append(search)
-    for (name, query, gallery), several in seeds.items():
-        means = [MeanStd.of([each.scores[key] for each in several]).text(100) for key in PAIR_SCORES]
-        table.add_row(cell(name), cell(f"{query}/{gallery}"), *means)
+    first = report.generations[0]
+    for method in methods_of(report.searches):
+        scores = [triangle(report.searches, method, report.generations, key) for key in PAIR_SCORES]
+        for query, gallery in scores[0]:
+            if query == first and method != INDEPENDENT:
+                continue  # the first generation's own cell stands once
+            means = [MeanStd.of(list(cells[query, gallery].values())).text(100) for cells in scores]
+            table.add_row(cell("status quo" if query == first else method), cell(f"{query}/{gallery}"), *means)
     return table
 
 

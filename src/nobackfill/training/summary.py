@@ -66,9 +66,7 @@ def _pair_summary(setup: Setup, encoder: Encoder, test: PairSamples, accelerator
         return queries, documents
 
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
-        found = retrieval_metrics(query, gallery, relevant=relevant)
-        more = {key: float(np.nanmean(found.per_query(key))) for key in PAIR_SCORES}
-        return {**found.scores(), **more}
+        return retrieval_metrics(query, gallery, relevant=relevant).scores(PAIR_SCORES)
 
     new_queries, new_documents = sides(encoder)
     summary: dict[str, object] = {"self_test": searched(new_queries, new_documents)}
