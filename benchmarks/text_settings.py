@@ -31,7 +31,8 @@ class Setting:
         common: what all runs share.
         methods: per method the settings it may choose from, by name; the first is the one used.
         backbone: of the new models.
-        old: the config of a run, or empty where the old model is WordLlama's table as it is.
+        old: the config of a run, or empty where the old model is `imported` as it is.
+        imported: the old model's folder.
         scores: two, the second decides in `--tune`.
     """
 
@@ -41,6 +42,7 @@ class Setting:
     methods: dict[str, dict[str, dict[str, Any]]]
     backbone: str
     old: dict[str, Any] = field(default_factory=dict)
+    imported: str = "static:{wordllama}"
     scores: tuple[str, str] = ("top1", "mean_ap")
 
     @property
@@ -95,9 +97,12 @@ SETTINGS = {
     "banking77": Setting(BANKING77, 1500, LABELS, BY_LABEL, "static:{wordllama}"),
     "clinc150": Setting(CLINC150, 3000, LABELS, BY_LABEL, "static:{wordllama}"),
     "banking77_minilm": Setting(BANKING77, 1500, MINILM, BY_LABEL, "sentence:{minilm}"),
+    "banking77_finetune": Setting(
+        BANKING77, 1500, MINILM, BY_LABEL, "sentence:{minilm}", imported="sentence:{minilm}"
+    ),
     "wordnet": Setting(WORDNET, 4000, PAIRS, BY_PAIR, "static:{wordllama}", scores=RECALL),
     "wordnet_nothing": Setting(
         WORDNET, 4000, {**PAIRS, "model": {"embedding_dim": 512}}, BY_PAIR, "static",
-        {"method": "independent", "model": {"backbone": "static", "embedding_dim": 256}}, RECALL,
+        {"method": "independent", "model": {"backbone": "static", "embedding_dim": 256}}, scores=RECALL,
     ),
 }  # fmt: skip

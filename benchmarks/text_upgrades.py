@@ -98,7 +98,7 @@ class Upgrades:
             if self.setting.old:
                 own = {"data": self.setting.data}
                 train(parse_config(merged(self.setting.common, self.setting.old, own)), self.old, resume=True)
-            elif cli(["import-text", f"static:{self.folders['wordllama']}", "--out", str(self.old)]):
+            elif cli(["import-text", self.setting.imported.format(**self.folders), "--out", str(self.old)]):
                 raise SystemExit(2)
 
     def train(self, seeds: int) -> None:
@@ -150,7 +150,8 @@ class Upgrades:
         )  # fmt: skip
         pairs = Pairs(arrays / "old.npy", arrays / "new.npy", None if self.setting.pairs else arrays / "labels.npy")
         shutil.rmtree(out, ignore_errors=True)
-        methods = [name for name, each in FITS.items() if "to-old" in each.directions and name != "qdc"]
+        equal = old_items.shape[1] == new_items.shape[1]  # qdc asks for it
+        methods = [name for name, each in FITS.items() if "to-old" in each.directions and (equal or name != "qdc")]
         fit(pairs, out, methods=methods, directions=("to-old",), held=held)
         both_queries = np.concatenate([unit(old_query, "old queries"), unit(new_query, "new queries")], axis=1)
         maps: dict[str, RetrievalMetrics] = {}
