@@ -37,15 +37,28 @@ def config(runs: dict[str, Path], **changes: Any) -> RunConfig:
     )
 
 
-def launch(settings: RunConfig, folder: Path, name: str, cache: Path) -> subprocess.CompletedProcess[str]:
-    """`nobackfill train` as two processes."""
-    path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
+def launch(folder: Path, runs: dict[str, RunConfig]) -> dict[str, subprocess.CompletedProcess[str]]:
+    """`nobackfill train` as two processes for each config, by the names of their folders.
+
+    The first finds an empty cache, so that both processes embed for the teachers.
+    """
+    paths = [folder / f"{name}.yaml" for name in runs]
+    for path, settings in zip(paths, runs.values(), strict=True):
+        path.write_text(yaml.safe_dump(settings.model_dump(mode="json")))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "nobackfill", "train", str(path)]
-    command += ["--out", str(folder / name)]
-    environment = {**os.environ, "NOBACKFILL_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(Path(__file__).with_name("several_runs.py"))]
+    environment = {**os.environ, "NOBACKFILL_CACHE": str(folder / "cache"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *map(str, paths)], check=False, capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    results = {}
+    for path in paths:
+        out, err, codes = ([path.with_suffix(f".{name}{rank}").read_text() for rank in (0, 1)]
+                           for name in ("out", "err", "code"))  # fmt: skip
+        assert codes[0] == codes[1]
+        results[path.stem] = subprocess.CompletedProcess([path.stem], int(codes[0]), "".join(out), "".join(err))
+    return results
 
 
 def difference(first: Path, second: Path) -> float:
@@ -58,7 +71,9 @@ def difference(first: Path, second: Path) -> float:
 def test_two_processes_equal_one(tmp_path: Path, runs: dict[str, Path]) -> None:
     settings = config(runs)
     whole = train(settings, tmp_path / "whole")
-    done = launch(settings, tmp_path, "two", tmp_path / "cache")  # an empty cache: both embed for the teachers
+    refused = {"odd": config(runs, batch_size=63), "norms": config(runs, model__backbone="smallnet8")}
+    results = launch(tmp_path, {"two": settings, **refused})
+    done, odd, norms = results.values()
     assert done.returncode == 0, done.stderr
     assert "2 × cpu" in done.stdout
     assert done.stdout.count("trained in") == 1  # one process speaks
@@ -70,11 +85,8 @@ def test_two_processes_equal_one(tmp_path: Path, runs: dict[str, Path]) -> None:
     assert metrics[0]["status_quo"] == pytest.approx(metrics[1]["status_quo"], abs=1e-6)  # no padded duplicates
     for name in ("self_test", "cross_test"):
         assert metrics[0][name]["mean_ap"] == pytest.approx(metrics[1][name]["mean_ap"], abs=2e-3)
-    odd = launch(config(runs, batch_size=63), tmp_path, "odd", tmp_path / "cache")
-    assert odd.returncode != 0
+    assert odd.returncode == norms.returncode == 2
     assert "'batch_size': 63 does not divide into 2 processes × 1 micro-batches" in odd.stderr
-    norms = launch(config(runs, model__backbone="smallnet8"), tmp_path, "norms", tmp_path / "cache")
-    assert norms.returncode != 0
     assert "the batch norm of 'smallnet8' cannot be synchronised on 'cpu'; set it to false" in norms.stderr
 
 

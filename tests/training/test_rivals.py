@@ -119,22 +119,25 @@ def test_own_modules_resume_to_the_byte(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ract", "advbct"])
-def test_two_processes_equal_one(method: str, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_two_processes_equal_one(runs: dict[str, Path], tmp_path: Path) -> None:
     """Negatives of the other process count, and so do its samples for the discriminator's batch norm."""
-    settings = config(
-        method,
-        runs,
-        model__backbone="test_convnext",
-        data__image_size=32,
-        optimizer__name="sgd",
-        optimizer__lr=0.02,
-        **({"loss__temperature": 1.0} if method == "ract" else {}),
-    )
-    whole = train(settings, tmp_path / "whole")
-    done = launch(settings, tmp_path, "two", tmp_path / "cache")
-    assert done.returncode == 0, done.stderr
-    assert 0 < difference(whole, tmp_path / "two") < 1e-5
-    lines = [json.loads((run / "history.jsonl").read_text()) for run in (whole, tmp_path / "two")]
-    for name in lines[0].keys() - {"images_per_second", "memory_mb"}:
-        assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-5)
+    settings = {
+        method: config(
+            method,
+            runs,
+            model__backbone="test_convnext",
+            data__image_size=32,
+            optimizer__name="sgd",
+            optimizer__lr=0.02,
+            **({"loss__temperature": 1.0} if method == "ract" else {}),
+        )
+        for method in ("ract", "advbct")
+    }
+    results = launch(tmp_path, settings)
+    for method, done in results.items():
+        assert done.returncode == 0, done.stderr
+        whole = train(settings[method], tmp_path / "whole" / method)
+        assert 0 < difference(whole, tmp_path / method) < 1e-5
+        lines = [json.loads((run / "history.jsonl").read_text()) for run in (whole, tmp_path / method)]
+        for name in lines[0].keys() - {"images_per_second", "memory_mb"}:
+            assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-5)
