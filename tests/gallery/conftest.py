@@ -28,6 +28,26 @@ def server() -> Iterator[str]:
         running.cleanup()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _qdrant_closes_what_it_deletes() -> Iterator[None]:
+    """The local mode of qdrant-client 1.20 leaves a deleted collection's database open; Python 3.13 warns of it."""
+    if not importlib.util.find_spec("qdrant_client"):
+        yield
+        return
+    from qdrant_client.local.qdrant_local import QdrantLocal
+
+    delete = QdrantLocal.delete_collection
+
+    def closing(self: QdrantLocal, collection_name: str, **options: object) -> bool:
+        if collection_name in self.collections:
+            self.collections[collection_name].close()
+        return delete(self, collection_name, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(QdrantLocal, "delete_collection", closing)
+        yield
+
+
 @pytest.fixture(params=["faiss", "postgresql", "qdrant", "lance", "milvus"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     made = open_store(f"faiss:{tmp_path / 'store'}")
