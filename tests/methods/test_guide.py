@@ -31,7 +31,9 @@ def test_every_method_is_described() -> None:
 
 def test_the_chart_names_only_methods_that_exist() -> None:
     named = {word for line in CHOICE.splitlines() for word in line.split("`")[1::2]}
-    assert {word for word in named if not word.startswith("nobackfill ")} <= set(METHODS)
+    keys = {word.removeprefix("loss.").partition(":")[0] for word in named if word.startswith("loss.")}
+    assert keys <= set(METHODS["bt2"].loss_defaults)
+    assert {word for word in named if not word.startswith(("nobackfill ", "loss."))} <= set(METHODS)
 
 
 def test_the_page_has_the_same_chart_and_every_method() -> None:

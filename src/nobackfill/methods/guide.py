@@ -26,12 +26,12 @@ Can the new model be trained, or at least fine-tuned?
       │  └─ no → none of these: compatibility is learned from old vectors
       └─ yes
          ├─ May vectors grow by a few values (new queries use their first values in the old gallery)?
-         │  ├─ yes → `prefix` first: one training run. `bt2` if an independent new model exists already;
-         │  │        `oca` needs class means only
-         │  └─ no, the size is fixed → `bct` first (class means alone); `ract` and `advbct` look at single old
-         │       vectors, `lce` at the width of each class, `mixbct` only at what the classifier sees
+         │  ├─ yes → `bt2`; with `loss.independent: 0` it needs no second training run and is as good.
+         │  │        `prefix` for a plain embedding without rotations
+         │  └─ no, the size is fixed → `ract` for the first hit (single old vectors), `bct` for the whole ranking
+         │       (class means alone)
          ├─ Are labels or old vectors noisy? → `unibct` (refined centres), `mixbct` (leaves the odd ones out)
-         └─ Will many generations follow? → `dsimplex` for the first one, then `dsimplex_hoc`
+         └─ Will many generations follow? → `bt2`, `ract` or `prefix`
 Then measure: `nobackfill run` trains several methods on the same data, `nobackfill evaluate` assesses an upgrade.
 """
 
