@@ -19,6 +19,7 @@ MINILM = {
     "model": {"embedding_dim": 384, "classifier_scale": 12},
     "optimizer": {**LINEAR["optimizer"], "lr": 6e-5},
 }
+MINILM_PAIRS = {**MINILM, "model": {"embedding_dim": 384}, "epochs": 2}
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,9 @@ SETTINGS = {
         BANKING77, 1500, MINILM, BY_LABEL, "sentence:{minilm}", imported="sentence:{minilm}"
     ),
     "wordnet": Setting(WORDNET, 4000, PAIRS, BY_PAIR, "static:{wordllama}", scores=RECALL),
+    "wordnet_minilm": Setting(
+        {**WORDNET, "train_limit": 8000}, 1000, MINILM_PAIRS, BY_PAIR, "sentence:{minilm}", scores=RECALL
+    ),
     "wordnet_nothing": Setting(
         WORDNET, 4000, {**PAIRS, "model": {"embedding_dim": 512}}, BY_PAIR, "static",
         {"method": "independent", "model": {"backbone": "static", "embedding_dim": 256}}, scores=RECALL,
