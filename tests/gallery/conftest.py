@@ -41,7 +41,7 @@ def _qdrant_closes_what_it_deletes() -> Iterator[None]:
     def closing(self: QdrantLocal, collection_name: str, **options: object) -> bool:
         if collection_name in self.collections:
             self.collections[collection_name].close()
-        return delete(self, collection_name, **options)
+        return bool(delete(self, collection_name, **options))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(QdrantLocal, "delete_collection", closing)
