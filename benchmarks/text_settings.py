@@ -33,7 +33,7 @@ class Setting:
         methods: per method the settings it may choose from, by name; the first is the one used.
         backbone: of the new models.
         old: the config of a run, or empty where the old model is `imported` as it is.
-        imported: the old model's folder.
+        imported: the old model, as `import-text` takes it, with the names of the folders that are given.
         scores: two, the second decides in `--tune`.
     """
 
