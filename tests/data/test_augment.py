@@ -12,9 +12,11 @@ from tests.conftest import tiny_config
 
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
-from nobackfill.data.loader import ImageLoader
+from nobackfill.data.loader import ImageLoader, resized
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.errors import ConfigError
+from nobackfill.training import train
+from nobackfill.training.plan import make_plan
 
 SIZE = 8
 PREPROCESSING = Preprocessing(image_size=SIZE)
@@ -161,3 +163,48 @@ def test_settings_that_exceed_the_image_are_refused() -> None:
         tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"})
     with pytest.raises(ConfigError, match=r"data.augment.cutout': 9 exceeds the image size of 8"):
         tiny_config("independent", data__augment={"cutout": 9})
+
+
+@given(st.integers(1, 12), st.floats(0.01, 1))
+@settings(max_examples=30, deadline=None)
+def test_early_epochs_see_small_views(epochs: int, until: float) -> None:
+    config = tiny_config("independent", epochs=epochs, data__augment={"small_size": 5, "small_until": until})
+    plan, batch = make_plan(config), images(3)
+    views = [plan.small_view(epoch) for epoch in range(epochs)]
+    small = sum(view is not None for view in views)
+    assert all(view is not None for view in views[:small])  # no small one after a whole one
+    assert small - 1 < until * epochs <= small
+    assert views[0] is not None
+    ((positions, seen),) = resized(iter([(torch.arange(3), batch)]), views[0])
+    assert torch.equal(positions, torch.arange(3))
+    assert torch.equal(seen, Preprocessing(image_size=5).resized(batch))
+
+
+def test_without_a_small_size_every_epoch_sees_whole_views() -> None:
+    assert make_plan(tiny_config("independent")).small_view() is None
+
+
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        ({"small_size": 8, "small_until": 0.5}, "'data.augment.small_size': 8 is not below the image size of 8"),
+        ({"small_size": 4}, "one needs the other"),
+        ({"small_until": 0.5}, "one needs the other"),
+        ({"small_size": 4, "small_until": 1.5}, "data.augment.small_until"),
+    ],
+)
+def test_small_views_that_make_no_sense(augment: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tiny_config("independent", data__augment=augment)
+
+
+def test_small_views_that_the_network_does_not_take(tmp_path: Path) -> None:
+    config = tiny_config(
+        "independent",
+        data__image_size=32,
+        data__augment={"small_size": 8, "small_until": 0.5},
+        model__backbone="quicknet8",
+    )
+    with pytest.raises(ConfigError, match=r"'quicknet8' does not take images of 8×8"):
+        train(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []

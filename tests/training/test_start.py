@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from nobackfill.models import Network, build_backbone
 from nobackfill.models.heads import PlainHead
 from nobackfill.models.stages import freeze, stages
 from nobackfill.training import train
+from nobackfill.training.muon import Muon
 from nobackfill.training.resolving import resolve
 from nobackfill.training.start import make_optimizer
 
@@ -132,7 +135,7 @@ def test_rates_fall_with_depth() -> None:
     config = resolve(tiny_config("independent", optimizer__layer_decay=0.5))
     head = method_class("independent")(config.loss).head(config.model, 0, 3)
     network = Network(build_backbone("smallnet8", head.in_features), head, "smallnet8")
-    groups = make_optimizer(config, network).param_groups
+    groups = make_optimizer(config, network, "fp32").param_groups
     assert [group["fraction"] for group in groups] == [0.5**4, 0.5**3, 0.5**2, 0.5, 1]
     assert {id(value) for group in groups for value in group["params"]} == {id(value) for value in network.parameters()}
     names = {id(value): name for name, value in network.named_parameters()}
@@ -149,7 +152,7 @@ def new_network() -> Network:
 def test_norms_and_biases_can_go_without_decay() -> None:
     config = tiny_config("independent", optimizer__weight_decay=0.1, optimizer__decay_norms_and_biases=False)
     network = new_network()
-    optimizer = make_optimizer(config, network)
+    optimizer = make_optimizer(config, network, "fp32")
     decays = {id(value): group["weight_decay"] for group in optimizer.param_groups for value in group["params"]}
     for name, value in network.named_parameters():
         assert decays[id(value)] == (0.1 if value.ndim > 1 else 0.0), name
@@ -157,7 +160,7 @@ def test_norms_and_biases_can_go_without_decay() -> None:
 
 def test_muon_takes_the_backbones_matrices_alone_and_its_updates_are_orthogonal() -> None:
     config, network = tiny_config("independent", optimizer__name="muon", optimizer__lr=1.0), new_network()
-    optimizer = make_optimizer(config, network)
+    optimizer = make_optimizer(config, network, "fp32")
     before = {name: value.detach().clone() for name, value in network.named_parameters()}
     for value in network.parameters():
         value.grad = torch.randn_like(value)
@@ -169,6 +172,56 @@ def test_muon_takes_the_backbones_matrices_alone_and_its_updates_are_orthogonal(
             change = (value.detach() - before[name]).flatten(1)
             singular = torch.linalg.svdvals(change)
             assert singular.max() < 2.5 * singular.min(), name  # Newton-Schulz makes them all about one
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_muon_in_bf16_is_timms(nesterov: bool) -> None:
+    from timm.optim.muon import Muon as TimmMuon
+
+    def trained(make: Callable[..., torch.optim.Optimizer]) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        values = [torch.nn.Parameter(torch.randn(shape)) for shape in ((6, 9), (9, 6), (8, 3, 2, 2), (8,), (2, 5))]
+        groups = [{"params": values[:3], "use_fallback": False}, {"params": values[3:], "use_fallback": True}]
+        optimizer = make(groups, 0.02, 0.1, nesterov=nesterov)
+        for _ in range(3):
+            for value in values:
+                value.grad = torch.randn_like(value)
+            optimizer.step()
+            optimizer.zero_grad()
+        return [value.detach() for value in values]
+
+    for ours, theirs in zip(trained(partial(Muon, dtype=torch.bfloat16)), trained(TimmMuon), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_muon_in_fp32_turns_a_matrix_as_its_singular_vectors_say() -> None:
+    torch.manual_seed(0)
+    matrix = torch.nn.Parameter(torch.zeros(6, 10))
+    optimizer = Muon([{"params": [matrix], "use_fallback": False}], 1.0, 0.0, nesterov=False, dtype=torch.float32)
+    left, values, right = torch.linalg.svd(torch.randn(6, 10), full_matrices=False)
+    matrix.grad = left @ torch.diag(values) @ right
+    optimizer.step()
+    # Newton-Schulz is an odd polynomial of the singular values: the singular vectors stay.
+    turned = left.T @ matrix.detach() @ right.T
+    assert torch.allclose(turned, torch.diag(turned.diagonal()), atol=1e-4)
+    assert torch.allclose(turned.diagonal(), torch.tensor(-0.2 * 10**0.5), rtol=0.3)  # timm's scale of the rate
+
+
+@pytest.mark.parametrize(
+    "shape", [(8,), (3, 40), (4, 40), (4, 600), (1, 40), (16, 1, 3, 3), (16, 2, 3, 3), (2, 8, 3, 3), (4, 512)], ids=str
+)
+def test_muon_takes_the_matrices_that_timm_would(shape: tuple[int, ...]) -> None:
+    from timm.optim.muon import Muon as TimmMuon
+
+    network = new_network()
+    network.backbone = torch.nn.Module()
+    network.backbone.weight = value = torch.nn.Parameter(torch.randn(shape))
+    groups = make_optimizer(tiny_config("independent", optimizer__name="muon"), network, "fp32").param_groups
+    (ours,) = [not group["use_fallback"] for group in groups if any(each is value for each in group["params"])]
+    theirs: Any = TimmMuon([value])
+    value.grad = torch.randn(shape)
+    theirs.step()
+    assert ours == theirs.state[value]["use_muon"]
 
 
 def test_nesterov_belongs_to_momentum() -> None:

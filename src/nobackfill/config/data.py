@@ -79,6 +79,10 @@ class AugmentConfig(Section):
     """Fill around a `padded` image: black, or its own reflection."""
     cutout: Annotated[int, Field(ge=0, le=4096)] = 0
     """Side of a randomly placed square set to the mean colour; 0: none."""
+    small_size: Annotated[int, Field(gt=0, le=4096)] | None = None
+    """Side in pixels to which views are shrunk in the first `small_until` of the epochs, which makes these cheaper."""
+    small_until: Fraction = 0
+    """Fraction of the epochs, rounded up to whole ones, that see views of `small_size`."""
 
 
 class ImageData(DataSection):
@@ -120,6 +124,14 @@ class ImageData(DataSection):
             )
         if augment.cutout > size:
             raise ValueError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")
+        if bool(augment.small_until) != (augment.small_size is not None):
+            raise ValueError(
+                "keys 'data.augment.small_size', 'data.augment.small_until': one needs the other; set both or none"
+            )
+        if augment.small_size is not None and augment.small_size >= size:
+            raise ValueError(
+                f"key 'data.augment.small_size': {augment.small_size} is not below the image size of {size}"
+            )
         if self.std is not None and 0 in each_channel(self.std):
             raise ValueError("key 'data.std': expected values above 0, found 0")
         return self

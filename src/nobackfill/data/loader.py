@@ -209,6 +209,12 @@ class ImageLoader:
             yield batch
 
 
+def resized(views: Views, to: Preprocessing) -> Views:
+    """Training views of an image loader, at the size that another preprocessing has."""
+    for positions, images in views:
+        yield positions, to.resized(images)
+
+
 def _collate(items: list[tuple[int, Tensor | str]]) -> tuple[Tensor, Tensor] | str:
     """A batch, or the first fault: an exception would arrive from a worker with its traceback as the message."""
     views = [view for _, view in items if isinstance(view, Tensor)]

@@ -15,7 +15,7 @@ class QuickNet(nn.Module):
 
     The stem is a 2×2 convolution of 24 filters that `fit_stem` sets to the principal directions of the training images'
     patches and their negatives. A block is {3×3 convolution, 2×2 max-pool, batch norm, GELU, 3×3 convolution, batch
-    norm, GELU}; the blocks have W, 4W and 4W channels. 2.0 M parameters at W = 64, sides of at least 17 pixels.
+    norm, GELU}; the blocks have W, 4W and 4W channels. 2.0 M parameters at W = 64, sides of at least 9 pixels.
     """
 
     def __init__(self, width: int, out_features: int) -> None:

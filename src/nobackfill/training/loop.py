@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from nobackfill.config import RunConfig
 from nobackfill.data import open_loader
-from nobackfill.data.loader import Loader
+from nobackfill.data.loader import Loader, resized
 from nobackfill.errors import RunError
 from nobackfill.files import require_new, write_text
 from nobackfill.models import Network, runfolder
@@ -30,7 +30,7 @@ from nobackfill.training.checkpointer import Checkpointer
 from nobackfill.training.memory import keep_freed_memory
 from nobackfill.training.pair_step import pair_gradients
 from nobackfill.training.plan import RunPlan, make_plan
-from nobackfill.training.precision import choose_precision
+from nobackfill.training.precision import Precision, choose_precision
 from nobackfill.training.processes import of_all_processes, start_processes, synchronise_batch_norm
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.schedule import learning_rate
@@ -126,7 +126,7 @@ def _train(
     synchronise_batch_norm(config, network, accelerator)
     if config.compile:
         network.backbone.compile()
-    wrapped, optimizer = accelerator.prepare(network, make_optimizer(config, network))
+    wrapped, optimizer = accelerator.prepare(network, make_optimizer(config, network, precision))
     if accelerator.process_index:
         torch.manual_seed(config.seed + 2**32 * accelerator.process_index)  # each its own dropout
     average = WeightAverage(network, config.average) if config.average else None
@@ -163,7 +163,7 @@ def _epochs(
     accelerator: Accelerator,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    precision: str,
+    precision: Precision,
     checkpointer: Checkpointer,
     sums: dict[str, Tensor],
     advance: Callable[[str], None],
@@ -222,7 +222,7 @@ def _gradients(
     accelerator: Accelerator,
     network: nn.Module,
     teachers: Teachers,
-    precision: str,
+    precision: Precision,
     batch: list[tuple[Tensor, Tensor]],
     progress: float,
 ) -> Iterator[dict[str, Tensor]]:
@@ -262,6 +262,8 @@ def _batches(
     own = order.reshape(setup.steps, config.accumulate, processes, -1)[done:, :, rank]
     size = setup.batch_size // (config.accumulate * processes)
     views = loader.training_views(own.reshape(-1), size, config.seed, epoch)
+    if small := setup.plan.small_view(epoch):
+        views = resized(views, small)
     while batch := list(itertools.islice(views, config.accumulate)):
         yield batch
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from nobackfill.config import RunConfig
+from nobackfill.config import ImageData, RunConfig
 from nobackfill.data import DataSummary, PairSamples, TextSamples, load_split, summarise
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import ConfigError, DataError
@@ -51,6 +51,22 @@ class RunPlan:
     def backbone(self) -> str:
         """The backbone's name, as the run folder keeps it."""
         return self.config.model.backbone if self.source is None else self.source.backbone
+
+    @property
+    def views(self) -> list[Preprocessing | TextPreprocessing | VectorPreprocessing]:
+        """All ways in which the network sees samples while it trains."""
+        small = self.small_view()
+        return [self.preprocessing] if small is None else [self.preprocessing, small]
+
+    def small_view(self, epoch: int = 0) -> Preprocessing | None:
+        """How images are seen in this epoch (from 0), where it trains on smaller ones (`data.augment.small_size`)."""
+        config, whole = self.config, self.preprocessing
+        if not isinstance(config.data, ImageData) or not isinstance(whole, Preprocessing):
+            return None
+        augment = config.data.augment
+        if augment.small_size is None or epoch >= augment.small_until * config.epochs:
+            return None
+        return whole.model_copy(update={"image_size": augment.small_size, "resize": None})
 
     def backbone_options(self, out_features: int) -> dict[str, int | float | str]:
         """What a backbone with so many outputs is built from, beside its name."""

@@ -8,10 +8,10 @@ import torch
 
 from nobackfill.errors import ConfigError
 
+Precision = Literal["fp32", "bf16"]
 
-def choose_precision(
-    wanted: Literal["auto", "fp32", "bf16"], device: torch.device
-) -> tuple[Literal["fp32", "bf16"], str]:
+
+def choose_precision(wanted: Literal["auto", "fp32", "bf16"], device: torch.device) -> tuple[Precision, str]:
     """The precision to use and the reason; raises `ConfigError` if bf16 is asked for where it cannot run."""
     if wanted == "fp32":
         return "fp32", "as configured"

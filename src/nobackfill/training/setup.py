@@ -162,17 +162,18 @@ def _teachers(
 
 def _try_network(plan: RunPlan) -> None:
     """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
-    model, preprocessing = plan.config.model, plan.preprocessing
+    model = plan.config.model
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         head = plan.method.head(model, plan.old_dim, classes=2)
         options = plan.backbone_options(head.in_features)
         backbone = build_backbone(plan.backbone, head.in_features, options=options).eval()
-        try:
-            shape = list(backbone(preprocessing.random_inputs(2)).shape)
-        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-            reason = one_line(error)
-            raise ConfigError(
-                f"key 'model.backbone': {model.backbone!r} does not take {preprocessing.description}: {reason}"
-            ) from error
+        for view in plan.views:
+            try:
+                shape = list(backbone(view.random_inputs(2)).shape)
+            except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+                reason = one_line(error)
+                raise ConfigError(
+                    f"key 'model.backbone': {model.backbone!r} does not take {view.description}: {reason}"
+                ) from error
     if shape != [2, head.in_features]:
         raise ConfigError(f"key 'model.backbone': {model.backbone!r} gives {shape}, expected one vector per sample")

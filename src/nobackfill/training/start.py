@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from nobackfill.config import RunConfig
@@ -13,6 +13,10 @@ from nobackfill.errors import ConfigError
 from nobackfill.models import Network, load
 from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.stages import freeze, rest_frozen, stages
+from nobackfill.training.precision import Precision
+
+# timm's limits for a matrix that Muon takes.
+THIN, ELONGATED = 4, 128
 
 
 def start_weights(config: RunConfig, network: Network) -> dict[str, object]:
@@ -53,15 +57,16 @@ def _warm_start(network: Network, run: Path) -> dict[str, object]:
     return {"run": str(run), "tensors_taken": taken, "tensors_that_do_not_fit": fresh}
 
 
-def make_optimizer(config: RunConfig, network: Network) -> torch.optim.Optimizer:
+def make_optimizer(config: RunConfig, network: Network, precision: Precision) -> torch.optim.Optimizer:
     """The optimiser over all that learns; each group's `fraction` times the schedule's rate is its learning rate."""
     settings = config.optimizer
     groups = _groups(config, network)
     lr, weight_decay = settings.lr, settings.weight_decay
     if settings.name == "muon":
-        from timm.optim.muon import Muon
+        from nobackfill.training.muon import Muon  # needs timm
 
-        optimizer: torch.optim.Optimizer = Muon(groups, lr, weight_decay, nesterov=settings.nesterov)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        optimizer: torch.optim.Optimizer = Muon(groups, lr, weight_decay, nesterov=settings.nesterov, dtype=dtype)
         return optimizer
     match settings.name:
         case "sgd":
@@ -82,7 +87,7 @@ def _groups(config: RunConfig, network: Network) -> list[dict[str, object]]:
     for name, value in network.named_parameters():
         if value.requires_grad:
             decayed = settings.decay_norms_and_biases or value.ndim > 1
-            matrix = settings.name == "muon" and value.ndim > 1 and name.startswith("backbone.")
+            matrix = settings.name == "muon" and name.startswith("backbone.") and _is_matrix(value)
             # The head learns at the rate of the output layer.
             groups.setdefault((stage.get(name, last), not decayed, matrix), []).append(value)
     return [
@@ -94,6 +99,14 @@ def _groups(config: RunConfig, network: Network) -> list[dict[str, object]]:
         }
         for (number, undecayed, matrix), params in sorted(groups.items())
     ]
+
+
+def _is_matrix(value: Tensor) -> bool:
+    """Whether there is something to make orthogonal: not in biases, depthwise convolutions or very thin matrices."""
+    if value.ndim < 2 or 1 in value.shape[:2]:
+        return False
+    thin, wide = sorted(value.flatten(1).shape)
+    return thin >= THIN and wide <= ELONGATED * thin
 
 
 def train_mode(network: nn.Module) -> None:
