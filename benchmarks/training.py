@@ -1,6 +1,6 @@
 """Training speed, compared with the research code, bare steps and plain training.
 
-    python benchmarks/training.py                    # all three parts; minutes on two cores
+    python benchmarks/training.py                    # all parts; minutes on two cores
     python benchmarks/training.py --parts small      # only the 32-pixel net
 
 Images are random (the time does not depend on them): 32 × 32 pixels in memory for our engine, the same as PNG files for
@@ -32,7 +32,7 @@ from nobackfill.models import Network, build_backbone
 from nobackfill.training import setup as training_setup
 from nobackfill.training import summary as training_summary
 from nobackfill.training import train
-from nobackfill.training.precision import choose_precision
+from nobackfill.training.precision import Precision, choose_precision
 from nobackfill.training.resolving import resolve
 from nobackfill.training.start import make_optimizer
 
@@ -91,15 +91,19 @@ def random_batch(count: int) -> Batch:
     return Batch(torch.arange(count, device=DEVICE) % CLASSES, unit, unit, prototypes)
 
 
-def bare_step(config: RunConfig, steps: int) -> float:
-    """Seconds a forward, backward and optimiser step on one batch that is there already: the floor."""
+def bare_step(config: RunConfig, steps: int, side: int = 0, number_format: Precision | None = None) -> float:
+    """Seconds a forward, backward and optimiser step on one batch that is there already: the floor.
+
+    `side`: of the images, instead of the config's; `number_format`: of Muon's matrices, instead of the processor's.
+    """
     config = resolve(config)
     method, network = network_of(config)
     network = network.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    optimizer = make_optimizer(config, network)
-    side = config.data.image_size
+    precision = choose_precision(config.precision, DEVICE)[0]
+    optimizer = make_optimizer(config, network, number_format or precision)
+    side = side or config.data.image_size
     images = torch.randn(config.batch_size, 3, side, side, device=DEVICE).contiguous(memory_format=torch.channels_last)
-    batch, precision = random_batch(config.batch_size), choose_precision(config.precision, DEVICE)[0]
+    batch = random_batch(config.batch_size)
     times = []
     for _ in range(steps):
         started = now()
@@ -172,9 +176,10 @@ def research_step(config: RunConfig, images: ImageSamples, folder: Path, steps: 
 
 
 def peak_flops() -> float:
-    """Multiply-adds × 2 a second of a large bf16 matrix product: what the device gives in practice."""
+    """Multiply-adds × 2 a second of a large matrix product in bf16, or fp32: what the device gives in practice."""
     n = 8192 if DEVICE.type == "cuda" else 2048
-    a = torch.randn(n, n, device=DEVICE, dtype=torch.bfloat16)
+    bf16 = choose_precision("auto", DEVICE)[0] == "bf16"
+    a = torch.randn(n, n, device=DEVICE, dtype=torch.bfloat16 if bf16 else torch.float32)
     times = []
     for _ in range(5):
         started = now()
@@ -212,7 +217,7 @@ def large(folder: Path, teachers: Path, rows: dict[str, Any]) -> None:
         "ours_images_per_second": batch / ours,
         "research_images_per_second": batch / theirs,
         "speedup": theirs / ours,
-        "share_of_bf16_matrix_product": step_flops(config) / ours / peak_flops(),
+        "share_of_matrix_product": step_flops(config) / ours / peak_flops(),
         "bt2_over_plain": ours / plain,
     }
 
@@ -236,9 +241,28 @@ def small(folder: Path, teachers: Path, rows: dict[str, Any]) -> None:
     }
 
 
+def recipe(folder: Path, teachers: Path, rows: dict[str, Any]) -> None:
+    """The CIFAR-100 recipe: what Muon and smaller views change."""
+    settings = {"optimizer": {"name": "muon", "lr": 0.01, "nesterov": True}, "precision": "auto"}
+    config = run_config("independent", "quicknet64", 32, 512, teachers, **settings)
+    plain = run_config("independent", "quicknet64", 32, 512, teachers, optimizer={"name": "sgd", "nesterov": True})
+    seconds: dict[str, list[float]] = {"sgd": [], "muon": [], "muon_in_bf16": [], "muon_20_pixels": []}
+    for _ in range(2):  # in turn
+        seconds["sgd"].append(bare_step(plain, 5))
+        seconds["muon"].append(bare_step(config, 5))
+        seconds["muon_in_bf16"].append(bare_step(config, 5, number_format="bf16"))
+        seconds["muon_20_pixels"].append(bare_step(config, 5, side=20))
+    best = {name: min(each) for name, each in seconds.items()}
+    rows["quicknet64"] = {
+        **{f"{name}_images_per_second": config.batch_size / each for name, each in best.items()},
+        "muon_over_sgd": best["muon"] / best["sgd"],
+        "share_of_matrix_product": step_flops(config) / best["muon"] / peak_flops(),
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", choices=("all", "small", "large"), default="all")
+    parser.add_argument("--parts", choices=("all", "small", "large", "recipe"), default="all")
     parser.add_argument("--json", help="write the figures here as well")
     arguments = parser.parse_args()
     rows: dict[str, Any] = {
@@ -252,7 +276,7 @@ def main() -> None:
         for teacher in ("old", "new"):
             config = run_config("independent", "smallnet8", 32, 64, folder, epochs=1)
             train(config, folder / teacher)
-        for part, measure in (("small", small), ("large", large)):
+        for part, measure in (("small", small), ("large", large), ("recipe", recipe)):
             if arguments.parts in ("all", part):
                 measure(folder, folder, rows)
     print(json.dumps(rows, indent=2))

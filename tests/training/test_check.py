@@ -15,11 +15,12 @@ from torch import nn
 
 from nobackfill.cli.app import run
 from nobackfill.config import RunConfig, load_config
-from nobackfill.errors import NobackfillError
+from nobackfill.errors import ConfigError, NobackfillError
 from nobackfill.experiments.config import load_scenario
 from nobackfill.experiments.scenario import changed_configs
 from nobackfill.training import check
-from nobackfill.training.check import check_config
+from nobackfill.training.check import check_config, mean_of_epochs
+from nobackfill.training.plan import plan_without_teachers
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 REFERENCE = sorted((CONFIGS / "reference").glob("*.yaml"))
@@ -190,3 +191,18 @@ def test_the_size_of_the_old_embedding_comes_from_its_run(runs: dict[str, Path])
     assert check_config(config).dim == 8
     folder = tiny_config("independent", data__name="folder", data__root="gone", data__classes=7, data__train_limit=None)
     assert check_config(folder).hours is None
+
+
+def test_small_views_count_as_what_they_take() -> None:
+    config = tiny_config("independent", epochs=5, data__augment={"small_size": 6})
+    plan = plan_without_teachers(config)
+    assert mean_of_epochs(plan, [10.0, 1.0]) == pytest.approx((3 * 1 + 2 * 10) / 5)
+    assert mean_of_epochs(plan_without_teachers(tiny_config("independent")), [10.0]) == 10
+
+
+def test_a_small_view_that_does_not_fit_is_found() -> None:
+    config = tiny_config(
+        "independent", data__image_size=32, data__augment={"small_size": 8}, model__backbone="quicknet8"
+    )
+    with pytest.raises(ConfigError, match="key 'model.backbone': 'quicknet8' does not take images of 8×8"):
+        check_config(config)

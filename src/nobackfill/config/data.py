@@ -81,8 +81,8 @@ class AugmentConfig(Section):
     """Side of a randomly placed square set to the mean colour; 0: none."""
     small_size: Annotated[int, Field(gt=0, le=4096)] | None = None
     """Side in pixels to which views are shrunk in the first `small_until` of the epochs, which makes these cheaper."""
-    small_until: Fraction = 0
-    """Fraction of the epochs, rounded up to whole ones, that see views of `small_size`."""
+    small_until: Fraction = 0.6
+    """`small_size`: the fraction of the epochs, rounded up to whole ones, that train on small views."""
 
 
 class ImageData(DataSection):
@@ -124,10 +124,6 @@ class ImageData(DataSection):
             )
         if augment.cutout > size:
             raise ValueError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")
-        if bool(augment.small_until) != (augment.small_size is not None):
-            raise ValueError(
-                "keys 'data.augment.small_size', 'data.augment.small_until': one needs the other; set both or none"
-            )
         if augment.small_size is not None and augment.small_size >= size:
             raise ValueError(
                 f"key 'data.augment.small_size': {augment.small_size} is not below the image size of {size}"

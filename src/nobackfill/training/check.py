@@ -15,6 +15,7 @@ from nobackfill.errors import ConfigError, TrainingError
 from nobackfill.methods import Batch, Method, PairBatch, PairMethod
 from nobackfill.models import Network, build_backbone
 from nobackfill.training.plan import RunPlan, plan_without_teachers
+from nobackfill.training.setup import try_network
 
 SMALL = 100_000_000  # multiply-accumulates of a sample
 
@@ -28,7 +29,8 @@ class Check:
         macs: multiply-accumulates of one sample, backbone, forward.
         dim: size of the embedding.
         steps: optimiser steps of one epoch; None where the size of the data set is not known without reading it.
-        seconds_per_sample: of one training step on this machine's CPU, without the optimiser, in float32.
+        seconds_per_sample: of one training step on this machine's CPU, without the optimiser, in float32; the mean over
+            the epochs.
         loss: the parts of one random step.
     """
 
@@ -61,6 +63,7 @@ def check_config(config: RunConfig) -> Check:
     plan = plan_without_teachers(config)
     config, method, preprocessing, old_dim = plan.config, plan.method, plan.preprocessing, plan.old_dim
     samples, classes = _sizes(plan)
+    try_network(plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = method.head(config.model, old_dim, classes)
@@ -73,19 +76,22 @@ def check_config(config: RunConfig) -> Check:
             network.backbone(preprocessing.random_inputs(1))
         network.train()
         macs = counter.get_total_flops() // 2
-        # One sample of a small net is too short to time, one batch of a large one too long to wait for.
-        for count in (2, 64 if macs < SMALL else 4):  # the first warms up
-            started = time.perf_counter()
-            if isinstance(method, PairMethod):  # the texts of both sides pass the network: twice the work of one
-                output = network(preprocessing.random_inputs(2 * count))
-                queries, documents = ({name: each[half::2] for name, each in output.items()} for half in (0, 1))
-                parts = method.pair_loss(queries, documents, _random_pairs(old_dim, queries))
-            else:
-                output = network(preprocessing.random_inputs(count))
-                parts = method.loss(output, _random_batch(method, old_dim, output, classes, network))
-            total = torch.stack(list(parts.values())).sum()
-            total.backward()  # type: ignore[no-untyped-call]
-            seconds = (time.perf_counter() - started) / count
+        seconds: list[float] = []
+        for view in plan.views:
+            # One sample of a small net is too short to time, one batch of a large one too long to wait for.
+            for count in (2, 64 if macs < SMALL else 4):  # the first warms up
+                started = time.perf_counter()
+                if isinstance(method, PairMethod):  # the texts of both sides pass the network: twice the work of one
+                    output = network(view.random_inputs(2 * count))
+                    queries, documents = ({name: each[half::2] for name, each in output.items()} for half in (0, 1))
+                    parts = method.pair_loss(queries, documents, _random_pairs(old_dim, queries))
+                else:
+                    output = network(view.random_inputs(count))
+                    parts = method.loss(output, _random_batch(method, old_dim, output, classes, network))
+                total = torch.stack(list(parts.values())).sum()
+                total.backward()  # type: ignore[no-untyped-call]
+                spent = (time.perf_counter() - started) / count
+            seconds.append(spent)
     if not total.isfinite():
         raise TrainingError(f"the loss of a step on random data is {float(total)}: {parts}")
     return Check(
@@ -95,9 +101,16 @@ def check_config(config: RunConfig) -> Check:
         steps=None if samples is None else max(1, samples // config.batch_size),
         epochs=config.epochs,
         batch_size=config.batch_size,
-        seconds_per_sample=seconds,
+        seconds_per_sample=mean_of_epochs(plan, seconds),
         loss={name: float(value.detach()) for name, value in parts.items()},
     )
+
+
+def mean_of_epochs(plan: RunPlan, seconds: list[float]) -> float:
+    """The mean over the epochs, of which early ones may see the last, smaller view."""
+    epochs = plan.config.epochs
+    small = sum(plan.small_view(epoch) is not None for epoch in range(epochs))
+    return (seconds[0] * (epochs - small) + seconds[-1] * small) / epochs
 
 
 def _sizes(plan: RunPlan) -> tuple[int | None, int]:

@@ -67,7 +67,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         for key, path in (("old", config.old), ("independent", config.independent))
         if path is not None
     }
-    _try_network(plan)
+    try_network(plan)
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
     if plan.method.needs_labels and class_count < 2:
         raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
@@ -160,7 +160,7 @@ def _teachers(
     return Teachers(labels, looked_at, prototypes, live, statistics)
 
 
-def _try_network(plan: RunPlan) -> None:
+def try_network(plan: RunPlan) -> None:
     """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
     model = plan.config.model
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
