@@ -206,3 +206,15 @@ def test_a_small_view_that_does_not_fit_is_found() -> None:
     )
     with pytest.raises(ConfigError, match="key 'model.backbone': 'quicknet8' does not take images of 8×8"):
         check_config(config)
+
+
+def test_overrides_are_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "run.yaml").write_text("{method: independent, data: {name: digits, image_size: 8}, epochs: 2}")
+    scenario = "{generations: {old: {independent: run.yaml}, new: {independent: run.yaml}}}"
+    (tmp_path / "scenario.yaml").write_text(scenario)
+    paths = [str(tmp_path / name) for name in ("run.yaml", "scenario.yaml")]
+    assert run(["check", *paths, "--set", "epochs=7", "--set", "model.embedding_dim=24"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.count("embedding of 24 values, 7 ×") == 3  # the run, and both of the scenario
+    assert run(["check", *paths, "--set", "epoch=7"]) == 2
+    assert "unknown key 'epoch': did you mean 'epochs'" in capsys.readouterr().err

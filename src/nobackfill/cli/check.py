@@ -18,6 +18,10 @@ def check(
     configs: Annotated[
         list[Path], typer.Argument(help="YAML files of runs, scenarios or evaluations.", show_default=False)
     ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Override a key of every run config, dotted; repeatable."),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Build each config's model, run one step on random data, and print what training would cost.
@@ -26,6 +30,8 @@ def check(
     this machine's CPU in float32, from a single step. Of evaluation configs, only the keys are checked.
 
     Example: `nobackfill check configs/reference/*.yaml`
+
+    Example: `nobackfill check configs/cifar100/new.yaml --set model.backbone=quicknet96`
     """
     from dataclasses import asdict
 
@@ -43,11 +49,13 @@ def check(
                 valid[str(path)] = None
                 continue
             if "generations" in tree:
-                for name, config in changed_configs(load_scenario(path)).items():
+                scenario = load_scenario(path)
+                scenario = scenario.model_copy(update={"set": [*scenario.set, *(set_ or [])]})
+                for name, config in changed_configs(scenario).items():
                     valid[f"{path}: {name}"] = asdict(_check(f"{path}: {name}", config))
                 typer.echo(f"{path}: scenario, valid")
                 continue
-            valid[str(path)] = asdict(_check(str(path), parse_config(tree, str(path))))
+            valid[str(path)] = asdict(_check(str(path), parse_config(read_tree(path, set_), str(path))))
     if json_:
         print_json({"configs": valid})
 
