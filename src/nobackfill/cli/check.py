@@ -35,7 +35,7 @@ def check(
     """
     from dataclasses import asdict
 
-    from nobackfill.config import EvaluationConfig, parse_as, parse_config, read_tree
+    from nobackfill.config import EvaluationConfig, load_config, parse_as, read_tree
     from nobackfill.experiments.config import load_scenario
     from nobackfill.experiments.scenario import changed_configs
 
@@ -49,13 +49,12 @@ def check(
                 valid[str(path)] = None
                 continue
             if "generations" in tree:
-                scenario = load_scenario(path)
-                scenario = scenario.model_copy(update={"set": [*scenario.set, *(set_ or [])]})
+                scenario = load_scenario(path).with_changes(set_ or [])
                 for name, config in changed_configs(scenario).items():
                     valid[f"{path}: {name}"] = asdict(_check(f"{path}: {name}", config))
                 typer.echo(f"{path}: scenario, valid")
                 continue
-            valid[str(path)] = asdict(_check(str(path), parse_config(read_tree(path, set_), str(path))))
+            valid[str(path)] = asdict(_check(str(path), load_config(path, set_)))
     if json_:
         print_json({"configs": valid})
 

@@ -41,7 +41,7 @@ def run(
     lineage = load_scenario(scenario, [f"seeds={seeds}"] if seeds else None)
     if methods is not None:
         lineage = only_methods(lineage, [name.strip() for name in methods.split(",")])
-    report(lineage.model_copy(update={"set": [*lineage.set, *(overrides or [])]}), out, json_)
+    report(lineage.with_changes(overrides or []), out, json_)
 
 
 def report(scenario: ScenarioConfig, out: Path, json_: bool) -> None:

@@ -59,6 +59,10 @@ class ScenarioConfig(Section):
                 raise ValueError(f"{INDEPENDENT!r}: does not take {key!r}: {why}")
         return self
 
+    def with_changes(self, changes: Sequence[str]) -> ScenarioConfig:
+        """The scenario with these changes to every run, after its own."""
+        return self.model_copy(update={"set": [*self.set, *changes]})
+
     def seeds_of(self, method: str) -> int:
         """How many seeds a method is trained with: its own number, at most the scenario's."""
         own = [methods[method].seeds for methods in self.generations.values() if method in methods]

@@ -15,7 +15,7 @@ from nobackfill.errors import ConfigError, TrainingError
 from nobackfill.methods import Batch, Method, PairBatch, PairMethod
 from nobackfill.models import Network, build_backbone
 from nobackfill.training.plan import RunPlan, plan_without_teachers
-from nobackfill.training.setup import try_network
+from nobackfill.training.setup import try_backbone
 
 SMALL = 100_000_000  # multiply-accumulates of a sample
 
@@ -63,7 +63,6 @@ def check_config(config: RunConfig) -> Check:
     plan = plan_without_teachers(config)
     config, method, preprocessing, old_dim = plan.config, plan.method, plan.preprocessing, plan.old_dim
     samples, classes = _sizes(plan)
-    try_network(plan)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         head = method.head(config.model, old_dim, classes)
@@ -72,6 +71,7 @@ def check_config(config: RunConfig) -> Check:
         network = Network(backbone, head, plan.backbone, options)
         network.own = method.modules(config.model, old_dim, classes)
         network.eval()
+        try_backbone(plan, network.backbone, head.in_features)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network.backbone(preprocessing.random_inputs(1))
         network.train()

@@ -67,7 +67,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         for key, path in (("old", config.old), ("independent", config.independent))
         if path is not None
     }
-    try_network(plan)
+    _try_network(plan)
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
     if plan.method.needs_labels and class_count < 2:
         raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
@@ -160,20 +160,25 @@ def _teachers(
     return Teachers(labels, looked_at, prototypes, live, statistics)
 
 
-def try_network(plan: RunPlan) -> None:
+def _try_network(plan: RunPlan) -> None:
     """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
     model = plan.config.model
     with torch.random.fork_rng(devices=[]), torch.inference_mode():
         head = plan.method.head(model, plan.old_dim, classes=2)
         options = plan.backbone_options(head.in_features)
         backbone = build_backbone(plan.backbone, head.in_features, options=options).eval()
-        for view in plan.views:
-            try:
-                shape = list(backbone(view.random_inputs(2)).shape)
-            except (RuntimeError, ValueError, AssertionError, TypeError) as error:
-                reason = one_line(error)
-                raise ConfigError(
-                    f"key 'model.backbone': {model.backbone!r} does not take {view.description}: {reason}"
-                ) from error
-    if shape != [2, head.in_features]:
-        raise ConfigError(f"key 'model.backbone': {model.backbone!r} gives {shape}, expected one vector per sample")
+        try_backbone(plan, backbone, head.in_features)
+
+
+@torch.inference_mode()
+def try_backbone(plan: RunPlan, backbone: torch.nn.Module, out_features: int) -> None:
+    """Show a backbone in evaluation mode two random samples of each view; raises `ConfigError` if they do not fit."""
+    name = plan.config.model.backbone
+    for view in plan.views:
+        try:
+            shape = list(backbone(view.random_inputs(2)).shape)
+        except (RuntimeError, ValueError, AssertionError, TypeError) as error:
+            reason = one_line(error)
+            raise ConfigError(f"key 'model.backbone': {name!r} does not take {view.description}: {reason}") from error
+        if shape != [2, out_features]:
+            raise ConfigError(f"key 'model.backbone': {name!r} gives {shape}, expected one vector per sample")
