@@ -16,7 +16,7 @@ from nobackfill.arrays import Array
 from nobackfill.config import Modality, explain
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import RunError, one_line, shortened
-from nobackfill.files import read_bytes
+from nobackfill.untrusted import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,7 +103,7 @@ def read_spec(path: Path) -> EmbeddingSpec:
             with.
     """
     try:
-        tree = json.loads(read_bytes(path, MAX_BYTES))
+        tree = read_json(path, MAX_BYTES)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {one_line(error)}") from error
     if not isinstance(tree, dict):
