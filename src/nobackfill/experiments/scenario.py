@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,7 +117,8 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
             if size := sizes[generation, method]:
                 model = placed.model.model_copy(update={"old_dim": size})
                 placed = placed.model_copy(update={"model": model})
-            resolve(placed)
+            with _naming(generation, method):
+                resolve(placed)
             if scenario.set or run.set:
                 changed[f"{generation}/{method}"] = placed
     return changed
@@ -126,7 +128,10 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
     configs: dict[str, dict[str, RunConfig]] = {}
     before: dict[str, RunConfig] = {}  # by method, the run of the older generation
     for generation, methods in scenario.generations.items():
-        loaded = {method: load_config(run.config, [*run.set, *scenario.set]) for method, run in methods.items()}
+        loaded = {}
+        for method, run in methods.items():
+            with _naming(generation, method):
+                loaded[method] = load_config(run.config, [*run.set, *scenario.set])
         if before:
             loaded = {
                 name: _with_old_inputs(f"{generation}/{name}", config, before[name]) for name, config in loaded.items()
@@ -134,6 +139,15 @@ def _configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
         configs[generation] = loaded
         before = loaded if before else dict.fromkeys(list(scenario.generations.values())[-1], loaded[INDEPENDENT])
     return configs
+
+
+@contextmanager
+def _naming(generation: str, method: str) -> Iterator[None]:
+    """Errors of a config name its run: a change that fits one run may not fit another."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{generation}/{method}: {error}") from error
 
 
 def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfig:
@@ -178,13 +192,10 @@ def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str
             method, section = method_of(config), repr(config.data)
             if section not in known:
                 known[section] = _classes(config.data)
-            model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
             old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
-            try:
-                with torch.random.fork_rng(devices=[]):
-                    sizes[name] = method.head(model, old[generation, name], known[section]).dim
-            except ConfigError as error:
-                raise ConfigError(f"{generation}/{name}: {error}") from error
+            with _naming(generation, name), torch.random.fork_rng(devices=[]):
+                model = resolve(_placed(config, None, Path("old"), Path("independent"), 0), method).model
+                sizes[name] = method.head(model, old[generation, name], known[section]).dim
         before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
     return old
 
