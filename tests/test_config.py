@@ -118,7 +118,7 @@ def test_a_scenario_reads_its_paths_from_its_own_folder_independent_first(tmp_pa
 
 @pytest.mark.train
 def test_a_scenario_changes_the_settings_of_its_runs(tmp_path: Path) -> None:
-    from nobackfill.experiments.scenario import changed_configs
+    from nobackfill.experiments.runs import changed_configs
 
     write(tmp_path, {"method": "independent", "data": {"name": "digits"}})
     (tmp_path / "run.yaml").rename(tmp_path / "plain.yaml")

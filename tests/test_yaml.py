@@ -32,6 +32,16 @@ HOSTILE = {
     "hexadecimal digits": ("epochs: 0x" + "f" * 5000, "characters without quotes"),
     "sexagesimal digits": ("epochs: 1" + ":10" * 5000, "characters without quotes"),
     "many digits": ("method: 0x" + "f" * 900, "an integer of 3600 bits"),
+    "equal keys": ("epochs: 1\nepochs: 3\n", "the key 'epochs' is there twice; keep one"),
+    "equal keys below": ("data: {a: [{x: 1, 'x': 2}]}", "the key 'x' is there twice; keep one"),
+    "yes for a number": (RUN + "epochs: yes", "key 'epochs': input should be a number, found True"),
+    "yes below": (
+        "method: bct\ndata: {name: digits, augment: {cutout: on}}",
+        "key 'data.augment.cutout': input should",
+    ),
+    "yes in a list": ("method: bct\ndata: {name: digits, classes: [3, true]}", "key 'data.classes': input should"),
+    "no deviation": ("method: bct\ndata: {name: digits, std: 1.0e-40}", "key 'data.std': expected at least 0.001"),
+    "many epochs": (RUN + "epochs: 10000000000", "key 'epochs': .*10000000, found 10000000000"),
     "date": ("epochs: 2001-13-45", "a value cannot be read: month"),
     "timestamp": ("epochs: !!timestamp x", "a value cannot be read"),
     "bool": ("epochs: !!bool x", "a value cannot be read"),
@@ -67,6 +77,25 @@ def test_hostile_overrides_are_refused_in_a_line(tmp_path: Path, value: str) -> 
     path.write_text("method: bt2\ndata: {name: digits}")
     with pytest.raises(ConfigError, match=r"^--set "):
         load_config(path, [f"epochs={value}"])
+
+
+def test_a_key_of_many_parts_is_refused_in_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("method: bt2\ndata: {name: digits}")
+    with pytest.raises(ConfigError, match=r"^--set 'loss\.a.*a key of more than 50 parts$"):
+        load_config(path, ["loss" + ".a" * 5000 + "=1"])
+
+
+def test_a_path_with_a_nul_is_refused_in_a_line() -> None:
+    with pytest.raises(ConfigError, match="cannot be read: its path has a nul character in it"):
+        load_config("a\0b")
+
+
+def test_equal_keys_of_other_mappings_are_fine() -> None:
+    assert parse_yaml("a: {x: 1}\nb: {x: 2, y: {x: 3}}\nx: [x, x]\ny: x") == {
+        "a": {"x": 1}, "b": {"x": 2, "y": {"x": 3}}, "x": ["x", "x"], "y": "x",
+    }  # fmt: skip
+    assert parse_yaml("a: &k x\n*k : 1\nb: {<<: {c: 1}}") == {"a": "x", "x": 1, "b": {"c": 1}}
 
 
 def test_aliases_and_depth_that_a_config_has_are_fine() -> None:

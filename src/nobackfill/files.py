@@ -84,6 +84,8 @@ def atomic_folder(out: Path, mode: int = 0o777) -> Iterator[Path]:
 
 def require_regular(path: Path) -> None:
     """Raises `OSError` unless a regular file is there, or a link to one: opening a pipe or device may never end."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "its path has a NUL character in it", str(path))
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"

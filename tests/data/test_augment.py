@@ -173,11 +173,17 @@ def test_early_epochs_see_small_views(epochs: int, until: float) -> None:
     views = [plan.small_view(epoch) for epoch in range(epochs)]
     small = sum(view is not None for view in views)
     assert all(view is not None for view in views[:small])  # no small one after a whole one
-    assert small - 1 < until * epochs <= small
+    assert small - 1 < until * epochs <= small + 1e-6
     assert views[0] is not None
     ((positions, seen),) = resized(iter([(torch.arange(3), batch)]), views[0])
     assert torch.equal(positions, torch.arange(3))
     assert torch.equal(seen, Preprocessing(image_size=5).resized(batch))
+
+
+@pytest.mark.parametrize(("until", "epochs", "small"), [(0.55, 100, 55), (0.07, 100, 7), (0.6, 12, 8), (0.601, 10, 7)])
+def test_small_epochs_are_rounded_up_but_not_by_binary_fractions(until: float, epochs: int, small: int) -> None:
+    augment = {"small_size": 5, "small_until": until}
+    assert make_plan(tiny_config("independent", epochs=epochs, data__augment=augment)).small_epochs == small
 
 
 def test_without_a_small_size_every_epoch_sees_whole_views() -> None:
@@ -190,6 +196,9 @@ def test_without_a_small_size_every_epoch_sees_whole_views() -> None:
         ({"small_size": 8, "small_until": 0.5}, "'data.augment.small_size': 8 is not below the image size of 8"),
         ({"small_size": 0}, "data.augment.small_size"),
         ({"small_size": 4, "small_until": 1.5}, "data.augment.small_until"),
+        ({"small_until": 0.5}, "'data.augment.small_until': used only with small_size; leave it out"),
+        ({"crop": "resized", "padding": 3}, "'data.augment.padding': used only with crop: padded; leave it out"),
+        ({"padding_mode": "reflect"}, "'data.augment.padding_mode': used only with crop: padded; leave it out"),
     ],
 )
 def test_small_views_that_make_no_sense(augment: dict[str, object], message: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 import nobackfill
 from nobackfill.cli.app import run
 from nobackfill.experiments.config import load_scenario
-from nobackfill.experiments.scenario import changed_configs
+from nobackfill.experiments.runs import changed_configs
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 VALUES = dict.fromkeys(("bt2", "bt2_tuned", "bt2_warm", "bt2_no_teacher", "naive", "prefix", "prefix_warm"), 160)

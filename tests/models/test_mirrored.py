@@ -78,5 +78,5 @@ def test_the_mean_and_deviation_of_a_config_are_part_of_the_encoder(tmp_path: Pa
     preprocessing = nobackfill.load(run, "cpu").spec.preprocessing
     view = preprocessing.normalize(torch.full((1, 3, 8, 8), 255, dtype=torch.uint8))
     assert view[0, :, 0, 0].tolist() == [1.0, 2.0, 0.5]
-    with pytest.raises(ConfigError, match=r"'data.std': expected values above 0"):
+    with pytest.raises(ConfigError, match=r"'data.std': expected at least 0.001, found 0"):
         tiny_config("independent", data__std=0.0)

@@ -14,11 +14,11 @@ from tests.conftest import tiny_config
 from torch import nn
 
 from nobackfill.cli.app import run
-from nobackfill.config import RunConfig, load_config
+from nobackfill.config import RunConfig, VectorData, load_config
 from nobackfill.errors import ConfigError, NobackfillError
 from nobackfill.experiments.config import load_scenario
-from nobackfill.experiments.scenario import changed_configs
-from nobackfill.training import check
+from nobackfill.experiments.runs import changed_configs
+from nobackfill.training import setup, train
 from nobackfill.training.check import check_config, mean_of_epochs
 from nobackfill.training.plan import plan_without_teachers
 
@@ -42,7 +42,7 @@ def _large_again() -> set[Path]:
         if name in seen:
             again.add(path)
         seen.add(name)
-    return again
+    return {*again, CONFIGS / "reference" / "sequence_scenario.yaml"}
 
 
 LARGE_AGAIN = _large_again()
@@ -82,7 +82,7 @@ def test_every_config_passes_check(
     if "vectors" in path.parts:
         monkeypatch.chdir(vectors)
     if path in LARGE_AGAIN:
-        monkeypatch.setattr(check, "build_backbone", lambda _name, out_features, **_options: StandIn(out_features))
+        monkeypatch.setattr(setup, "build_backbone", lambda _name, out_features, **_options: StandIn(out_features))
     if VIT_NEEDS_TRANSFORMERS in path.stem:
         pytest.importorskip("transformers", reason="the extra 'text' is not installed")
     with warnings.catch_warnings():
@@ -184,6 +184,36 @@ def test_check_counts() -> None:
 def test_what_cannot_be_checked_is_said(method: str, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NobackfillError, match=message):
         check_config(tiny_config(method, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"accumulate": 3},
+        {"accumulate": 64},
+        {"freeze": "stages<9"},
+        {"model__pretrained": True},
+        {"optimizer__layer_decay": 0.5, "model__backbone": "vectors/linear+4"},
+    ],
+)
+def test_check_refuses_what_training_refuses(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = tiny_config("independent", **changes)
+    if config.model.backbone.startswith("vectors/"):
+        np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(100, 6)))
+        np.save(tmp_path / "labels.npy", np.arange(100) % 3)
+        data = VectorData(vectors=tmp_path / "vectors.npy", labels=tmp_path / "labels.npy", holdout=9)
+        config = config.model_copy(update={"data": data})
+    with pytest.raises(ConfigError) as trained:
+        train(config, tmp_path / "run")
+    with pytest.raises(ConfigError) as checked:
+        check_config(config)
+    assert str(checked.value) == str(trained.value)
+
+
+def test_a_batch_is_no_larger_than_the_data() -> None:
+    found = check_config(tiny_config("independent", batch_size=1_000_000))
+    assert (found.batch_size, found.steps) == (200, 1)
+    assert check_config(tiny_config("independent", epochs=10_000_000)).steps == 3  # and no epoch is counted by hand
 
 
 def test_the_size_of_the_old_embedding_comes_from_its_run(runs: dict[str, Path]) -> None:

@@ -95,7 +95,7 @@ def test_a_batch_in_parts_equals_the_whole(tmp_path: Path, runs: dict[str, Path]
     whole = train(config(runs), tmp_path / "whole")
     run = train(config(runs, accumulate=parts), tmp_path / "run")
     assert 0 < difference(whole, run) < 1e-5
-    with pytest.raises(ConfigError, match="64 does not divide into 1 processes × 3 micro-batches"):
+    with pytest.raises(ConfigError, match="64 does not divide into 3 micro-batches"):
         train(config(runs, accumulate=3), tmp_path / "odd")
 
 

@@ -174,6 +174,15 @@ def test_muon_takes_the_backbones_matrices_alone_and_its_updates_are_orthogonal(
             assert singular.max() < 2.5 * singular.min(), name  # Newton-Schulz makes them all about one
 
 
+def test_a_table_of_token_vectors_is_no_matrix_for_muon() -> None:
+    config = tiny_config("independent", optimizer__name="muon")
+    table = build_backbone("static", 4, options={"vocabulary": 40, "width": 16, "output": 1})
+    groups = make_optimizer(config, Network(table, PlainHead(4, 3), "static", {}), "fp32").param_groups
+    ruled = {tuple(value.shape): not group["use_fallback"] for group in groups for value in group["params"]}
+    assert not ruled[40, 16]
+    assert ruled[4, 16]
+
+
 @pytest.mark.parametrize("nesterov", [True, False])
 def test_muon_in_bf16_is_timms(nesterov: bool) -> None:
     from timm.optim.muon import Muon as TimmMuon

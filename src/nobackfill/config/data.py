@@ -21,6 +21,8 @@ Modality = Literal["image", "text", "vector"]
 ClassCount = Annotated[int, Field(gt=0, le=10_000_000)]
 ClassNumber = Annotated[int, Field(ge=0, lt=10_000_000)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+LEAST_STD = 0.001
+"""A quarter of a pixel's step; less would only be a mistake, and overflow."""
 Channels = Fraction | tuple[Fraction, Fraction, Fraction]
 
 
@@ -122,14 +124,20 @@ class ImageData(DataSection):
                 f"key 'data.augment.padding': {augment.padding} pixels of reflection do not fit images of {size}; "
                 f"expected at most {size - 1}"
             )
+        unused = {"padding": augment.crop != "padded", "padding_mode": augment.crop != "padded",
+                  "small_until": augment.small_size is None}  # fmt: skip
+        for key, idle in unused.items():
+            if idle and getattr(augment, key) != AugmentConfig.model_fields[key].default:
+                needed = "small_size" if key == "small_until" else "crop: padded"
+                raise ValueError(f"key 'data.augment.{key}': used only with {needed}; leave it out")
         if augment.cutout > size:
             raise ValueError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")
         if augment.small_size is not None and augment.small_size >= size:
             raise ValueError(
                 f"key 'data.augment.small_size': {augment.small_size} is not below the image size of {size}"
             )
-        if self.std is not None and 0 in each_channel(self.std):
-            raise ValueError("key 'data.std': expected values above 0, found 0")
+        if self.std is not None and min(each_channel(self.std)) < LEAST_STD:
+            raise ValueError(f"key 'data.std': expected at least {LEAST_STD}, found {min(each_channel(self.std))}")
         return self
 
 

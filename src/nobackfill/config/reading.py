@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from nobackfill.config.data import DataConfig
 from nobackfill.config.run import RunConfig
 from nobackfill.config.section import Section
-from nobackfill.config.yaml_text import MAX_BYTES, parse_yaml
+from nobackfill.config.yaml_text import MAX_BYTES, MAX_DEPTH, parse_yaml
 from nobackfill.errors import ConfigError, nearest, one_line, shortened
 from nobackfill.files import read_text
 
@@ -92,6 +92,7 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
     fault = error.errors()[0]
     keys, known = _keys(model, fault["loc"])
     dotted, context = ".".join(keys)[:200], fault.get("ctx", {})
+    message, found = fault["msg"].lower(), fault["input"]
     match fault["type"]:
         case "extra_forbidden":
             return f"unknown key {dotted!r}: {nearest(keys[-1][:200], known)}"
@@ -102,10 +103,13 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
         case "union_tag_invalid":
             key = f"{dotted}.{context['discriminator'].strip(QUOTE)}"
             return f"key {key!r}: input should be one of {context['expected_tags']}, found {shortened(context['tag'])}"
+        case "no_number":
+            dotted = ".".join([*keys, context["key"]])[:200]
+            message, found = "input should be a number", context["value"]
         case "value_error":
             return str(fault["msg"]).removeprefix("Value error, ")
     where = f"key {dotted!r}: " if dotted else ""
-    return f"{where}{fault['msg'].lower()}, found {shortened(fault['input'])}"
+    return f"{where}{message}, found {shortened(found)}"
 
 
 def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[str]]:
@@ -149,6 +153,8 @@ def _apply(tree: dict[str, object], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"--set {override!r}: expected key=value, for example optimizer.lr=0.001")
+    if key.count(".") >= MAX_DEPTH:
+        raise ConfigError(f"--set {shortened(override)}: a key of more than {MAX_DEPTH} parts")
     try:
         value = parse_yaml(text)
     except ConfigError as error:

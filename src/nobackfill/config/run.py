@@ -52,7 +52,10 @@ class ModelConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Adam, AdamW, SGD with momentum 0.9, or Muon for the backbone's matrices and AdamW for the rest."""
+    """Adam, AdamW, SGD with momentum 0.9, or Muon for the backbone's matrices and AdamW for the rest.
+
+    The rest, token tables among it, is NAdamW's with `nesterov`, as in timm.
+    """
 
     name: Literal["adam", "adamw", "sgd", "muon"] = "adam"
     lr: Annotated[float, Field(gt=0)] = 1e-3

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from nobackfill.errors import ConfigError, one_line
+from nobackfill.errors import ConfigError, one_line, shortened
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 50
@@ -37,10 +37,22 @@ def parse_yaml(text: str) -> object:
 
 @dataclass
 class _Open:
-    """A list or mapping that is being read: its anchor, and the values in it so far, itself included."""
+    """A list or mapping that is being read: its anchor, the values in it so far (itself included), a mapping's keys."""
 
     anchor: str | None
     values: int = 1
+    keys: set[str] | None = None
+    key_next: bool = True
+
+    def take(self, event: yaml.Event) -> None:
+        """A value of it has been read. Of two equal keys YAML would keep the last, and a config loses a setting."""
+        if self.keys is None:
+            return
+        if self.key_next and isinstance(event, yaml.ScalarEvent):
+            if event.value in self.keys:
+                raise ConfigError(f"the key {shortened(event.value)} is there twice; keep one")
+            self.keys.add(event.value)
+        self.key_next = not self.key_next
 
 
 def _check(text: str) -> None:
@@ -49,7 +61,7 @@ def _check(text: str) -> None:
     levels = [_Open(None, 0)]
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.CollectionStartEvent):
-            levels.append(_Open(event.anchor))
+            levels.append(_Open(event.anchor, keys=set() if isinstance(event, yaml.MappingStartEvent) else None))
             if len(levels) > MAX_DEPTH:
                 raise ConfigError(f"nested more than {MAX_DEPTH} levels deep; expected a flat config")
             continue
@@ -66,6 +78,8 @@ def _check(text: str) -> None:
             closed = levels.pop()
             size = closed.values
             sizes |= {closed.anchor: size} if closed.anchor else {}
+        if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
+            levels[-1].take(event)
         levels[-1].values += size
         if levels[-1].values > MAX_VALUES:
             raise ConfigError(f"more than {MAX_VALUES} values with its aliases written out; expected a config")

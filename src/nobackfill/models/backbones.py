@@ -21,6 +21,7 @@ from nobackfill.models.text_source import SENTENCE, STATIC
 from nobackfill.models.vector_net import build_vector_net
 
 SMALL_STEM = "small-stem/"
+OWN = r"(smallnet|quicknet)([0-9]{1,3})"
 
 
 @runtime_checkable
@@ -61,30 +62,34 @@ def build_backbone(
     Raises:
         ConfigError: for an unknown name, or weights that cannot be had.
     """
+    check_weights(name, pretrained, weights)
     described = _described(name, out_features, options or {})
     if described is not None:
         return described
     if options:
         raise ConfigError(f"backbone {name!r} takes no options, found {', '.join(options)}")
-    if weights and not name.startswith(PREFIX):
-        raise ConfigError(f"model.weights: {name!r} does not use it; leave it out")
-    small = re.fullmatch(r"(smallnet|quicknet)(\d{1,3})", name)
+    small = re.fullmatch(OWN, name)
     if small:
         width = int(small[2])
         if not 8 <= width <= 512:
             raise ConfigError(f"model.backbone: {name!r}: expected a width of 8 to 512, found {width}")
-        if pretrained:
-            raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return SmallNet(width, out_features) if small[1] == "smallnet" else QuickNet(width, out_features)
     if name.startswith(PREFIX):
-        if pretrained:
-            raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
         return build_reference(name, out_features, weights)
     if name.startswith(SMALL_STEM):
-        if pretrained:
-            raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
         return _small_stem(name, out_features)
     return _timm(name, out_features, pretrained)
+
+
+def check_weights(name: str, pretrained: bool, weights: Path | None) -> None:
+    """Raises `ConfigError` where a backbone of this name has no published weights, or takes no folder of them."""
+    if weights and not name.startswith(PREFIX):
+        raise ConfigError(f"model.weights: {name!r} does not use it; leave it out")
+    if pretrained and name.startswith(PREFIX):
+        raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
+    named = name in (*TOWERS, SENTENCE, STATIC) or name.startswith((SMALL_STEM, VECTORS))
+    if pretrained and (named or re.fullmatch(OWN, name)):
+        raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
 
 
 def _described(name: str, out_features: int, options: Mapping[str, int | float | str]) -> nn.Module | None:

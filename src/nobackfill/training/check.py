@@ -13,9 +13,10 @@ from nobackfill.config import RunConfig
 from nobackfill.data import choose_classes
 from nobackfill.errors import ConfigError, TrainingError
 from nobackfill.methods import Batch, Method, PairBatch, PairMethod
-from nobackfill.models import Network, build_backbone
+from nobackfill.models import Network
 from nobackfill.training.plan import RunPlan, plan_without_teachers
-from nobackfill.training.setup import try_backbone
+from nobackfill.training.setup import build_network, try_network
+from nobackfill.training.start import train_mode
 
 SMALL = 100_000_000  # multiply-accumulates of a sample
 
@@ -63,18 +64,14 @@ def check_config(config: RunConfig) -> Check:
     plan = plan_without_teachers(config)
     config, method, preprocessing, old_dim = plan.config, plan.method, plan.preprocessing, plan.old_dim
     samples, classes = _sizes(plan)
+    batch_size = config.batch_size if samples is None else min(config.batch_size, max(1, samples))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        head = method.head(config.model, old_dim, classes)
-        options = plan.backbone_options(head.in_features)
-        backbone = build_backbone(plan.backbone, head.in_features, options=options)
-        network = Network(backbone, head, plan.backbone, options)
-        network.own = method.modules(config.model, old_dim, classes)
-        network.eval()
-        try_backbone(plan, network.backbone, head.in_features)
+        network = build_network(plan, classes, weights=False)
+        try_network(plan, network)
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             network.backbone(preprocessing.random_inputs(1))
-        network.train()
+        train_mode(network)
         macs = counter.get_total_flops() // 2
         seconds: list[float] = []
         for view in plan.views:
@@ -97,10 +94,10 @@ def check_config(config: RunConfig) -> Check:
     return Check(
         parameters=sum(parameter.numel() for parameter in network.parameters()),
         macs=macs,
-        dim=head.dim,
-        steps=None if samples is None else max(1, samples // config.batch_size),
+        dim=network.head.dim,
+        steps=None if samples is None else max(1, samples // batch_size),
         epochs=config.epochs,
-        batch_size=config.batch_size,
+        batch_size=batch_size,
         seconds_per_sample=mean_of_epochs(plan, seconds),
         loss={name: float(value.detach()) for name, value in parts.items()},
     )
@@ -108,8 +105,7 @@ def check_config(config: RunConfig) -> Check:
 
 def mean_of_epochs(plan: RunPlan, seconds: list[float]) -> float:
     """The mean over the epochs, of which early ones may see the last, smaller view."""
-    epochs = plan.config.epochs
-    small = sum(plan.small_view(epoch) is not None for epoch in range(epochs))
+    epochs, small = plan.config.epochs, plan.small_epochs
     return (seconds[0] * (epochs - small) + seconds[-1] * small) / epochs
 
 

@@ -26,7 +26,8 @@ class Muon(TimmMuon):
     a training step.
 
     Args:
-        groups: parameter groups, each with `use_fallback`: False for matrices, True for what AdamW takes.
+        groups: parameter groups, each with `use_fallback`: False for matrices, True for what AdamW takes (with
+            `nesterov`, NAdamW).
         lr: learning rate.
         weight_decay: of groups that do not name their own.
         nesterov: whether momentum is Nesterov's.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,13 +59,21 @@ class RunPlan:
         small = self.small_view()
         return [self.preprocessing] if small is None else [self.preprocessing, small]
 
+    @property
+    def small_epochs(self) -> int:
+        """How many epochs, from the first, train on small views."""
+        data = self.config.data
+        if not isinstance(data, ImageData) or data.augment.small_size is None:
+            return 0
+        return math.ceil(round(data.augment.small_until * self.config.epochs, 6))  # .07 · 100 is a bit above 7
+
     def small_view(self, epoch: int = 0) -> Preprocessing | None:
         """How images are seen in this epoch (from 0), where it trains on smaller ones (`data.augment.small_size`)."""
         config, whole = self.config, self.preprocessing
         if not isinstance(config.data, ImageData) or not isinstance(whole, Preprocessing):
             return None
         augment = config.data.augment
-        if augment.small_size is None or epoch >= augment.small_until * config.epochs:
+        if augment.small_size is None or epoch >= self.small_epochs:
             return None
         return whole.model_copy(update={"image_size": augment.small_size, "resize": None})
 

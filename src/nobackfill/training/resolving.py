@@ -28,6 +28,11 @@ def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} must be less than epochs ({config.epochs})"
         )
+    if config.batch_size % config.accumulate or config.batch_size // config.accumulate < 2:
+        raise ConfigError(
+            f"key 'batch_size': {config.batch_size} does not divide into {config.accumulate} micro-batches "
+            "(accumulate) of at least two samples"
+        )
     if config.average and config.freeze:
         raise ConfigError("keys 'average', 'freeze': frozen weights cannot be averaged; leave one of the two out")
     if config.optimizer.nesterov and config.optimizer.name not in ("sgd", "muon"):

@@ -13,12 +13,13 @@ from accelerate import Accelerator
 from nobackfill.data import PairSamples, Samples, TextSamples, for_old_model, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
-from nobackfill.models.backbones import FitsStem
+from nobackfill.models.backbones import FitsStem, check_weights
+from nobackfill.models.stages import freeze
 from nobackfill.training.fitted_start import fit_output
 from nobackfill.training.mining import with_mined
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
-from nobackfill.training.start import start_weights
+from nobackfill.training.start import make_optimizer, start_weights
 from nobackfill.training.teachers import Teachers, brought_vectors, check_view, class_means, teacher_vectors
 from nobackfill.training.text_samples import tokenized
 
@@ -67,7 +68,8 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
         for key, path in (("old", config.old), ("independent", config.independent))
         if path is not None
     }
-    _try_network(plan)
+    with torch.random.fork_rng(devices=[]):
+        try_network(plan, build_network(plan, classes=2, weights=False))
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
     if plan.method.needs_labels and class_count < 2:
         raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
@@ -75,7 +77,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     if plan.source is not None:
         samples, cut = tokenized(samples, plan.source)
     labels = torch.from_numpy(classes)
-    network = _network(plan, class_count)
+    network = build_network(plan, class_count)
     start = {**start_weights(config, network), **({"texts_cut": cut} if cut else {})}
     if isinstance(network.backbone, FitsStem) and config.init_from is None:
         network.backbone.fit_stem(_some_views(plan, samples))
@@ -107,14 +109,21 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     return Setup(plan, network, samples, teachers, start, batch_size, pairs)
 
 
-def _network(plan: RunPlan, classes: int) -> Network:
+def build_network(plan: RunPlan, classes: int, weights: bool = True) -> Network:
+    """Backbone, head and the method's own modules, drawn from the global random state.
+
+    Args:
+        plan: of the run.
+        classes: number of training classes.
+        weights: whether to read the published weights, or those of a text model, that the config names.
+    """
     model = plan.config.model
+    check_weights(plan.backbone, model.pretrained, model.weights)
     head = plan.method.head(model, plan.old_dim, classes)
     options = plan.backbone_options(head.in_features)
-    backbone = build_backbone(
-        plan.backbone, head.in_features, pretrained=model.pretrained, weights=model.weights, options=options
-    )
-    if plan.source is not None:
+    pretrained, folder = (model.pretrained, model.weights) if weights else (False, None)
+    backbone = build_backbone(plan.backbone, head.in_features, pretrained=pretrained, weights=folder, options=options)
+    if weights and plan.source is not None:
         plan.source.fill(backbone)
     network = Network(backbone, head, plan.backbone, options)
     network.own = plan.method.modules(model, plan.old_dim, classes)
@@ -160,25 +169,25 @@ def _teachers(
     return Teachers(labels, looked_at, prototypes, live, statistics)
 
 
-def _try_network(plan: RunPlan) -> None:
-    """Build the network and show it one empty batch, before the data are read: whatever does not fit shows here."""
-    model = plan.config.model
-    with torch.random.fork_rng(devices=[]), torch.inference_mode():
-        head = plan.method.head(model, plan.old_dim, classes=2)
-        options = plan.backbone_options(head.in_features)
-        backbone = build_backbone(plan.backbone, head.in_features, options=options).eval()
-        try_backbone(plan, backbone, head.in_features)
+def try_network(plan: RunPlan, network: Network) -> None:
+    """Show the backbone two random samples of each view, and freeze and group the parameters as training will.
 
+    Whatever does not fit shows here, before the data are read.
 
-@torch.inference_mode()
-def try_backbone(plan: RunPlan, backbone: torch.nn.Module, out_features: int) -> None:
-    """Show a backbone in evaluation mode two random samples of each view; raises `ConfigError` if they do not fit."""
-    name = plan.config.model.backbone
+    Raises:
+        ConfigError: naming the key.
+    """
+    config, name = plan.config, plan.config.model.backbone
+    network.eval()
     for view in plan.views:
         try:
-            shape = list(backbone(view.random_inputs(2)).shape)
+            with torch.inference_mode():
+                shape = list(network.backbone(view.random_inputs(2)).shape)
         except (RuntimeError, ValueError, AssertionError, TypeError) as error:
             reason = one_line(error)
             raise ConfigError(f"key 'model.backbone': {name!r} does not take {view.description}: {reason}") from error
-        if shape != [2, out_features]:
+        if shape != [2, network.head.in_features]:
             raise ConfigError(f"key 'model.backbone': {name!r} gives {shape}, expected one vector per sample")
+    if config.freeze is not None:
+        freeze(network.backbone, config.freeze, name)
+    make_optimizer(config, network, "fp32")

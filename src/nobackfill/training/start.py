@@ -13,6 +13,7 @@ from nobackfill.errors import ConfigError
 from nobackfill.models import Network, load
 from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.stages import freeze, rest_frozen, stages
+from nobackfill.models.static import StaticBackbone
 from nobackfill.training.precision import Precision
 
 # timm's limits for a matrix that Muon takes.
@@ -32,12 +33,7 @@ def start_weights(config: RunConfig, network: Network) -> dict[str, object]:
 def _warm_start(network: Network, run: Path) -> dict[str, object]:
     """Take every tensor of a run that has the same name and shape here."""
     source = load(run, "cpu").network
-    names = (source.architecture.backbone, network.architecture.backbone)
-    if names[0] != names[1] and not all(name.startswith(VECTORS) for name in names):
-        raise ConfigError(
-            f"key 'init_from': {run} has the backbone {source.architecture.backbone!r}, this run "
-            f"{network.architecture.backbone!r}; they must be equal to share weights"
-        )
+    require_same_backbone(run, source.architecture.backbone, network.architecture.backbone)
     modules = dict(network.named_modules())
     current = network.state_dict()
     taken, fresh = 0, []
@@ -55,6 +51,14 @@ def _warm_start(network: Network, run: Path) -> dict[str, object]:
             continue
         fresh.append(name)
     return {"run": str(run), "tensors_taken": taken, "tensors_that_do_not_fit": fresh}
+
+
+def require_same_backbone(run: Path, name: str, own: str) -> None:
+    """Raises `ConfigError` if a run with the backbone `name` cannot start one with the backbone `own`."""
+    if name != own and not (name.startswith(VECTORS) and own.startswith(VECTORS)):
+        raise ConfigError(
+            f"key 'init_from': {run} has the backbone {name!r}, this run {own!r}; they must be equal to share weights"
+        )
 
 
 def make_optimizer(config: RunConfig, network: Network, precision: Precision) -> torch.optim.Optimizer:
@@ -78,16 +82,22 @@ def make_optimizer(config: RunConfig, network: Network, precision: Precision) ->
 
 
 def _groups(config: RunConfig, network: Network) -> list[dict[str, object]]:
-    """Parameters that learn alike: at the same fraction of the rate, with the same decay, by the same rule."""
+    """Parameters that learn alike: at the same fraction of the rate, with the same decay, by the same rule.
+
+    A table of token vectors is no matrix for Muon: its rows are vectors of their own, and few of them have a gradient.
+    """
     settings, stage, last = config.optimizer, {}, 0
     if settings.layer_decay != 1:
-        of_backbone = stages(network.backbone, config.model.backbone)
-        stage, last = {f"backbone.{name}": number for name, number in of_backbone.items()}, max(of_backbone.values())
+        numbers = stages(network.backbone, config.model.backbone)
+        stage, last = {f"backbone.{name}": number for name, number in numbers.items()}, max(numbers.values())
+    tables = {id(module.weight) for module in network.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(module.table) for module in network.modules() if isinstance(module, StaticBackbone)}
     groups: dict[tuple[int, bool, bool], list[nn.Parameter]] = {}
     for name, value in network.named_parameters():
         if value.requires_grad:
             decayed = settings.decay_norms_and_biases or value.ndim > 1
-            matrix = settings.name == "muon" and name.startswith("backbone.") and _is_matrix(value)
+            of_backbone = name.startswith("backbone.") and id(value) not in tables
+            matrix = settings.name == "muon" and of_backbone and _is_matrix(value)
             # The head learns at the rate of the output layer.
             groups.setdefault((stage.get(name, last), not decayed, matrix), []).append(value)
     return [

@@ -1,0 +1,201 @@
+"""The runs of a scenario: their configs with changes and teachers, checked together before any of them trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nobackfill.config import INDEPENDENT, DataConfig, RunConfig, VectorData, load_config
+from nobackfill.data import choose_classes, summarise
+from nobackfill.data.vectors import read_rows, split_rows
+from nobackfill.errors import ConfigError, DataError
+from nobackfill.experiments.config import ScenarioConfig
+from nobackfill.training.plan import plan_without_teachers
+from nobackfill.training.resolving import method_of, resolve, teacher_keys
+from nobackfill.training.setup import build_network, try_network
+from nobackfill.training.start import require_same_backbone
+
+SPLIT = ("holdout", "test_fraction", "test")
+"""Keys of `data` that say what is not trained on."""
+ORIGIN = ("name", "root", "train")
+"""Keys of `data` that say where all samples are."""
+
+
+def run_configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
+    """By generation and method, the config of each run as its file and its changes have it.
+
+    Raises:
+        ConfigError: naming the run, also for one whose test split is not the one that is searched.
+    """
+    configs: dict[str, dict[str, RunConfig]] = {}
+    before: dict[str, RunConfig] = {}  # by method, the run of the older generation
+    for generation, methods in scenario.generations.items():
+        loaded = {}
+        for method, run in methods.items():
+            with naming_run(generation, method):
+                loaded[method] = load_config(run.config, [*run.set, *scenario.set])
+        if before:
+            loaded = {
+                name: _with_old_inputs(f"{generation}/{name}", config, before[name]) for name, config in loaded.items()
+            }
+        configs[generation] = loaded
+        before = loaded if before else dict.fromkeys(list(scenario.generations.values())[-1], loaded[INDEPENDENT])
+    _check_splits(configs)
+    return configs
+
+
+def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
+    """`generation/method` → config of the runs that change their file's settings; the teachers are placeholders.
+
+    Raises:
+        ConfigError: for anything wrong with any run of the scenario.
+    """
+    return {
+        f"{generation}/{method}": config
+        for (generation, method), config in _runs(scenario).items()
+        if scenario.set or scenario.generations[generation][method].set
+    }
+
+
+def try_runs(scenario: ScenarioConfig) -> None:
+    """Build and try every network that is unlike those before it; a text model only once training has its texts.
+
+    Raises:
+        ConfigError: naming the run.
+    """
+    runs, names, tried = _runs(scenario), list(scenario.generations), set()
+    for (generation, method), config in runs.items():
+        with naming_run(generation, method):
+            if config.init_from is not None:
+                before = names[names.index(generation) - 1]
+                of_old = (before, INDEPENDENT if before == names[0] else method)
+                start = of_old if config.init_from == Path("old") else (generation, INDEPENDENT)
+                require_same_backbone(config.init_from, runs[start].model.backbone, config.model.backbone)
+            told_apart = repr((config.method, config.data, config.model, config.freeze, config.optimizer))
+            if config.data.modality == "text" or told_apart in tried:
+                continue
+            plan = plan_without_teachers(config.model_copy(update={"init_from": None}))
+            with torch.random.fork_rng(devices=[]):
+                try_network(plan, build_network(plan, classes=2, weights=False))
+            tried.add(told_apart)
+
+
+def placed_config(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
+    """A run's config with its seed, and the run folders of its teachers and of the model it starts from."""
+    places = {"old": old, INDEPENDENT: independent}
+    needed = teacher_keys(method_of(config))
+    given: dict[str, Path | None] = {key: places[key] if needed[key] else None for key in needed}
+    if start is not None:
+        given["init_from"] = places[start]
+    return config.model_copy(update={"seed": seed, **given})
+
+
+@contextmanager
+def naming_run(generation: str, method: str) -> Iterator[None]:
+    """Errors of a config name its run: a change that fits one run may not fit another."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{generation}/{method}: {error}") from error
+
+
+def _runs(scenario: ScenarioConfig) -> dict[tuple[str, str], RunConfig]:
+    """(generation, method) → config of each run, told how large the old embedding is; the teachers are placeholders."""
+    runs, configs = {}, run_configs(scenario)
+    sizes = _old_sizes(configs)
+    for generation, methods in configs.items():
+        for method, config in methods.items():
+            start = scenario.generations[generation][method].start
+            placed = placed_config(config, start, Path("old"), Path("independent"), 0)
+            if size := sizes[generation, method]:
+                placed = placed.model_copy(update={"model": placed.model.model_copy(update={"old_dim": size})})
+            with naming_run(generation, method):
+                resolve(placed)
+            runs[generation, method] = placed
+    return runs
+
+
+def _check_splits(configs: Mapping[str, Mapping[str, RunConfig]]) -> None:
+    """Raise `ConfigError` for a run that may train on what is searched: the newest generation's test split.
+
+    Test rows of vectors are compared where they are read.
+    """
+    newest = list(configs)[-1]
+    searched = configs[newest][INDEPENDENT].data
+    # What is held out at random follows from the training samples, so these have to be the same as well.
+    keys = [*SPLIT, *(ORIGIN if searched.holdout or getattr(searched, "test_fraction", None) else ())]
+    for generation, methods in configs.items():
+        for method, config in methods.items():
+            if config.data.kind == "vector" or searched.kind == "vector":
+                continue
+            for key in keys:
+                own, other = (getattr(data, key, None) for data in (config.data, searched))
+                if own != other:
+                    own, other = ("null" if value is None else value for value in (own, other))
+                    raise ConfigError(
+                        f"{generation}/{method}: key 'data.{key}': {own}, but {other} in {newest}/{INDEPENDENT}, "
+                        "whose test split is searched: this run could train on it; set it alike in every run"
+                    )
+
+
+def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfig:
+    """A run on vectors told what the older generation takes of the same items.
+
+    Raises:
+        ConfigError: if it says something else, or has other test rows.
+    """
+    data, before = config.data, older.data
+    if not isinstance(data, VectorData) or not isinstance(before, VectorData):
+        return config
+    rows = [split_rows(each, "test", len(read_rows(each.vectors))) for each in (data, before)]
+    if not np.array_equal(np.asarray(rows[0]), np.asarray(rows[1])):
+        raise ConfigError(
+            f"{name}: its test rows are not those of the older generation; expected the same data.test_rows, data.rows "
+            "and data.holdout in every run"
+        )
+    if data.old_vectors is not None or not teacher_keys(method_of(config))["old"]:
+        return config
+    if data.old_inputs is None and data.vectors != before.vectors:
+        return config.model_copy(update={"data": data.model_copy(update={"old_inputs": before.vectors})})
+    if data.old_inputs not in (None, before.vectors):
+        raise ConfigError(
+            f"{name}: key 'data.old_inputs': {data.old_inputs}, but the older generation takes {before.vectors}; "
+            "leave it out"
+        )
+    return config
+
+
+def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
+    """The size of each run's old embedding, by generation and method; 0 where it has none.
+
+    Raises:
+        ConfigError: where an embedding does not suit its older generation or the number of classes.
+    """
+    old: dict[tuple[str, str], int] = {}
+    before: dict[str, int] = {}  # by method, the size of the older generation
+    known: dict[str, int] = {}  # by section of data, which many runs share: to count classes may read all texts
+    for generation, methods in configs.items():
+        sizes: dict[str, int] = {}
+        for name, config in methods.items():
+            method, section = method_of(config), repr(config.data)
+            if section not in known:
+                known[section] = _classes(config.data)
+            old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
+            with naming_run(generation, name), torch.random.fork_rng(devices=[]):
+                model = resolve(placed_config(config, None, Path("old"), Path("independent"), 0), method).model
+                sizes[name] = method.head(model, old[generation, name], known[section]).dim
+        before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
+    return old
+
+
+def _classes(data: DataConfig) -> int:
+    """Of training; 2, the fewest, where they are unknown or the data are not here: a config can be checked without."""
+    try:
+        known = summarise(data).classes
+    except DataError:
+        known = None
+    return 2 if known is None else len(choose_classes(data, known))

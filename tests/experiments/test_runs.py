@@ -1,0 +1,63 @@
+"""What a scenario refuses before any of its runs trains."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("torch")
+from nobackfill.errors import ConfigError
+from nobackfill.experiments.config import ScenarioConfig, load_scenario
+from nobackfill.experiments.runs import changed_configs, try_runs
+
+pytestmark = pytest.mark.train
+DIGITS = {"data": {"name": "digits", "image_size": 8}, "model": {"backbone": "smallnet8", "embedding_dim": 8}}
+
+
+def scenario(folder: Path, **bct: Any) -> ScenarioConfig:
+    for name, method in (("plain", {"method": "independent"}), ("bct", {"method": "bct", "old": "old"})):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({**method, **DIGITS}))
+    later = {"independent": "plain.yaml", "bct": {"config": "bct.yaml", **bct}}
+    path = folder / "scenario.yaml"
+    generations = {"old": {"independent": "plain.yaml"}, "new": later}
+    path.write_text(yaml.safe_dump({"generations": generations}, sort_keys=False))
+    return load_scenario(path)
+
+
+@pytest.mark.parametrize(
+    ("bct", "message"),
+    [
+        ({"set": ["model.backbone=nonsense"]}, "^new/bct: model.backbone: unknown name 'nonsense'"),
+        ({"set": ["freeze=stages<9"]}, "^new/bct: key 'freeze': 'stages<9': .* at most stages<4 can freeze"),
+        ({"set": ["accumulate=3"]}, "^new/bct: key 'batch_size': 128 does not divide into 3 micro-batches"),
+        ({"set": ["model.pretrained=true"]}, "^new/bct: model.pretrained: 'smallnet8' has no published weights"),
+        (
+            {"set": ["model.backbone=quicknet8", "data.image_size=32", "data.augment.small_size=4"]},
+            "^new/bct: key 'model.backbone': 'quicknet8' does not take images of 4×4",
+        ),
+        (
+            {"set": ["model.backbone=smallnet9"], "start": "old"},
+            "^new/bct: key 'init_from': old has the backbone 'smallnet8', this run 'smallnet9'",
+        ),
+    ],
+)
+def test_what_would_end_a_run_is_found_before_the_first(tmp_path: Path, bct: dict[str, Any], message: str) -> None:
+    try_runs(scenario(tmp_path, start="independent"))
+    found = scenario(tmp_path, **bct)
+    with pytest.raises(ConfigError, match=message):
+        try_runs(found)
+
+
+def test_no_run_may_train_on_what_is_searched(tmp_path: Path) -> None:
+    """Held out from one run alone, images would be in the test set and in the training set of the others."""
+    held = scenario(tmp_path, set=["data.holdout=300"])
+    with pytest.raises(ConfigError, match="^new/bct: key 'data.holdout': 300, but null in new/independent, whose test"):
+        changed_configs(held)
+    assert changed_configs(held.with_changes(["data.holdout=300", "data.train_limit=500"]))
+    with pytest.raises(ConfigError, match=r"^new/bct: key 'data.name': cifar100, but digits in new/independent"):
+        changed_configs(
+            scenario(tmp_path, set=["data={name: cifar100, root: x, holdout: 9}"]).with_changes(["data.holdout=9"])
+        )
