@@ -27,7 +27,7 @@ from tests.gallery.galleries import (
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Gallery, Generation, Store, open_store
+from nobackfill.gallery import Gallery, Generation, Store, backfill, open_store, planning
 from nobackfill.gallery import job as journal
 
 A, B = {"tenant": "a"}, {"tenant": "b"}
@@ -105,6 +105,36 @@ def test_workers_share_a_backfill_no_item_twice_none_left(
     assert max(job.replaced for job in ends) == jobs.COUNT
     assert gallery.verify() == []
     gallery.store.close()
+
+
+def test_a_job_that_another_process_ends_between_two_looks(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that has just read that the job goes on finds its plan removed; so does one who asks for its state."""
+    gallery = upgraded(store)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(backfill, "end_job", lambda *_: 1 / 0)  # all pieces are done, and the process dies
+        gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    stale = journal.read_job(store)
+    assert stale is not None
+    assert not stale.ended
+    looks: list[journal.Job] = []
+
+    def current(store: Store, job: journal.Job) -> journal.Job:
+        seen = looked(store, job)
+        if not looks:
+            planning.end_job(store, seen)
+        looks.append(seen)
+        return seen
+
+    looked = backfill._current
+    monkeypatch.setattr(backfill, "_current", current)
+    ended = gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    assert not looks[0].ended
+    assert ended.ended
+    assert ended.replaced == COUNT
+    assert journal.tallied(store, stale) == ended
+    store.write(journal.JOB, stale.model_dump_json().encode())  # the plan is gone while the job goes on: damage
+    with pytest.raises(GalleryError, match="damaged: 'progress-000000' is missing"):
+        journal.tallied(store, stale)
 
 
 def test_a_gallery_held_to_a_tenant_sees_and_changes_nothing_else(store: Store) -> None:

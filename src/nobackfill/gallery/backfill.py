@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.filters import Scalar
-from nobackfill.gallery.job import Job, lock_of, read_job, read_progress, stop_job, tallied
+from nobackfill.gallery.job import Job, lock_of, progress_of, read_job, stop_job, tallied
 from nobackfill.gallery.lineage import load_manifest
 from nobackfill.gallery.planning import SWEEPS, Plan, Wanted, end_job, plan_job, sweep, wants_all
 from nobackfill.gallery.scope import scope_filter
@@ -101,7 +101,10 @@ def _no_piece_left(store: Store, job: Job, worker: Worker, finished: set[int]) -
             with store.lock(lock_of(number)) as still_ours:
                 if _current(store, job).ended:
                     return True
-                if not read_progress(store, number).finished:
+                progress = progress_of(store, job, number)
+                if progress is None:
+                    continue  # another process has ended the job since; `_current` will say so
+                if not progress.finished:
                     worker.run(number, still_ours)
                 finished.add(number)
         except LockTakenError:

@@ -134,6 +134,17 @@ def read_progress(store: Store, number: int) -> Progress:
     return parse_document(Progress, data, f"{store.url}: {PROGRESS.format(number)!r}")
 
 
+def progress_of(store: Store, job: Job, number: int) -> Progress | None:
+    """As `read_progress`; None where the job has ended or was given up since, and its plan is removed."""
+    try:
+        return read_progress(store, number)
+    except GalleryError:
+        now = read_job(store)
+        if now is not None and now.id == job.id and not now.finished:
+            raise
+        return None
+
+
 def write_progress(store: Store, number: int, progress: Progress) -> None:
     """Replace what is known of a piece."""
     data = progress.model_dump_json().encode()
@@ -152,14 +163,18 @@ def write_pieces(store: Store, first: int, ids: Iterable[str]) -> tuple[int, int
 
 
 def tallied(store: Store, job: Job) -> Job:
-    """The journal with what its pieces have counted until now."""
+    """The journal with what its pieces have counted until now; as it is now, if another process has ended the job."""
     if job.finished:
         return job
     counted: Mapping[str, list[float]] = {
         name: [] for name in ("done", "replaced", "already", "missing", "failed", "seconds", "rate")
     }
     errors: dict[str, str] = {}
-    for progress in map(partial(read_progress, store), range(job.pieces)):
+    for number in range(job.pieces):
+        progress = progress_of(store, job, number)
+        if progress is None:
+            now = read_job(store)
+            return job if now is None else tallied(store, now)
         for name in ("done", "replaced", "already", "missing", "seconds"):
             counted[name].append(getattr(progress, name))
         counted["failed"].append(len(progress.errors))

@@ -25,7 +25,7 @@ from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.embedders.functions import Function
 from nobackfill.gallery.gallery import Gallery
 from nobackfill.gallery.items import Where
-from nobackfill.gallery.job import Job, Progress, read_job, read_progress, tallied
+from nobackfill.gallery.job import Job, Progress, progress_of, read_job, tallied
 from nobackfill.gallery.lineage import Manifest, load_manifest
 from nobackfill.gallery.orders import Order
 from nobackfill.gallery.planning import Plan, Target
@@ -255,7 +255,9 @@ class _Backfill:
         """What is done already was not done by this process."""
         if plan.resumed and not plan.job.ended:
             for piece in range(plan.job.pieces):
-                progress = read_progress(self.store, piece)
+                progress = progress_of(self.store, plan.job, piece)
+                if progress is None:
+                    break  # another process has ended the job since
                 self.seen[piece] = progress.replaced, len(progress.errors)
         self.left(plan.job)
 
