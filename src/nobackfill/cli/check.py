@@ -37,7 +37,7 @@ def check(
 
     from nobackfill.config import EvaluationConfig, load_config, parse_as, read_tree
     from nobackfill.experiments.config import load_scenario
-    from nobackfill.experiments.runs import changed_configs, try_runs
+    from nobackfill.experiments.runs import try_runs
 
     valid: dict[str, object] = {}
     with for_people(json_):
@@ -50,8 +50,7 @@ def check(
                 continue
             if "generations" in tree:
                 scenario = load_scenario(path).with_changes(set_ or [])
-                try_runs(scenario)
-                for name, config in changed_configs(scenario).items():
+                for name, config in try_runs(scenario).items():
                     valid[f"{path}: {name}"] = asdict(_check(f"{path}: {name}", config))
                 typer.echo(f"{path}: scenario, valid")
                 continue

@@ -12,14 +12,13 @@ from typing import Annotated, ClassVar, Literal
 import pydantic
 from pydantic import Field
 
-from nobackfill.config.section import Positive, Section
+from nobackfill.config.section import MOST, Positive, Section
 
 Kind = Literal["image", "vector", "text", "pair"]
 """Of the samples a run trains on."""
 Modality = Literal["image", "text", "vector"]
 """What an encoder takes."""
-ClassCount = Annotated[int, Field(gt=0, le=10_000_000)]
-ClassNumber = Annotated[int, Field(ge=0, lt=10_000_000)]
+ClassNumber = Annotated[int, Field(ge=0, lt=MOST)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 LEAST_STD = 0.001
 """A quarter of a pixel's step; less would only be a mistake, and overflow."""
@@ -40,7 +39,7 @@ class DataSection(Section):
     random_views: ClassVar[bool] = False
 
     name: str
-    classes: ClassCount | Literal["first-half"] | list[ClassNumber] | None = None
+    classes: Positive | Literal["first-half"] | list[ClassNumber] | None = None
     """Train on the first n classes, the first half, these class numbers, or (null) all classes."""
     train_limit: Positive | None = None
     """Train on at most this many samples (a fixed random choice)."""
@@ -124,11 +123,12 @@ class ImageData(DataSection):
                 f"key 'data.augment.padding': {augment.padding} pixels of reflection do not fit images of {size}; "
                 f"expected at most {size - 1}"
             )
-        unused = {"padding": augment.crop != "padded", "padding_mode": augment.crop != "padded",
-                  "small_until": augment.small_size is None}  # fmt: skip
-        for key, idle in unused.items():
-            if idle and getattr(augment, key) != AugmentConfig.model_fields[key].default:
-                needed = "small_size" if key == "small_until" else "crop: padded"
+        for key, needed, used in (
+            ("padding", "crop: padded", augment.crop == "padded"),
+            ("padding_mode", "crop: padded", augment.crop == "padded"),
+            ("small_until", "small_size", augment.small_size is not None),
+        ):
+            if not used and getattr(augment, key) != AugmentConfig.model_fields[key].default:
                 raise ValueError(f"key 'data.augment.{key}': used only with {needed}; leave it out")
         if augment.cutout > size:
             raise ValueError(f"key 'data.augment.cutout': {augment.cutout} exceeds the image size of {size}")

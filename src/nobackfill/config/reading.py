@@ -92,7 +92,7 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
     fault = error.errors()[0]
     keys, known = _keys(model, fault["loc"])
     dotted, context = ".".join(keys)[:200], fault.get("ctx", {})
-    message, found = fault["msg"].lower(), fault["input"]
+    found = fault["input"]
     match fault["type"]:
         case "extra_forbidden":
             return f"unknown key {dotted!r}: {nearest(keys[-1][:200], known)}"
@@ -105,11 +105,11 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
             return f"key {key!r}: input should be one of {context['expected_tags']}, found {shortened(context['tag'])}"
         case "no_number":
             dotted = ".".join([*keys, context["key"]])[:200]
-            message, found = "input should be a number", context["value"]
+            found = context["value"]
         case "value_error":
             return str(fault["msg"]).removeprefix("Value error, ")
     where = f"key {dotted!r}: " if dotted else ""
-    return f"{where}{message}, found {shortened(found)}"
+    return f"{where}{fault['msg'].lower()}, found {shortened(found)}"
 
 
 def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[str]]:

@@ -28,7 +28,7 @@ class Section(BaseModel):
                 continue
             each = value.values() if isinstance(value, dict) else value if isinstance(value, list) else [value]
             if wrong := [one for one in each if isinstance(one, bool)]:
-                raise PydanticCustomError("no_number", "{key}: a number, {value}", {"key": name, "value": wrong[0]})
+                raise PydanticCustomError("no_number", "input should be a number", {"key": name, "value": wrong[0]})
         return tree
 
 

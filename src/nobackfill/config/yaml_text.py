@@ -78,8 +78,7 @@ def _check(text: str) -> None:
             closed = levels.pop()
             size = closed.values
             sizes |= {closed.anchor: size} if closed.anchor else {}
-        if isinstance(event, yaml.NodeEvent | yaml.CollectionEndEvent):
-            levels[-1].take(event)
+        levels[-1].take(event)
         levels[-1].values += size
         if levels[-1].values > MAX_VALUES:
             raise ConfigError(f"more than {MAX_VALUES} values with its aliases written out; expected a config")

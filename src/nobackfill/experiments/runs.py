@@ -37,14 +37,15 @@ def run_configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
         loaded = {}
         for method, run in methods.items():
             with naming_run(generation, method):
-                loaded[method] = load_config(run.config, [*run.set, *scenario.set])
-        if before:
-            loaded = {
-                name: _with_old_inputs(f"{generation}/{name}", config, before[name]) for name, config in loaded.items()
-            }
+                config = load_config(run.config, [*run.set, *scenario.set])
+                loaded[method] = _with_old_inputs(config, before[method]) if before else config
         configs[generation] = loaded
         before = loaded if before else dict.fromkeys(list(scenario.generations.values())[-1], loaded[INDEPENDENT])
-    _check_splits(configs)
+    newest = list(configs)[-1]
+    for generation, runs in configs.items():
+        for method, config in runs.items():
+            with naming_run(generation, method):
+                _check_split(config.data, newest, configs[newest][INDEPENDENT].data)
     return configs
 
 
@@ -54,25 +55,23 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     Raises:
         ConfigError: for anything wrong with any run of the scenario.
     """
-    return {
-        f"{generation}/{method}": config
-        for (generation, method), config in _runs(scenario).items()
-        if scenario.set or scenario.generations[generation][method].set
-    }
+    return _changed(scenario, _runs(scenario))
 
 
-def try_runs(scenario: ScenarioConfig) -> None:
+def try_runs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     """Build and try every network that is unlike those before it; a text model only once training has its texts.
+
+    Returns:
+        The changed configs, as `changed_configs` does.
 
     Raises:
         ConfigError: naming the run.
     """
-    runs, names, tried = _runs(scenario), list(scenario.generations), set()
+    runs, tried = _runs(scenario), set()
     for (generation, method), config in runs.items():
         with naming_run(generation, method):
             if config.init_from is not None:
-                before = names[names.index(generation) - 1]
-                of_old = (before, INDEPENDENT if before == names[0] else method)
+                of_old = model_before(scenario, generation, method)
                 start = of_old if config.init_from == Path("old") else (generation, INDEPENDENT)
                 require_same_backbone(config.init_from, runs[start].model.backbone, config.model.backbone)
             told_apart = repr((config.method, config.data, config.model, config.freeze, config.optimizer))
@@ -82,6 +81,18 @@ def try_runs(scenario: ScenarioConfig) -> None:
             with torch.random.fork_rng(devices=[]):
                 try_network(plan, build_network(plan, classes=2, weights=False))
             tried.add(told_apart)
+    return _changed(scenario, runs)
+
+
+def model_of(scenario: ScenarioConfig, generation: str, method: str) -> tuple[str, str]:
+    """Generation and method of the run that is a method's model there: all share the first generation's."""
+    return generation, INDEPENDENT if generation == next(iter(scenario.generations)) else method
+
+
+def model_before(scenario: ScenarioConfig, generation: str, method: str) -> tuple[str, str]:
+    """As `model_of`, of the generation before: the old model of a run."""
+    names = list(scenario.generations)
+    return model_of(scenario, names[names.index(generation) - 1], method)
 
 
 def placed_config(config: RunConfig, start: str | None, old: Path, independent: Path, seed: int) -> RunConfig:
@@ -119,30 +130,33 @@ def _runs(scenario: ScenarioConfig) -> dict[tuple[str, str], RunConfig]:
     return runs
 
 
-def _check_splits(configs: Mapping[str, Mapping[str, RunConfig]]) -> None:
+def _changed(scenario: ScenarioConfig, runs: Mapping[tuple[str, str], RunConfig]) -> dict[str, RunConfig]:
+    return {
+        f"{generation}/{method}": config
+        for (generation, method), config in runs.items()
+        if scenario.set or scenario.generations[generation][method].set
+    }
+
+
+def _check_split(data: DataConfig, newest: str, searched: DataConfig) -> None:
     """Raise `ConfigError` for a run that may train on what is searched: the newest generation's test split.
 
     Test rows of vectors are compared where they are read.
     """
-    newest = list(configs)[-1]
-    searched = configs[newest][INDEPENDENT].data
+    if data.kind == "vector" or searched.kind == "vector":
+        return
     # What is held out at random follows from the training samples, so these have to be the same as well.
-    keys = [*SPLIT, *(ORIGIN if searched.holdout or getattr(searched, "test_fraction", None) else ())]
-    for generation, methods in configs.items():
-        for method, config in methods.items():
-            if config.data.kind == "vector" or searched.kind == "vector":
-                continue
-            for key in keys:
-                own, other = (getattr(data, key, None) for data in (config.data, searched))
-                if own != other:
-                    own, other = ("null" if value is None else value for value in (own, other))
-                    raise ConfigError(
-                        f"{generation}/{method}: key 'data.{key}': {own}, but {other} in {newest}/{INDEPENDENT}, "
-                        "whose test split is searched: this run could train on it; set it alike in every run"
-                    )
+    for key in (*SPLIT, *(ORIGIN if searched.holdout or getattr(searched, "test_fraction", None) else ())):
+        own, other = (getattr(each, key, None) for each in (data, searched))
+        if own != other:
+            own, other = ("null" if value is None else value for value in (own, other))
+            raise ConfigError(
+                f"key 'data.{key}': {own}, but {other} in {newest}/{INDEPENDENT}, whose test split is searched: this "
+                "run could train on it; set it alike in every run"
+            )
 
 
-def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfig:
+def _with_old_inputs(config: RunConfig, older: RunConfig) -> RunConfig:
     """A run on vectors told what the older generation takes of the same items.
 
     Raises:
@@ -154,8 +168,8 @@ def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfi
     rows = [split_rows(each, "test", len(read_rows(each.vectors))) for each in (data, before)]
     if not np.array_equal(np.asarray(rows[0]), np.asarray(rows[1])):
         raise ConfigError(
-            f"{name}: its test rows are not those of the older generation; expected the same data.test_rows, data.rows "
-            "and data.holdout in every run"
+            "its test rows are not those of the older generation; expected the same data.test_rows, data.rows and "
+            "data.holdout in every run"
         )
     if data.old_vectors is not None or not teacher_keys(method_of(config))["old"]:
         return config
@@ -163,8 +177,7 @@ def _with_old_inputs(name: str, config: RunConfig, older: RunConfig) -> RunConfi
         return config.model_copy(update={"data": data.model_copy(update={"old_inputs": before.vectors})})
     if data.old_inputs not in (None, before.vectors):
         raise ConfigError(
-            f"{name}: key 'data.old_inputs': {data.old_inputs}, but the older generation takes {before.vectors}; "
-            "leave it out"
+            f"key 'data.old_inputs': {data.old_inputs}, but the older generation takes {before.vectors}; leave it out"
         )
     return config
 

@@ -13,7 +13,7 @@ from nobackfill.data import load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics
 from nobackfill.experiments.config import ScenarioConfig
-from nobackfill.experiments.runs import naming_run, placed_config, run_configs, try_runs
+from nobackfill.experiments.runs import model_before, model_of, naming_run, placed_config, run_configs, try_runs
 from nobackfill.experiments.search_set import SearchSet, Sides
 from nobackfill.models import load
 from nobackfill.progress import bar
@@ -64,19 +64,17 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
                 for method, config in configs[generation].items():
                     if seed >= scenario.seeds_of(method):
                         continue
-                    before = names[position - 1]
                     root = out / f"seed{seed}"
-                    old = root / before / (INDEPENDENT if position == 1 else method)
+                    old = root.joinpath(*model_before(scenario, generation, method))
                     run = root / generation / method
                     start = scenario.generations[generation][method].start
+                    placed = placed_config(config, start, old, root / generation / INDEPENDENT, seed)
                     with naming_run(generation, method):
-                        train(
-                            placed_config(config, start, old, root / generation / INDEPENDENT, seed), run, resume=True
-                        )
+                        train(placed, run, resume=True)
                     vectors[generation, method] = seen[generation].encode(load(run), data.processes)
                     for gallery in names[: position + 1]:
                         new = vectors[generation, method]
-                        older = vectors[gallery, INDEPENDENT if gallery == names[0] else method]
+                        older = vectors[model_of(scenario, gallery, method)]
                         metrics = protocol.search(new[0], older[1])
                         yield Searched(method, seed, generation, gallery, metrics, new, older, run)
                     step(f"seed {seed}: {generation}/{method} done")

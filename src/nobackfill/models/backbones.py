@@ -87,7 +87,7 @@ def check_weights(name: str, pretrained: bool, weights: Path | None) -> None:
         raise ConfigError(f"model.weights: {name!r} does not use it; leave it out")
     if pretrained and name.startswith(PREFIX):
         raise ConfigError(f"model.pretrained: {name!r} starts from random weights; set it to false")
-    named = name in (*TOWERS, SENTENCE, STATIC) or name.startswith((SMALL_STEM, VECTORS))
+    named = name in TOWERS or name.partition(":")[0] in (SENTENCE, STATIC) or name.startswith((SMALL_STEM, VECTORS))
     if pretrained and (named or re.fullmatch(OWN, name)):
         raise ConfigError(f"model.pretrained: {name!r} has no published weights; set it to false")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods import Method, method_class
-from nobackfill.models.backbones import backbone_modality
+from nobackfill.models.backbones import backbone_modality, check_weights
 
 
 def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
@@ -68,6 +68,7 @@ def _check_data(config: RunConfig, method: Method) -> None:
     data, backbone = config.data, config.model.backbone
     if backbone_modality(backbone) != data.modality:
         raise ConfigError(f"key 'model.backbone': {backbone!r} does not work with data {data.name!r}")
+    check_weights(backbone, config.model.pretrained, config.model.weights)
     if method.needs_labels and not data.labelled:
         raise ConfigError(
             f"key 'method': {config.method!r} needs class labels; give data.labels, or choose another method"

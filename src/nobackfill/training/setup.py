@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from nobackfill.data import PairSamples, Samples, TextSamples, for_old_model, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
-from nobackfill.models.backbones import FitsStem, check_weights
+from nobackfill.models.backbones import FitsStem
 from nobackfill.models.stages import freeze
 from nobackfill.training.fitted_start import fit_output
 from nobackfill.training.mining import with_mined
@@ -118,7 +118,6 @@ def build_network(plan: RunPlan, classes: int, weights: bool = True) -> Network:
         weights: whether to read the published weights, or those of a text model, that the config names.
     """
     model = plan.config.model
-    check_weights(plan.backbone, model.pretrained, model.weights)
     head = plan.method.head(model, plan.old_dim, classes)
     options = plan.backbone_options(head.in_features)
     pretrained, folder = (model.pretrained, model.weights) if weights else (False, None)
