@@ -30,10 +30,12 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _qdrant_closes_what_it_deletes() -> Iterator[None]:
-    """The local mode of qdrant-client 1.20 leaves a deleted collection's database open; Python 3.13 warns of it."""
+    """The local mode of qdrant-client 1.20 leaves open a deleted collection's database, and the one it asks once in a process
+    whether threads may share it; Python 3.13 warns of both."""
     if not importlib.util.find_spec("qdrant_client"):
         yield
         return
+    from qdrant_client.local.persistence import CollectionPersistence
     from qdrant_client.local.qdrant_local import QdrantLocal
 
     delete = QdrantLocal.delete_collection
@@ -45,6 +47,7 @@ def _qdrant_closes_what_it_deletes() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(QdrantLocal, "delete_collection", closing)
+        patch.setattr(CollectionPersistence, "CHECK_SAME_THREAD", False)  # as the gallery's own client has it
         yield
 
 
