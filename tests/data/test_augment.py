@@ -13,7 +13,7 @@ from tests.conftest import tiny_config
 from nobackfill.config import AugmentConfig
 from nobackfill.data.augment import draws, random_view
 from nobackfill.data.loader import ImageLoader, resized
-from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.preprocessing import Preprocessing, stretched
 from nobackfill.errors import ConfigError
 from nobackfill.training import train
 from nobackfill.training.plan import make_plan
@@ -101,6 +101,18 @@ def test_files_give_the_views_of_arrays(tmp_path: Path, crop: str, workers: int)
     for (positions, views), (other_positions, other_views) in zip(of_arrays, of_files, strict=True):
         assert torch.equal(positions, other_positions)
         assert torch.equal(views, other_views)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(5, 3, 8, 8), (3, 37, 91), (2, 3, 50, 37), (1, 3, 1, 1), (7, 3, 64, 1), (0, 3, 8, 8)])
+def test_stretched_images_are_torchvisions(shape: tuple[int, ...], mode: str) -> None:
+    from torchvision.transforms.v2 import InterpolationMode, functional
+
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for view in (images, images.transpose(-1, -2)):
+        for side in (3, 32, 70):
+            expected = functional.resize(view, [side, side], InterpolationMode(mode))
+            assert torch.equal(stretched(view, [side, side], mode), expected)
 
 
 @pytest.mark.parametrize("side", [20, 32])

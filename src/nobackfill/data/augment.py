@@ -70,8 +70,6 @@ def _padded_crops(images: Tensor, row: Tensor, column: Tensor, mirrored: Tensor,
 
 def _resized_crops(images: Tensor, numbers: Tensor, size: int) -> Tensor:
     """8–100 % of the area at aspect 3/4–4/3, stretched to the square; a box too large is cut to the image."""
-    from torchvision.transforms.v2 import functional
-
     height, width = images.shape[-2:]
     boxes = _boxes(numbers.double(), height, width)
     if images.device.type != "cpu" or max(height, width) <= SMALL_SIDE:
@@ -79,6 +77,8 @@ def _resized_crops(images: Tensor, numbers: Tensor, size: int) -> Tensor:
         columns = _resampling(boxes[:, 1], boxes[:, 3], width, size)
         resized = rows[:, None] @ images.float() @ columns[:, None].transpose(-1, -2)
         return resized.round_().clamp_(0, 255).to(torch.uint8)
+    from torchvision.transforms.v2 import functional  # two seconds that small images do not need
+
     views = [
         functional.resized_crop(image, *box, [size, size], antialias=True)
         for image, box in zip(images, boxes.tolist(), strict=True)
