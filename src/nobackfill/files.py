@@ -39,6 +39,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_database(path: Path) -> None:
+    """Remove an SQLite file and what SQLite keeps beside it, and nothing that is only named alike."""
+    for ending in ("", "-wal", "-shm", "-journal"):
+        path.with_name(f"{path.name}{ending}").unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with atomic_file(path) as temporary:

@@ -104,7 +104,9 @@ def test_files_give_the_views_of_arrays(tmp_path: Path, crop: str, workers: int)
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("shape", [(5, 3, 8, 8), (3, 37, 91), (2, 3, 50, 37), (1, 3, 1, 1), (7, 3, 64, 1), (0, 3, 8, 8)])
+@pytest.mark.parametrize(
+    "shape", [(5, 3, 8, 8), (3, 37, 91), (2, 3, 50, 37), (1, 3, 1, 1), (7, 3, 64, 1), (0, 3, 8, 8)]
+)
 def test_stretched_images_are_torchvisions(shape: tuple[int, ...], mode: str) -> None:
     from torchvision.transforms.v2 import InterpolationMode, functional
 

@@ -30,8 +30,8 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(autouse=True, scope="session")
 def _qdrant_closes_what_it_deletes() -> Iterator[None]:
-    """The local mode of qdrant-client 1.20 leaves open a deleted collection's database, and the one it asks once in a process
-    whether threads may share it; Python 3.13 warns of both."""
+    """The local mode of qdrant-client 1.20 leaves two databases open, of which Python 3.13 warns: that of a deleted
+    collection, and the one that it asks, once in a process, whether threads may share it."""
     if not importlib.util.find_spec("qdrant_client"):
         yield
         return

@@ -15,6 +15,7 @@ from tests.gallery.galleries import (
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, open_store
 from nobackfill.gallery.stores.address import Address, without_credentials
+from nobackfill.gallery.stores.qdrant_connection import QdrantConnection
 
 
 def test_urls() -> None:
@@ -101,3 +102,10 @@ def test_two_collections_in_one_local_folder(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(GalleryError, match="exists"):
         fresh(open_store(f"qdrant:{tmp_path / 'dir'}#one"))
+
+
+def test_keys_are_decoded() -> None:
+    pytest.importorskip("qdrant_client")
+    connection = QdrantConnection(Address.parse("qdrant+https://:a%2Fb%40@host:6333#photos"))
+    assert connection.client()._client._rest_headers["api-key"] == "a/b@"  # type: ignore[attr-defined]
+    connection.close()

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gallery.applications import NAME, SECOND, Application, backfilled
-from tests.gallery.galleries import COUNT, NEW, NEW_VECTORS, OLD_VECTORS, vectors
+from tests.gallery.galleries import COUNT, NEW, NEW_VECTORS, OLD, OLD_VECTORS, vectors
 
 from nobackfill.evaluation.rule_choice import RuleChoice
 from nobackfill.evaluation.scoring_rules import ScoringRule
-from nobackfill.gallery import Gallery
+from nobackfill.gallery import Gallery, renewing
+from nobackfill.gallery.expected import paired_samples
 from nobackfill.gallery.searching import Hit
 from nobackfill.gallery.stores import adopted_answers
 from nobackfill.gallery.stores.adopted_layout import Layout
@@ -129,3 +130,19 @@ def test_after_a_switch_items_that_are_old_are_not_found(application: Applicatio
     found = gallery.search(QUERIES, COUNT, SECOND.fingerprint)
     assert {hit.generation for line in found for hit in line} == {"second"}
     assert {len(line) for line in found} == {COUNT // 3 - 1}
+
+
+def test_rules_are_renewed_by_the_vectors_that_the_column_holds(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, seen = mixed(application, "same-column", index=False, slope=1.0, intercept=0.0), []
+
+    def looked(*arguments: Any) -> Any:
+        seen.append(arguments[-1])
+        return paired_samples(*arguments)
+
+    monkeypatch.setattr(renewing, "paired_samples", looked)
+    assert gallery.renew_rules(application.embed)
+    (rows,) = seen
+    assert not rows[:, OLD:].any()
+    assert np.allclose(np.linalg.norm(rows, axis=1), 1)

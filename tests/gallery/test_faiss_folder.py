@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -14,16 +15,18 @@ from tests.gallery.galleries import (
     COUNT,
     FIRST,
     IDS,
+    NEW,
     NEW_VECTORS,
     OLD,
     OLD_VECTORS,
     SECOND,
+    embed,
     fresh,
     upgraded,
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Gallery, ItemBatch, open_store
+from nobackfill.gallery import Embedded, Gallery, ItemBatch, open_store
 
 
 def test_a_folder_of_format_1_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -74,15 +77,15 @@ def test_a_vector_of_a_wrong_size_is_found_and_named(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("name", ["gallery.sqlite", "indexes"])
+@pytest.mark.parametrize("name", ["gallery.sqlite", "indexes", "locks"])
 def test_what_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_path: Path, name: str) -> None:
     store = open_store(f"faiss:{tmp_path / 'store'}", index="hnsw")
     gallery = upgraded(store)
     target = tmp_path / "elsewhere"
-    if name == "indexes":
-        (tmp_path / "store" / name).rmdir()
+    if name != "gallery.sqlite":
+        shutil.rmtree(tmp_path / "store" / name)
         target.mkdir()
-        for foreign in ("thesis.tex", "g1-000000000000.faiss"):
+        for foreign in ("thesis.tex", "g1-000000000000.faiss" if name == "indexes" else "gallery.lock"):
             (target / foreign).write_text("mine")
     else:
         store.close()
@@ -92,7 +95,7 @@ def test_what_is_a_link_is_refused_and_nothing_behind_it_removed(tmp_path: Path,
     for action in (gallery.compact, gallery.verify, store.drop):
         with pytest.raises(GalleryError, match=f"its '{name}' is a link; replace it with what it links to"):
             action()
-    assert name != "indexes" or sorted(path.read_text() for path in target.iterdir()) == ["mine", "mine"]
+    assert name == "gallery.sqlite" or sorted(path.read_text() for path in target.iterdir()) == ["mine", "mine"]
     store.close()
 
 
@@ -101,16 +104,22 @@ def test_compact_and_drop_remove_their_own_files_only(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).standard_normal((1000, OLD)).astype(np.float32)
     gallery = Gallery.create(store, FIRST, [([str(row) for row in range(1000)], rows, [{}] * 1000)])
     folder = tmp_path / "store"
-    for name in ("notes.txt", "indexes/mine.faiss"):
+    foreign = ("notes.txt", "gallery.sqlite.backup", "indexes/mine.faiss")
+    killed = ("indexes/g1-0123456789ab.npy", "indexes/.g1-0123456789ab.k_2x.faiss")  # while they were built
+    for name in (*foreign, *killed):
         (folder / name).write_text("mine")
     before = sorted(path.name for path in (folder / "indexes").iterdir())
     gallery.compact()
     after = sorted(path.name for path in (folder / "indexes").iterdir())
-    assert len(before) == len(after) == 3
-    assert before != after
+    assert (len(before), len(after)) == (5, 3)
+    assert set(before) & set(after) == {"mine.faiss"}
     assert gallery.verify() == []
+    for name in killed:
+        (folder / name).write_text("mine")
     store.drop()
-    assert sorted(path.name for path in folder.rglob("*")) == ["indexes", "mine.faiss", "notes.txt"]
+    assert sorted(path.name for path in folder.rglob("*")) == [
+        "gallery.sqlite.backup", "indexes", "mine.faiss", "notes.txt",
+    ]  # fmt: skip
 
 
 def test_a_search_takes_in_what_another_process_changed(tmp_path: Path) -> None:
@@ -161,3 +170,33 @@ def test_compacting_takes_time_in_proportion(tmp_path: Path) -> None:
     with store.db.reading() as connection:
         assert connection.execute("SELECT count(*), min(changed) FROM changes").fetchone() == (20_000, 2)
     store.close()
+
+
+def test_a_searching_process_outlives_a_model_of_another_size_in_a_forgotten_ones_place(tmp_path: Path) -> None:
+    gallery = upgraded(open_store(f"faiss:{tmp_path / 'store'}"))
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    reader = Gallery.open(open_store(f"faiss:{tmp_path / 'store'}"))
+    assert reader.search(NEW_VECTORS[:1], 1, SECOND.fingerprint)[0][0].id == IDS[0]
+    gallery.rollback("first", forget=True)
+    wider = SECOND.model_copy(update={"name": "wider", "dim": NEW + 4, "fingerprint": "d" * 64})
+    rows = np.pad(NEW_VECTORS, ((0, 0), (0, 4)))
+
+    def embed_wider(ids: list[str]) -> Embedded:
+        return Embedded(ids, rows[[IDS.index(name) for name in ids]], {})
+
+    gallery.upgrade(wider, embed_wider)
+    gallery.backfill(embed_wider, fingerprint=wider.fingerprint)
+    assert reader.search(rows[:1], 1, wider.fingerprint)[0][0].id == IDS[0]
+    reader.store.close()
+
+
+def test_no_model_takes_the_place_of_a_forgotten_one_that_still_has_items(tmp_path: Path) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}")
+    gallery = upgraded(store)
+    gallery.rollback("first", forget=True)
+    store.upsert(ItemBatch(IDS[:1], 2, NEW_VECTORS[:1], [{}]))  # by an application that died before it looked again
+    with pytest.raises(GalleryError, match="vectors of a model that was forgotten: 1; remove or upsert their items"):
+        gallery.upgrade(SECOND, embed)
+    store.delete(IDS[:1])
+    gallery.upgrade(SECOND, embed)
+    assert gallery.count() == COUNT - 1

@@ -106,6 +106,9 @@ def test_the_form() -> None:
         ({"a": "\0"}, "no store can hold"),
         ({"a": "\udce9"}, "no store can hold"),
         ("[" * 100_000, "not JSON"),
+        ('{"not": ' * 400 + "{}" + "}" * 400, '"not" within "not", more than 20 deep'),
+        ({"a": 10**400}, "too large"),
+        ({"a": {"<": float("inf")}}, "not finite"),
     ],
 )
 def test_other_forms_are_refused_in_one_line(given: Any, message: str) -> None:

@@ -16,7 +16,7 @@ from tests.gallery.galleries import all_ids
 from tests.gallery.jobs import COUNT, NEW, OLD
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Gallery, Generation, open_store
+from nobackfill.gallery import Embedded, Gallery, Generation, backfill, open_store
 from nobackfill.gallery.vectors import vectors_of
 
 IDS = [str(number) for number in range(COUNT)]
@@ -133,12 +133,16 @@ def test_searches_during_a_backfill_see_each_item_once(
     gallery.store.close()
 
 
-def test_a_second_backfill_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+def test_a_backfill_waits_for_another_verb_but_not_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = make(f"faiss:{tmp_path / 'store'}")
     with gallery.store.lock():
-        process = jobs.start(gallery.store.url)
-        process.join()
-        assert process.exitcode == 1
+        with (
+            monkeypatch.context() as patch,
+            pytest.raises(GalleryError, match="another process is changing this gallery"),
+        ):
+            patch.setattr(backfill, "WAIT", 0.2)
+            other = Gallery.open(open_store(gallery.store.url))
+            other.backfill(lambda _: 1 / 0, fingerprint="b")  # type: ignore[arg-type, return-value]
         with pytest.raises(GalleryError, match="another process is changing this gallery"):
             Gallery.open(open_store(gallery.store.url)).compact()
     process = jobs.start(gallery.store.url)

@@ -33,11 +33,13 @@ def test_small_files_are_merged_now_and_then(tmp_path: Path, monkeypatch: pytest
     assert store.counts() == {1: 12}
 
 
-def test_damage_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["cut", "zeroed", "end"])
+def test_damage_is_one_line(tmp_path: Path, damage: str) -> None:
     store = made(tmp_path)
     store.insert(ItemBatch(NAMES[:30], 1, unit(RNG, 30, DIMS[1]), [{}] * 30))
     (data,) = (tmp_path / "store" / "items.lance" / "data").iterdir()
-    data.write_bytes(data.read_bytes()[:100])
+    whole = data.read_bytes()
+    data.write_bytes({"cut": whole[:100], "zeroed": bytes(len(whole)), "end": whole[:-40] + bytes(40)}[damage])
     for action in (lambda: store.search({1: unit(RNG, 1, DIMS[1])}, 3), lambda: list(store.scan(10))):
         with pytest.raises(GalleryError, match="damaged, or cannot be read") as caught:
             action()

@@ -21,6 +21,7 @@ from tests.gallery.galleries import (
     SECOND,
     THIRD,
     embed,
+    fresh,
     table_name,
     upgraded,
     vectors,
@@ -164,6 +165,24 @@ def test_a_gallery_held_to_a_tenant_sees_and_changes_nothing_else(store: Store) 
     assert (job.items, one.status().items, other.status().items) == (9, (9, 9), (10, 0))
     with pytest.raises(GalleryError, match="expected a value for each key"):
         Gallery.open(store, scope={"tenant": {"in": ["a", "b"]}})
+
+
+def test_payloads_are_checked_before_they_are_stamped(tmp_path: Path) -> None:
+    fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    gallery = Gallery.open(f"faiss:{tmp_path / 'store'}", scope={"tenant": "a"})
+    for payloads, message in (
+        ([None], "payload of 'new': expected an object, found NoneType"),
+        ([{}, {}], "found 1 ids and 2 payloads"),
+        ([], "found 1 ids and 0 payloads"),
+    ):
+        with pytest.raises(GalleryError, match=message):
+            gallery.upsert(["new"], OLD_VECTORS[:1], payloads, fingerprint=FIRST.fingerprint)  # type: ignore[arg-type]
+    with pytest.raises(GalleryError, match="payload of 'new': expected an object, found list"):
+        gallery.set_payloads({"new": [1]})  # type: ignore[dict-item]
+    gallery.upsert(["new"], OLD_VECTORS[:1], fingerprint=FIRST.fingerprint)
+    assert gallery.store.payloads(["new"]) == {"new": {"tenant": "a"}}
+    with pytest.raises(GalleryError, match="expected 0 results or more, found -1"):
+        gallery.search(OLD_VECTORS[:1], -1, FIRST.fingerprint)
 
 
 def test_switching_over_serves_the_newest_only_and_rollback_undoes_it(store: Store) -> None:

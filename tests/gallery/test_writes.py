@@ -218,3 +218,37 @@ def test_unknown_models_and_bad_items_are_refused_before_anything_is_written(sto
             gallery.upsert(ids, rows, payloads, fingerprint=model)
     assert held(gallery) == before
     assert gallery.count() == COUNT
+
+
+def test_an_upsert_while_its_model_is_forgotten_leaves_no_item_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, real, restores = upgraded(store), store.restore, []
+
+    def restore(generation: int) -> int:
+        missing = real(generation)
+        if not restores:
+            gallery.upsert(IDS[:1], NEW_VECTORS[:1], fingerprint=SECOND.fingerprint)
+        restores.append(generation)
+        return missing
+
+    with monkeypatch.context() as patch, pytest.raises(GalleryError, match="items of second were added meanwhile"):
+        patch.setattr(store, "restore", restore)
+        gallery.rollback("first", forget=True)
+    assert store.counts() == {1: COUNT - 1, 2: 1}
+    assert len(gallery.search(NEW_VECTORS[:1], COUNT, SECOND.fingerprint)[0]) == COUNT
+    gallery.delete(IDS[:1])
+    insert, late = store.upsert, [IDS[0]]
+
+    def upsert(items: ItemBatch) -> None:
+        if late:
+            late.clear()
+            gallery.rollback("first", forget=True)
+            store.add_generation(2, NEW)  # some stores would refuse the write without it, as they should
+        insert(items)
+
+    monkeypatch.setattr(store, "upsert", upsert)
+    with pytest.raises(GalleryError, match="second was forgotten while these items were written, so they were removed"):
+        gallery.upsert(IDS[:1], NEW_VECTORS[:1], fingerprint=SECOND.fingerprint)
+    assert store.counts() == {1: COUNT - 1}
+    assert gallery.verify() == []

@@ -168,7 +168,8 @@ class Preprocessing(BaseModel):
             from torchvision.transforms.v2 import InterpolationMode, functional
 
             mode = InterpolationMode(self.interpolation)
-            return functional.center_crop(functional.resize(images, [self.resize], mode), size)
+            cut: Tensor = functional.center_crop(functional.resize(images, [self.resize], mode), size)
+            return cut
         return images if list(images.shape[-2:]) == size else stretched(images, size, self.interpolation)
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from nobackfill.gallery.worker import OnBatch, Pace, Worker
 from nobackfill.progress import bar
 
 POLL = 0.5  # seconds until a piece that another process holds is looked at again
-PLANNING, ENDING = 2.0, 120.0  # seconds for another process to plan the job, and to end it
+WAIT = 120.0  # seconds for another process to plan the job (it reads all ids), or to end it
 
 
 def run_backfill(
@@ -39,7 +39,7 @@ def run_backfill(
     newest = manifest.generations[-1]
     if manifest.number(embedder.fingerprint) != manifest.newest:
         raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
-    with _waiting_lock(store, PLANNING):
+    with _waiting_lock(store):
         plan = _resumed(store, manifest.newest, wanted.scope) or plan_job(store, manifest.newest, wanted)
     if announce is not None:
         announce(plan)
@@ -78,7 +78,7 @@ def _finished(store: Store, job: Job, worker: Worker) -> Job:
     for _ in range(SWEEPS):
         while not _no_piece_left(store, job, worker, finished):
             time.sleep(POLL)  # others are at the last pieces
-        with _waiting_lock(store, ENDING):
+        with _waiting_lock(store):
             current = _current(store, job)
             if current.ended:
                 return current
@@ -87,7 +87,7 @@ def _finished(store: Store, job: Job, worker: Worker) -> Job:
             if current.pieces == job.pieces:
                 return end_job(store, current)
             job = current  # there are more: swept here, or by another process
-    with _waiting_lock(store, ENDING):  # items come in faster than they are replaced
+    with _waiting_lock(store):  # items come in faster than they are replaced
         current = _current(store, job)
         return current if current.ended else end_job(store, current)
 
@@ -121,9 +121,9 @@ def _current(store: Store, job: Job) -> Job:
 
 
 @contextlib.contextmanager
-def _waiting_lock(store: Store, patience: float) -> Iterator[None]:
+def _waiting_lock(store: Store) -> Iterator[None]:
     """The gallery's lock; another process that begins or ends the same job holds it for a while."""
-    until = time.monotonic() + patience
+    until = time.monotonic() + WAIT
     with contextlib.ExitStack() as stack:
         while True:
             try:

@@ -9,7 +9,6 @@ All conditions hold at once. Keys are top-level keys of the payload. A key that 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from nobackfill.errors import GalleryError
 
 Scalar = str | bool | int | float | None
 EXACT = 2**53  # numbers below this are the same in every store
+DEEPEST = 20
 RANGES = (">=", ">", "<=", "<")
 
 
@@ -58,12 +58,18 @@ Condition = Equals | Within | AnyOf | Not
 Filter = tuple[Condition, ...]
 
 
-def parse_filter(given: str | Mapping[str, object]) -> Filter:
+def parse_filter(given: str | Mapping[str, object], depth: int = 0) -> Filter:
     """A filter from JSON text or the object it stands for; see the module.
+
+    Args:
+        given: the filter.
+        depth: how many `not` it stands in.
 
     Raises:
         GalleryError: if it is not of that form.
     """
+    if depth > DEEPEST:
+        raise GalleryError(f'filter: "not" within "not", more than {DEEPEST} deep')
     tree: object = given
     if isinstance(given, str):
         try:
@@ -72,7 +78,7 @@ def parse_filter(given: str | Mapping[str, object]) -> Filter:
             raise GalleryError(f"filter {given[:80]!r}: not JSON ({str(error).lower()[:80]})") from None
     if not isinstance(tree, Mapping):
         raise GalleryError(f'filter {str(given)[:80]!r}: expected an object such as {{"lang": "en"}}')
-    return tuple(condition for key, value in tree.items() for condition in _conditions(key, value))
+    return tuple(condition for key, value in tree.items() for condition in _conditions(key, value, depth))
 
 
 def matches(where: Filter, payload: Mapping[str, object]) -> bool:
@@ -107,14 +113,14 @@ def _holds(condition: Condition, payload: Mapping[str, object]) -> bool:
     return above and below
 
 
-def _conditions(key: object, value: object) -> Filter:
+def _conditions(key: object, value: object, depth: int) -> Filter:
     if not isinstance(key, str):
         raise GalleryError(f"filter: key {key!r}: expected text")
     _check_text(key)
     if not isinstance(value, Mapping):
         return (Equals(key, _scalar(key, value)),)
     if key == "not":
-        return (Not(parse_filter(value)),)
+        return (Not(parse_filter(value, depth + 1)),)
     unknown = [name for name in value if name not in (*RANGES, "in")]
     if unknown or not value:
         found = ", ".join(map(repr, unknown)) or "nothing"
@@ -154,8 +160,8 @@ def _bound(key: str, name: str, value: object) -> float:
 
 
 def _exact(key: str, value: float) -> float:
-    if not math.isfinite(value) or abs(value) >= EXACT:
-        raise GalleryError(f"filter: key {key!r}: {value!r} is not finite or too large; expected less than 2**53")
+    if not abs(value) < EXACT:  # nor is NaN
+        raise GalleryError(f"filter: key {key!r}: {value!r:.40} is not finite or too large; expected less than 2**53")
     return value
 
 

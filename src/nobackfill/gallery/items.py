@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from numpy.typing import ArrayLike
 
@@ -53,10 +54,10 @@ class GalleryItems:
         """
         manifest = load_manifest(self.store)
         number = served(manifest, fingerprint, self.store.url)
-        stamps = payloads and [stamped(self.scope, name, payload) for name, payload in zip(ids, payloads, strict=False)]
-        if payloads is None and self.scope:
-            stamps = [dict(self.scope) for _ in ids]
-        items = checked_items(ids, vectors, stamps, number, manifest.generations[number - 1])
+        items = checked_items(ids, vectors, payloads, number, manifest.generations[number - 1])
+        items = replace(
+            items, payloads=[stamped(self.scope, *each) for each in zip(items.ids, items.payloads, strict=True)]
+        )
         if self.scope:
             there = self.store.payloads(items.ids)
             foreign = sorted(set(there) - set(inside(self.scope, there)))
@@ -64,6 +65,7 @@ class GalleryItems:
                 raise GalleryError(f"{self.store.url}: id {foreign[0]!r} is taken outside {self.scope}; choose another")
         if items.ids:
             self.store.upsert(items)
+            self._still_there(number, manifest, items.ids)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Remove items with all that is known of them; returns how many were there."""
@@ -71,7 +73,7 @@ class GalleryItems:
 
     def set_payloads(self, payloads: Mapping[str, Payload]) -> int:
         """Replace what else is known of items, by id; returns how many were there."""
-        checked = checked_payloads({name: stamped(self.scope, name, each) for name, each in payloads.items()})
+        checked = {name: stamped(self.scope, name, each) for name, each in checked_payloads(payloads).items()}
         own = self._own(list(checked))
         return self.store.set_payloads({name: checked[name] for name in own}) if own else 0
 
@@ -107,6 +109,16 @@ class GalleryItems:
     def status(self) -> GalleryStatus:
         """Items by generation, a backfill's progress, the expected quality."""
         return status_of(self.store, scope_filter(self.scope))
+
+    def _still_there(self, number: int, manifest: Manifest, ids: list[str]) -> None:
+        """Removes items just written and raises `GalleryError` if their generation was forgotten meanwhile."""
+        written, now = manifest.generations[number - 1], load_manifest(self.store).generations
+        if [generation.fingerprint for generation in now[number - 1 : number]] != [written.fingerprint]:
+            self.store.delete(ids)
+            raise GalleryError(
+                f"{self.store.url}: {written.name} was forgotten while these items were written, so they were removed; "
+                "upsert them again with vectors of a model that is served"
+            )
 
     def _own(self, ids: Sequence[str]) -> list[str]:
         """Those of these items that this gallery is held to."""

@@ -197,17 +197,25 @@ def stop_job(store: Store) -> Job | None:
     job = read_job(store)
     if job is None or job.finished:
         return None
+    _no_piece_taken(store, job)  # else a worker between two pieces would see the mark, and end
     write_job(store, job.model_copy(update={"stopped": True}))  # nobody takes another piece from here on
+    try:
+        _no_piece_taken(store, job)
+    except GalleryError:
+        write_job(store, job)
+        raise
+    return job
+
+
+def _no_piece_taken(store: Store, job: Job) -> None:
     try:
         for number in range(job.pieces):
             with store.lock(lock_of(number)):
                 pass
     except LockTakenError:
-        write_job(store, job)
         raise GalleryError(
             f"{store.url}: a backfill is running; stop it (Ctrl-C, its progress is kept), then repeat this command"
         ) from None
-    return job
 
 
 def remove_pieces(store: Store, job: Job) -> None:

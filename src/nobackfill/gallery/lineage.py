@@ -175,10 +175,17 @@ class Manifest(BaseModel):
             url: of the store, for messages.
 
         Raises:
-            GalleryError: if it is in the lineage already, or not compatible with a generation in use.
+            GalleryError: if it is in the lineage already, or not compatible with a generation in use; or if there are
+                items of a generation that was forgotten, whose number it would take.
         """
         if any(known.fingerprint == generation.fingerprint for known in self.generations):
             raise GalleryError(f"{url}: {generation.name} is already a generation of this gallery")
+        forgotten = sum(count for number, count in counts.items() if number > self.newest)
+        if forgotten:
+            raise GalleryError(
+                f"{url}: vectors of a model that was forgotten: {forgotten}; remove or upsert their items before you "
+                "upgrade"
+            )
         numbered = enumerate(self.generations, start=1)
         return tuple(older for number, older in numbered if _compatible(generation, older, counts.get(number, 0)))
 

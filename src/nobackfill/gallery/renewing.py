@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from nobackfill.gallery.adopting import compatible_part
 from nobackfill.gallery.embedders.base import Embedder
 from nobackfill.gallery.expected import Rule, choose_rules, paired_samples
 from nobackfill.gallery.lineage import load_manifest, save_manifest
@@ -21,7 +22,8 @@ def renew_rules(store: Store, embedder: Embedder, *, sample: int, rule: Rule, se
     embedded = next(embedder.embed([ids])) if ids else None
     if embedded is None or not embedded.ids:
         return ()
-    samples = paired_samples(store, manifest, newest, embedded, embedded.rows(ids, newest.dim))
+    rows = compatible_part(store, embedded.rows(ids, newest.dim))
+    samples = paired_samples(store, manifest, newest, embedded, rows)
     samples = [one for one in samples if one.generation < manifest.newest]  # backfilled since they were drawn
     choices = choose_rules(samples, rule, seed)
     with store.lock():

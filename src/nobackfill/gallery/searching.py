@@ -45,6 +45,8 @@ def search_store(
     where: Filter | None = None,
 ) -> list[list[Hit]]:
     """See `Gallery.search`."""
+    if k < 0:
+        raise GalleryError(f"k: expected 0 results or more, found {k}")
     manifest = load_manifest(store)  # another process may have upgraded it
     query_generation = served(manifest, fingerprint, store.url)
     rows = unit_rows(queries, manifest.generations[query_generation - 1].dim, "queries")

@@ -6,6 +6,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.job import JOB, Job, read_job, remove_pieces, stop_job, write_job
 from nobackfill.gallery.lineage import Manifest, load_manifest, save_manifest
 from nobackfill.gallery.pair_rules import forget_documents
+from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.base import Store
 
 
@@ -29,7 +30,17 @@ def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Mani
         if forget:
             rules = tuple(rule for rule in manifest.rules if rule.query <= number)
             update |= {"generations": manifest.generations[:number], "rules": rules}
+        elif isinstance(
+            store, AdoptedItems
+        ):  # takes the room of later vectors away and makes it anew, or was killed between
+            for later, generation in enumerate(manifest.generations[number:], start=number + 1):
+                store.add_generation(later, generation.dim)
         saved = save_manifest(store, manifest.model_copy(update=update))
+        if forget and any(later > number for later in store.counts()) and store.restore(number):
+            save_manifest(store, manifest)
+            raise GalleryError(
+                f"{store.url}: items of {manifest.generations[-1].name} were added meanwhile; repeat this"
+            )
         forget_documents(store, manifest.rules, saved.rules)
         return saved
 

@@ -161,11 +161,9 @@ class Worker:
         if embedded is None:
             raise GalleryError("the embedder ended before the last batch")
         rows = embedded.rows(list(versions), self.dim)
-        ids = list(embedded.ids)
+        ids, made = list(embedded.ids), set(embedded.ids)
         reasons = {
-            name: str(embedded.errors.get(name, "the embedder gave no vector"))
-            for name in versions
-            if name not in set(ids)
+            name: str(embedded.errors.get(name, "the embedder gave no vector")) for name in versions if name not in made
         }
         if not ids:
             return 0, reasons, []

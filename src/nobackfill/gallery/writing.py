@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest, save_manifest
+from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.base import ItemBatch, LockTakenError, Payload, Store
 from nobackfill.gallery.vectors import unit_rows
 
@@ -83,6 +84,8 @@ def create_items(
             store.compact(forget_kept=False)
             manifest = save_manifest(store, Manifest(generations=(generation,), source=source))
             store.write(CREATING, None)
+    except LockTakenError:  # of a process that replaced it meanwhile
+        raise
     except Exception:
         store.drop()  # half a gallery is none
         raise
@@ -91,6 +94,8 @@ def create_items(
 
 def _make(store: Store, *, replace: bool) -> None:
     """An empty store, where there is none, or only what a creation left that was cut short, or `replace` says so."""
+    if isinstance(store, AdoptedItems):
+        store.create()  # refuses, before anything is taken away
     if replace or (store.read(MANIFEST) is None and store.read(CREATING) is not None):
         try:
             with store.lock():  # nobody is at it

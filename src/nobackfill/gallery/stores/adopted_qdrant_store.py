@@ -79,7 +79,9 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
             return
         params = self._params()
         for name, size in ((vector_name(number), dim), (sketch_name(number), NUMBERS)):
-            if name in params and params[name] != size:  # of a generation that was rolled back
+            if params.get(name) == size:
+                continue
+            if name in params:  # of a generation that was rolled back
                 self.client.delete_vector_name(self.name, name)
             dense = self.models.DenseVectorConfig(size=size, distance=self.models.Distance.DOT)
             self.client.create_vector_name(self.name, name, self.models.DenseVectorNameConfig(dense=dense), wait=True)

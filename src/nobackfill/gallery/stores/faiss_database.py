@@ -138,7 +138,7 @@ class FolderDatabase:
             )
         if not inode:
             raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`")
-        for name in (FILE, "indexes"):
+        for name in (FILE, "indexes", "locks"):
             if (self.folder / name).is_symlink():
                 raise GalleryError(f"{self.url}: its {name!r} is a link; replace it with what it links to")
         connection = sqlite3.connect(

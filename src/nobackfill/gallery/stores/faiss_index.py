@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sqlite3
 import uuid
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import faiss as faiss_types
 
 Kind = Literal["flat", "hnsw", "ivfpq"]
+INDEX_FILE = re.compile(r"\.?(g\d+-[0-9a-f]{12})\.(?:\w+\.)?(?:faiss|npy)")  # or what `atomic_file` had of it
 INDEXED = 1000  # items of a generation from which an approximate index is worth building
 
 
@@ -109,6 +111,8 @@ def read_index(path: Path) -> ApproximateIndex:
         if numbers.dtype != np.int64 or numbers.shape != (index.ntotal,):
             raise ValueError("numbers do not fit")
     except (RuntimeError, OSError, ValueError, EOFError) as error:
+        if not all(path.with_suffix(ending).exists() for ending in (".faiss", ".npy")):  # compacted away meanwhile
+            raise FileNotFoundError(str(path)) from error
         raise GalleryError(f"{path.with_suffix('.faiss')}: damaged; `gallery compact` rebuilds it") from error
     return ApproximateIndex(index, numbers, np.ones(len(numbers), np.bool_))
 

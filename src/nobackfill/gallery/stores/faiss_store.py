@@ -14,7 +14,7 @@ import contextlib
 import json
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import quote
@@ -22,12 +22,13 @@ from urllib.parse import quote
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.files import remove_database
 from nobackfill.gallery.filters import Filter, matches
 from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.faiss_database import FILE, FolderDatabase
-from nobackfill.gallery.stores.faiss_index import Kind, build_indexes
+from nobackfill.gallery.stores.faiss_index import INDEX_FILE, Kind, build_indexes
 from nobackfill.gallery.stores.faiss_rows import (
     OF_IDS,
     UPSERT,
@@ -86,14 +87,11 @@ class FaissStore(Store):
             raise GalleryError(f"{self.url}: another process is creating a gallery there") from None
 
     def drop(self) -> None:
-        with self.db.reading() as connection:
-            names = [name for (name,) in connection.execute("SELECT name FROM indexes")]
         self.close()
         with self.db.writing():  # nobody else writes
-            for path in self.folder.glob(f"{FILE}*"):
-                path.unlink()
+            remove_database(self.folder / FILE)
         self.db.close()
-        self._remove_indexes(names)
+        self._remove_indexes(keep=set())
         for path in (self.folder / "locks").glob("*.lock"):
             path.unlink()
         for name in ("indexes", "locks", "."):
@@ -241,14 +239,13 @@ class FaissStore(Store):
             kind: Kind = connection.execute("SELECT kind FROM clock").fetchone()[0]
         names = {} if kind == "flat" else self._build(kind)
         with self.db.writing() as connection:
-            former = [name for (name,) in connection.execute("SELECT name FROM indexes")]
             connection.execute("DELETE FROM indexes")
             rows = [(number, name, changed) for number, (name, changed) in names.items()]
             connection.executemany("INSERT INTO indexes VALUES (?, ?, ?)", rows)
             if forget_kept:
                 connection.execute("DELETE FROM kept")
             connection.execute(f"DELETE FROM changes WHERE (changed, seq) IN ({OUTDATED})")
-        self._remove_indexes(former)
+        self._remove_indexes(keep={name for name, _ in names.values()})
         if forget_kept:
             self.db.vacuum()
         self.close()
@@ -265,10 +262,12 @@ class FaissStore(Store):
             self._view = View(self.folder)
             self.db.close()
 
-    def _remove_indexes(self, names: list[str]) -> None:
-        for name in names:
-            for suffix in (".faiss", ".npy"):
-                (self.folder / "indexes" / f"{Path(name).name}{suffix}").unlink(missing_ok=True)
+    def _remove_indexes(self, keep: Set[str]) -> None:
+        """All but these, also what a process left that was killed while it built them."""
+        for path in (self.folder / "indexes").glob("*"):
+            found = INDEX_FILE.fullmatch(path.name)
+            if found and found[1] not in keep:
+                path.unlink()
 
     def _build(self, kind: Kind) -> dict[int, tuple[str, int]]:
         """Indexes of the generations that are large enough; the name of each, and the last change it knows."""

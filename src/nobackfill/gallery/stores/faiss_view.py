@@ -164,7 +164,9 @@ class View:
             raise GalleryError(f"{self.folder}: damaged: item number {wrong[1]} has no vector of {dim} values")
         numbers = np.array([row[1] for row in page], np.int64)
         vectors = np.frombuffer(b"".join(row[4] for row in page), "<f4").reshape(len(page), dim)
-        block = self.blocks.setdefault(generation, Block(np.empty((0, dim), "f4"), np.empty(0, np.int64)))
+        block = self.blocks.get(generation)
+        if block is None or block.vectors.shape[1] != dim:  # of a model that was forgotten: it holds nothing any more
+            block = self.blocks[generation] = Block(np.empty((0, dim), "f4"), np.empty(0, np.int64))
         self.rows[numbers] = block.append(numbers, vectors)
 
     def _remove(self, seq: int) -> None:

@@ -47,10 +47,12 @@ class LanceTable:
         """Read from one state; from the next one if its files were removed meanwhile."""
         for _ in range(RETRIES):
             try:
-                return action(self._open())
-            except (RuntimeError, OSError) as error:
-                if "not found" not in str(error).lower():
-                    break
+                with self.translated():
+                    return action(self._open())
+            except GalleryError as error:
+                cause = error.__cause__
+                if not isinstance(cause, RuntimeError | OSError) or "not found" not in str(cause).lower():
+                    raise
         with self.translated():
             return action(self._open())
 

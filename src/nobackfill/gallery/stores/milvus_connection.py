@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from nobackfill.errors import GalleryError, one_line
 from nobackfill.gallery.stores.address import Address
@@ -65,7 +66,7 @@ class MilvusConnection:
                     logging.getLogger("grpc._server").setLevel(logging.CRITICAL)
                     logging.getLogger("pymilvus.client.iterator.query_iterator").setLevel(logging.ERROR)
                 login, _, _ = self._server.partition("://")[2].rpartition("@")
-                token = login or os.environ.get("MILVUS_TOKEN", "")
+                token = unquote(login) or os.environ.get("MILVUS_TOKEN", "")
                 server = self._server.replace(f"{login}@", "", 1) if login else self._server
                 self._client = self.library.MilvusClient(str(self.folder) if self.folder else server, token=token)
             return self._client

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
@@ -133,7 +133,7 @@ class QdrantConnection:
         return QdrantClient(
             url=f"{parts.scheme.removeprefix('qdrant+')}://{parts.hostname}",
             port=port,
-            api_key=parts.password or parts.username or os.environ.get("QDRANT_API_KEY"),
+            api_key=unquote(parts.password or parts.username or "") or os.environ.get("QDRANT_API_KEY"),
             prefix=parts.path.strip("/") or None,
             timeout=60,
             check_compatibility=False,

@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nobackfill.errors import GalleryError, one_line
+from nobackfill.files import remove_database
 
 SECONDS = 60.0  # to wait for other writers
 SCHEMA = (
@@ -65,8 +66,7 @@ class SideFile:
 
     def remove(self) -> None:
         """The file and what SQLite keeps beside it."""
-        for path in self.path.parent.glob(f"{self.path.name}*"):
-            path.unlink(missing_ok=True)
+        remove_database(self.path)
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[sqlite3.Connection]:
