@@ -114,6 +114,8 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
         ({"vector": old}, "no column 'id' to join by"),
         ({"id": [f"x{name}" for name in ids], "vector": old}, "shares no id with old.parquet"),
         ({"id": ids, "vector": [[1.0]] * 599 + [[1.0, 2.0]]}, "expected lists of floats, all of the same length"),
+        ({"id": ids, "vector": [[1.0, 2.0]] * 598 + [[1.0], [1.0, 2.0, 3.0]]}, "all of the same length"),
+        ({"id": ids, "vector": [[1.0]] * 598 + [None, [1.0, 2.0]]}, "all of the same length"),
     ):
         table("new.parquet", columns)
         assert run(["fit", "--old", "old.parquet", "--new", "new.parquet", "--out", "no"]) == 2
@@ -123,6 +125,9 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
 def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, labels = np.load("old.npy"), np.load("new.npy"), np.load("labels.npy")
     ids = [f"doc{number}" for number in range(600)]
+    table("pairs.parquet", {"id": ids, "old": old, "new": new, "label": [None, *range(599)]})
+    assert run(["fit", "--pairs", "pairs.parquet", "--out", "known"]) == 2
+    assert "pairs.parquet: column 'label': 1 of 600 rows have none" in capsys.readouterr().err
     table("pairs.parquet", {"id": ids, "old": old, "new": new})
     queries_old, queries_new, asked = items(40, seed=9)
     write(here, q_old=queries_old, q_new=queries_new)

@@ -86,9 +86,15 @@ def test_a_fastfill_run_orders_a_backfill(here: Path, capsys: pytest.CaptureFixt
     known = read(Gallery.open(store).store)
     assert [known[str(row)] for row in range(200)] == values.tolist()
     Path("ids.txt").write_text("a\nb\n")
+    np.save("one.npy", np.float64(1))
     for words, message in (
         ([], "expected --run, or --values with or without --ids"),
-        (["--values", "unsure.npy", "--ids", "ids.txt"], "unsure.npy: expected floats [2], found float64 [200]"),
+        (
+            ["--values", "unsure.npy", "--ids", "ids.txt"],
+            "--ids ids.txt: expected one line for each of the 200 items, found 2",
+        ),
+        (["--values", "one.npy"], "one.npy: expected floats [n], found float64 []"),
+        (["--values", "unsure.npy", "--ids", "one.npy"], "--ids one.npy: cannot be read as text"),
         (["--run", "fits/methods/procrustes-to-new"], "holds no uncertainty.safetensors"),
     ):
         assert run(["gallery", "uncertainty", store, *words]) == 2

@@ -90,6 +90,14 @@ def test_every_layout_gives_the_same_images(tmp_path: Path, layout: str) -> None
     assert found.class_names == NAMES
 
 
+def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    folder = layouts(tmp_path)["binary"]
+    (names,) = folder.rglob("fine_label_names.txt")
+    names.write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"fine_label_names.txt: not UTF-8 text"):
+        load_cifar100(folder, "train")
+
+
 @pytest.mark.parametrize("protocol", [2, 3, 4])
 def test_python_batches_of_other_protocols(tmp_path: Path, protocol: int) -> None:
     write_python(tmp_path / "a", protocol)

@@ -238,3 +238,10 @@ def test_what_does_not_belong_together_is_refused() -> None:
     }
     with pytest.raises(DataError, match="the same cells and the same queries"):
         assess([cells, {"old/old": cells["old/old"]}])
+
+
+def test_a_label_without_a_name_is_refused() -> None:
+    old, new, labels = models()
+    for shift, wrong in ((0, 9), (-1, -1)):
+        with pytest.raises(DataError, match=rf"class_names: 9 names, but there is a label {wrong}"):
+            compare(old, new, labels + shift, exclude_self=True, class_names=[*"abcdefghi"])

@@ -36,6 +36,7 @@ def test_relevance_as_a_table_and_as_lists() -> None:
         ([[0], [3], [1]], "query 1: item 3 is outside the gallery's range 0…2"),
         ([[0], [-1], [1]], "query 1: item -1 is outside"),
         ([[0], ["a"], [1]], "query 1: expected item numbers"),
+        ([[0], [[1], [0, 1]], [1]], "query 1: expected item numbers, found lists of unequal lengths"),
         ([[], [], []], "no query has a match"),
     ],
 )

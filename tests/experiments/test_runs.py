@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 pytest.importorskip("torch")
+from nobackfill.config.data import PairData
 from nobackfill.errors import ConfigError
+from nobackfill.experiments import runs
 from nobackfill.experiments.config import ScenarioConfig, load_scenario
 from nobackfill.experiments.runs import changed_configs, try_runs
 
@@ -61,3 +63,11 @@ def test_no_run_may_train_on_what_is_searched(tmp_path: Path) -> None:
         changed_configs(
             scenario(tmp_path, set=["data={name: cifar100, root: x, holdout: 9}"]).with_changes(["data.holdout=9"])
         )
+
+
+@pytest.mark.parametrize("key", ["id", "query", "positive", "train"])
+def test_pairs_are_held_out_by_the_same_columns_of_the_same_file(key: str) -> None:
+    searched = PairData(train=Path("pairs.csv"), holdout=60)
+    runs._check_split(searched, "new", searched)
+    with pytest.raises(ConfigError, match=f"key 'data.{key}': .*this run could train on it"):
+        runs._check_split(searched.model_copy(update={key: "other"}), "new", searched)

@@ -107,5 +107,5 @@ def test_two_collections_in_one_local_folder(tmp_path: Path) -> None:
 def test_keys_are_decoded() -> None:
     pytest.importorskip("qdrant_client")
     connection = QdrantConnection(Address.parse("qdrant+https://:a%2Fb%40@host:6333#photos"))
-    assert connection.client()._client._rest_headers["api-key"] == "a/b@"  # type: ignore[attr-defined]
+    assert connection.client()._client._rest_headers["api-key"] == "a/b@"
     connection.close()

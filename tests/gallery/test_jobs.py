@@ -142,7 +142,7 @@ def test_a_backfill_waits_for_another_verb_but_not_for_ever(tmp_path: Path, monk
         ):
             patch.setattr(backfill, "WAIT", 0.2)
             other = Gallery.open(open_store(gallery.store.url))
-            other.backfill(lambda _: 1 / 0, fingerprint="b")  # type: ignore[arg-type, return-value]
+            other.backfill(lambda _: 1 / 0, fingerprint="b")
         with pytest.raises(GalleryError, match="another process is changing this gallery"):
             Gallery.open(open_store(gallery.store.url)).compact()
     process = jobs.start(gallery.store.url)

@@ -223,7 +223,8 @@ def test_unknown_models_and_bad_items_are_refused_before_anything_is_written(sto
 def test_an_upsert_while_its_model_is_forgotten_leaves_no_item_of_it(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gallery, real, restores = upgraded(store), store.restore, []
+    gallery, real = upgraded(store), store.restore
+    restores: list[int] = []
 
     def restore(generation: int) -> int:
         missing = real(generation)

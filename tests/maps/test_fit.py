@@ -160,8 +160,8 @@ def test_too_few_pairs_and_unknown_methods_are_refused(tmp_path: Path, pairs: Pa
         fit(few, tmp_path / "run")
     with pytest.raises(ConfigError, match="--method 'rigde': unknown; did you mean 'ridge'"):
         fit(pairs, tmp_path / "run", methods=["rigde"])
-    with pytest.raises(ConfigError, match="--direction to-new: bt2 cannot map in this direction"):
-        fit(pairs, tmp_path / "run", methods=["bt2"], directions=["to-new"])
+    with pytest.raises(ConfigError, match="--direction to-new: bt2 only maps to-old; leave it out"):
+        fit(pairs, tmp_path / "run", methods=["ridge", "bt2"], directions=["to-new"])
     with pytest.raises(ConfigError, match="--extra-dim 11: expected 0 to 10 for 14 → 10"):
         fit(pairs, tmp_path / "run", methods=["bt2"], settings=Settings(extra_dims=(11,)))
 

@@ -165,3 +165,12 @@ def test_merging_a_search_with_itself_changes_nothing() -> None:
     metrics = merged_search([(old, old), (old, old)], Protocol(labels, labels, exclude_self=held.exclude_self))
     alone = nobackfill.retrieval_metrics(old, old, labels, labels, exclude_self=True)
     assert metrics.mean_ap == pytest.approx(alone.mean_ap)
+
+
+@pytest.mark.parametrize("match", [0, 1])
+def test_items_with_equal_vectors_share_a_rank(match: int) -> None:
+    gallery, query = np.array([[1, 0], [1, 0], [0, 1]], np.float32), np.array([[1, 0]], np.float32)
+    protocol = Protocol(relevant=[[match]])
+    merged = merged_search([(query, gallery)] * 2, protocol)
+    alone = nobackfill.retrieval_metrics(query, gallery, relevant=[[match]])
+    assert (merged.scores(), merged.average_precision.tolist()) == (alone.scores(), [0.5])

@@ -17,7 +17,7 @@ from nobackfill.maps.fct import relu_encoder, squared_error
 from nobackfill.maps.folders import save_encoder
 from nobackfill.maps.lambda_orthogonal import deviation_of, pair_loss, supervised_contrast
 from nobackfill.maps.pairs import split_rows
-from nobackfill.models.runfolder import load_arrays
+from nobackfill.models.runfolder import load_arrays, write_tensors
 from nobackfill.models.spec import named_prefix
 
 torch = pytest.importorskip("torch")
@@ -154,6 +154,12 @@ def test_the_runs_are_what_the_table_says(tmp_path: Path, pairs: Pairs, brief: N
     assert np.corrcoef(sure, error)[0, 1] > 0
     with pytest.raises(RunError, match=r"holds no uncertainty.safetensors; expected the folder of a fastfill fit"):
         uncertainty(methods / "fct-to-new", old)
+    write_tensors(methods / "fastfill-to-new" / "uncertainty.safetensors", {"weight": np.ones((1, 3), np.float32)})
+    with pytest.raises(RunError, match=r"uncertainty.safetensors: damaged: arrays .* do not fit the run"):
+        uncertainty(methods / "fastfill-to-new", old)
+    (methods / "fastfill-to-new" / "uncertainty.safetensors").write_bytes(b"none")
+    with pytest.raises(RunError, match=r"uncertainty.safetensors: damaged: "):
+        uncertainty(methods / "fastfill-to-new", old)
 
 
 def test_side_vectors_are_refused_where_they_do_not_belong(tmp_path: Path, pairs: Pairs) -> None:

@@ -248,3 +248,9 @@ def test_overrides_are_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture
     assert out.count("embedding of 24 values, 7 ×") == 3  # the run, and both of the scenario
     assert run(["check", *paths, "--set", "epoch=7"]) == 2
     assert "unknown key 'epoch': did you mean 'epochs'" in capsys.readouterr().err
+
+
+def test_a_term_of_weight_0_needs_no_prototypes() -> None:
+    """Check gives a loss what training gives it, and no more."""
+    check = check_config(tiny_config("bct", old="none", model__old_dim=4, loss__prototypes=0))
+    assert set(check.loss) == {"labels"}

@@ -12,10 +12,11 @@ from safetensors.torch import load_file
 from tests.conftest import tiny_config
 
 from nobackfill.config import load_config
-from nobackfill.errors import ConfigError, NobackfillError, RunError, TrainingError
+from nobackfill.errors import ConfigError, DataError, NobackfillError, RunError, TrainingError
 from nobackfill.methods import METHODS
 from nobackfill.methods.independent import Independent
-from nobackfill.training import checkpointer, loop, resolve, train
+from nobackfill.models import load
+from nobackfill.training import checkpointer, loop, resolve, summary, train
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.start import make_optimizer
 
@@ -255,3 +256,13 @@ def test_precision_auto_says_why() -> None:
     )
     with pytest.raises(ConfigError, match="bf16 does not run on device 'mps'"):
         choose_precision("bf16", torch.device("mps"))
+
+
+def test_a_damaged_test_image_does_not_cost_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object) -> None:
+        raise DataError("7.png: damaged")
+
+    monkeypatch.setattr(summary, "encode_shared", damaged)
+    run = train(tiny_config("independent"), tmp_path / "run")
+    assert json.loads((run / "metrics.json").read_text())["not_tested"] == "7.png: damaged"
+    assert load(run).spec.dim == tiny_config("independent").model.embedding_dim

@@ -14,8 +14,9 @@ from tests.maps.pairs import CLASSES, NEW, OLD, items, write
 from torch.nn.functional import cosine_similarity, normalize
 
 import nobackfill
-from nobackfill.config import RunConfig, parse_config
-from nobackfill.errors import ConfigError, NobackfillError, RunError
+from nobackfill.config import RunConfig, VectorData, parse_config
+from nobackfill.data.vectors import split_rows
+from nobackfill.errors import ConfigError, DataError, NobackfillError, RunError
 from nobackfill.methods import METHODS, Batch
 from nobackfill.methods.bt2_vectors import BT2Vectors
 from nobackfill.methods.vector_map import VectorMap
@@ -46,6 +47,24 @@ def folder(tmp_path: Path) -> Path:
     old, new, labels = items(500)
     write(tmp_path, old=old, new=new, labels=labels)
     return tmp_path
+
+
+def test_an_unusable_old_vector_is_named_before_training_or_else_costs_only_the_test(folder: Path) -> None:
+    old, _, _ = items(500)
+    data = config(folder).data
+    assert isinstance(data, VectorData)
+    chosen = [split_rows(data, "test", 500), split_rows(data, "train", 500)]
+    held, kept = (int(rows[0]) for rows in chosen if rows is not None)
+    for row in (held, kept):
+        spoiled = old.copy()
+        spoiled[row] = 0
+        write(folder, old=spoiled)
+        if row == held:
+            metrics = json.loads((train(config(folder, epochs=1), folder / "run") / "metrics.json").read_text())
+            assert f"old.npy: row {row}" in metrics["not_tested"]
+            continue
+        with pytest.raises(DataError, match=rf"old\.npy: row {row}"):
+            train(config(folder), folder / "other")
 
 
 def test_bt2_on_vectors_keeps_the_new_vector_and_answers_the_old(folder: Path) -> None:

@@ -130,10 +130,10 @@ def fit(
     if any(value <= 0 for value in scale or []):
         raise ConfigError("--scale: expected values above 0")
     require_new(out)
-    methods: Sequence[str] = method or DEFAULT_FITS
+    methods: Sequence[str] | None = method or None
     if not method:
         try:
-            require_for(methods)
+            require_for(DEFAULT_FITS)
         except MissingPackageError:
             methods = CLOSED_FORMS
             typer.echo(

@@ -55,7 +55,7 @@ def read_pairs(
         table = _parquet(pairs)
         both = {side: _vectors(table, side, pairs) for side in ("old", "new")}
         ids = _ids(table, pairs) if "id" in table.column_names else None
-        return Given(_written(arrays, both["old"], both["new"], _labels(table), names), ids)
+        return Given(_written(arrays, both["old"], both["new"], _labels(table, pairs), names), ids)
     if old is None or new is None:
         raise ConfigError("fit: expected --old and --new, or --pairs; see nobackfill fit --help")
     names = {"old_name": old_name or old.stem, "new_name": new_name or new.stem}
@@ -135,7 +135,7 @@ def _joined(old: Path, new: Path, labels: Path | None, names: dict[str, str], ar
         typer.echo(f"items in only one of {old} and {new}: {lost}; pairs left: {len(common)}", err=True)
     rows = {path: np.array([places[path][name] for name in common]) for path in tables}
     vectors = {path: _vectors(table, "vector", path)[rows[path]] for path, table in tables.items()}
-    every = ((rows[path], _labels(table)) for path, table in tables.items())
+    every = ((rows[path], _labels(table, path)) for path, table in tables.items())
     classes = next((each[chosen] for chosen, each in every if each is not None), None)
     return Given(_written(arrays, vectors[old], vectors[new], classes, names), common)
 
@@ -179,18 +179,27 @@ def _vectors(table: pa.Table, column: str, path: Path) -> Array:
     values = table[column].combine_chunks()
     lists = hasattr(values, "flatten") and hasattr(values.type, "value_type")
     flat = values.flatten() if lists else None
-    if flat is None or not len(values) or flat.null_count or len(flat) % len(values):
+    if flat is None or not len(values) or values.null_count or flat.null_count or not _of_one_length(values):
         raise DataError(f"{path}: column {column!r}: expected lists of floats, all of the same length")
     rows = flat.to_numpy(zero_copy_only=False)
-    if rows.dtype.kind != "f" or len({len(one) for one in values[:1000].to_pylist()}) > 1:
+    if rows.dtype.kind != "f":
         raise DataError(f"{path}: column {column!r}: expected lists of floats, all of the same length")
     table_rows: Array = rows.reshape(len(values), -1)
     return table_rows
 
 
-def _labels(table: pa.Table) -> Array | None:
+def _of_one_length(lists: pa.Array) -> bool:
+    import pyarrow.compute as pc
+
+    ends = pc.min_max(pc.list_value_length(lists)).as_py()
+    return bool(ends["min"] == ends["max"])
+
+
+def _labels(table: pa.Table, path: Path) -> Array | None:
     if "label" not in table.column_names:
         return None
+    if table["label"].null_count:
+        raise DataError(f"{path}: column 'label': {table['label'].null_count} of {len(table)} rows have none")
     return np.unique(np.asarray(table["label"].to_pylist()), return_inverse=True)[1].astype(np.int64)
 
 

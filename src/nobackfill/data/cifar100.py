@@ -137,7 +137,10 @@ def _from_binary(read: Read, split: str, origin: str) -> ImageSamples:
     if not len(data) or len(data) % record:
         raise DataError(f"{origin}/{split}.bin: {len(data)} bytes, expected a multiple of {record}")
     rows = data.reshape(-1, record)
-    names = tuple(read("fine_label_names.txt").decode().split())
+    try:
+        names = tuple(read("fine_label_names.txt").decode().split())
+    except UnicodeDecodeError:
+        raise DataError(f"{origin}/fine_label_names.txt: not UTF-8 text") from None
     return ImageSamples(_planes_to_images(rows[:, 2:], origin), rows[:, 1].astype(np.int64), names, origin)
 
 

@@ -38,7 +38,8 @@ def load_vectors(data: VectorData, split: Split) -> VectorSamples:
     samples = _mapped(data)
     rows = split_rows(data, split, len(samples))
     some = samples if rows is None else samples.take(rows)
-    for array, path in ((some.vectors, data.vectors), (some.old_inputs, data.old_inputs)):
+    arrays = ((some.vectors, data.vectors), (some.old_inputs, data.old_inputs), (some.old_vectors, data.old_vectors))
+    for array, path in arrays:
         if array is not None:
             _check_rows(array, str(path), rows)
     return some

@@ -171,8 +171,11 @@ def _loss(means: Comparison[Cell], names: Sequence[str], score: str) -> Interval
 def _classes(
     table: Mapping[Cell, Doubles], cells: Sequence[str], labels: NDArray[np.int64], names: Sequence[str] | None
 ) -> tuple[ClassChange, ...]:
-    lines = []
-    for label in np.unique(labels):
+    lines, found = [], np.unique(labels)
+    if names and (found[0] < 0 or found[-1] >= len(names)):
+        wrong = found[0] if found[0] < 0 else found[-1]
+        raise DataError(f"class_names: {len(names)} names, but there is a label {wrong}")
+    for label in found:
         own = labels == label
         scores = {score: {cell: float(table[cell, score][:, own].mean()) for cell in cells} for score in DECISIVE}
         lines.append(ClassChange(int(label), names[label] if names else str(label), int(own.sum()), scores))

@@ -16,7 +16,7 @@ from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.distances import comparable
 from nobackfill.evaluation.retrieval import RetrievalMetrics, matches, summarise
 from nobackfill.evaluation.scores import CUTOFFS, NEEDED
-from nobackfill.evaluation.search import empty_ranks
+from nobackfill.evaluation.search import empty_ranks, repeated
 
 OFFSET = 60
 BLOCK = 128  # queries at a time
@@ -59,15 +59,25 @@ def _blocks(searches: Sequence[Search], *, exclude_self: bool) -> Iterator[tuple
     """Rows of queries and their merged scores [b, n_g]; an item that is the query itself takes no rank from others."""
     prepared = [comparable(*each) for each in searches]
     count = len(prepared[0][0])
+    twins = [repeated(gallery) for _, gallery in prepared]
     for start in range(0, count, BLOCK):
         rows = slice(start, min(count, start + BLOCK))
         total = np.zeros((rows.stop - start, len(prepared[0][1])))
-        for query, gallery in prepared:
+        for (query, gallery), (copies, originals) in zip(prepared, twins, strict=True):
             scores = query[rows] @ gallery.T
+            scores[:, copies] = scores[:, originals]  # which a product may tell apart by its rounding
             if exclude_self:
                 scores[np.arange(len(scores)), np.arange(rows.start, rows.stop)] = -np.inf
-            order = np.argsort(-scores, axis=1, kind="stable")
-            ranks = np.empty_like(order)
-            np.put_along_axis(ranks, order, np.arange(1, scores.shape[1] + 1)[None], axis=1)
-            total += 1 / (OFFSET + ranks)
+            total += 1 / (OFFSET + _ranks(scores))
         yield rows, total.astype(np.float32)
+
+
+def _ranks(scores: Floats) -> NDArray[np.int64]:
+    """Of each item in its row, from 1, int64 [b, n_g]; items of one score have one rank, that of the first of them."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, order, axis=1)
+    place = np.arange(scores.shape[1])
+    first = np.where(np.diff(ordered, axis=1, prepend=np.inf) != 0, place, 0)
+    ranks = np.empty_like(order)
+    np.put_along_axis(ranks, order, np.maximum.accumulate(first, axis=1) + 1, axis=1)
+    return ranks

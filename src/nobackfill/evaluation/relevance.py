@@ -54,7 +54,10 @@ def by_items(relevant: Relevant, n_q: int, n_g: int) -> Relevance:
 
 
 def _numbers(numbers: ArrayLike, query: int, n_g: int) -> NDArray[np.int64]:
-    array = np.asarray(numbers)
+    try:
+        array = np.asarray(numbers)
+    except ValueError:
+        raise DataError(f"relevant: query {query}: expected item numbers, found lists of unequal lengths") from None
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":

@@ -21,8 +21,8 @@ from nobackfill.training.start import require_same_backbone
 
 SPLIT = ("holdout", "test_fraction", "test")
 """Keys of `data` that say what is not trained on."""
-ORIGIN = ("name", "root", "train")
-"""Keys of `data` that say where all samples are."""
+ORIGIN = ("name", "root", "train", "text", "query", "positive", "id")
+"""Keys of `data` that say where all samples are, and which of them are held out together."""
 
 
 def run_configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:

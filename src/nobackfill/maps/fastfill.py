@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.arrays import Floats
-from nobackfill.errors import RunError
+from nobackfill.errors import RunError, one_line
 from nobackfill.files import read_npy
 from nobackfill.maps import budget
 from nobackfill.maps.fct import relu_encoder
@@ -57,8 +57,9 @@ def uncertainty(run: Path, old: Floats) -> Floats:
         float32 [n].
 
     Raises:
-        RunError: for another method's run.
+        RunError: for another method's run, or a damaged one.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     path = run / UNCERTAINTY
@@ -66,8 +67,15 @@ def uncertainty(run: Path, old: Floats) -> Floats:
         raise RunError(
             f"{run}: holds no {UNCERTAINTY}; expected the folder of a fastfill fit, …/methods/fastfill-to-new"
         )
-    encoder, last = load_arrays(run), load_file(path)
-    logarithm = encoder.hidden(old) @ last["weight"].T + last["bias"]
+    hidden = load_arrays(run).hidden(old)
+    try:
+        last = load_file(path)
+    except SafetensorError as error:
+        raise RunError(f"{path}: damaged: {one_line(error, 120)}") from None
+    shapes = {name: list(array.shape) for name, array in last.items()}
+    if shapes != {"weight": [1, hidden.shape[1]], "bias": [1]}:
+        raise RunError(f"{path}: damaged: arrays {shapes} do not fit the run")
+    logarithm = hidden @ last["weight"].T + last["bias"]
     values: Floats = np.exp(np.clip(logarithm[:, 0], LEAST, MOST)).astype(np.float32)
     return values
 

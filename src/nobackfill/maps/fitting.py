@@ -58,7 +58,7 @@ def fit(
     pairs: Pairs,
     out: Path,
     *,
-    methods: Sequence[str] = DEFAULT_FITS,
+    methods: Sequence[str] | None = None,
     directions: Sequence[Direction] = ("to-old", "to-new"),
     settings: Settings | None = None,
     held_fraction: float = 0.2,
@@ -72,7 +72,7 @@ def fit(
     Args:
         pairs: the same items by the old and the new model.
         out: run folder to write; the other candidates lie in its folder `methods`.
-        methods: names in `FITS`.
+        methods: names in `FITS`; None: those of `DEFAULT_FITS` that map in one of the directions.
         directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
         settings: see `Settings`.
         held_fraction: fraction of the pairs to assess by, where `held` is not given.
@@ -81,16 +81,18 @@ def fit(
 
     Raises:
         DataError: for arrays that do not belong together, pairs that are unusable, or too few.
-        ConfigError: for an unknown method.
+        ConfigError: for an unknown method, or one that maps in none of the directions.
         MissingPackageError: for one that is trained, where PyTorch is not installed.
     """
     settings = settings or Settings()
+    if methods is None:
+        methods = [name for name in DEFAULT_FITS if {*FITS[name].directions} & {*directions}]
     for name in methods:
         if name not in FITS:
             raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
+        if not {*FITS[name].directions} & {*directions}:
+            raise ConfigError(f"--direction {directions[0]}: {name} only maps {FITS[name].directions[0]}; leave it out")
     require_for(methods)
-    if not any(direction in FITS[name].directions for name in methods for direction in directions):
-        raise ConfigError(f"--direction {directions[0]}: {', '.join(methods)} cannot map in this direction")
     require_new(out)
     old, new, labels = pairs.read()
     pairs.read_side(len(old))
@@ -113,7 +115,7 @@ def fit(
             if task.direction in FITS[name].directions:
                 candidates += FITS[name].make(task)
     results = assess_fits(held, candidates)
-    best = best_candidate(candidates)
+    best = best_candidate([one for one in candidates if one.direction in directions])
     _publish(working, out, best)
     return Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
 

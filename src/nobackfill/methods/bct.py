@@ -28,14 +28,14 @@ class BCT(Method):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         smoothing = self.constants["label_smoothing"]
-        old_classifier = prototype_loss(
-            output["compatible"],
-            required(batch.prototypes),
-            batch.labels,
-            scale=self.constants["prototype_scale"],
-            label_smoothing=smoothing,
-        )
-        return {
-            "labels": cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing),
-            "prototypes": self.constants["prototypes"] * old_classifier,
-        }
+        parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing)}
+        if self.constants["prototypes"]:
+            old_classifier = prototype_loss(
+                output["compatible"],
+                required(batch.prototypes),
+                batch.labels,
+                scale=self.constants["prototype_scale"],
+                label_smoothing=smoothing,
+            )
+            parts["prototypes"] = self.constants["prototypes"] * old_classifier
+        return parts

@@ -127,11 +127,12 @@ def _random_batch(
     count = len(output["new"])
     old = normalize(torch.randn(count, old_dim)) if old_dim else None
     labels = torch.randint(classes, (count,))
+    needed = method.needed  # and no more, as in training
     return Batch(
         labels=labels,
-        old=old,
-        independent=normalize(torch.randn_like(output["new"])),
-        prototypes=0.5 * normalize(torch.randn(classes, old_dim)) if old_dim else None,
+        old=old if "old" in needed else None,
+        independent=normalize(torch.randn_like(output["new"])) if "independent" in needed else None,
+        prototypes=0.5 * normalize(torch.randn(classes, old_dim)) if old_dim and "prototypes" in needed else None,
         statistics=method.statistics(old, labels, classes) if old is not None else {},
         classifier=getattr(network.head, "classifier", None),
         own=network.own,

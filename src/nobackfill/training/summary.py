@@ -6,7 +6,7 @@ import numpy as np
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from nobackfill.data import PairSamples, for_old_model, load_split
+from nobackfill.data import PairSamples, Samples, for_old_model, load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import retrieval_metrics
 from nobackfill.evaluation.scores import PAIR_SCORES
@@ -35,17 +35,28 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     if test.skipped:
         summary["skipped_test_images"] = list(test.skipped)
 
-    if isinstance(test, PairSamples):
-        return {**summary, **_pair_summary(setup, encoder, test, accelerator)}
+    try:
+        if isinstance(test, PairSamples):
+            return {**summary, **_pair_searches(setup, encoder, test, accelerator)}
+        return {**summary, **_searches(setup, encoder, test, accelerator)}
+    except DataError as error:  # hours of training are not lost to a damaged test image
+        if accelerator.num_processes > 1:  # the others wait for this one's share
+            raise
+        return {**summary, "not_tested": str(error)}
+
+
+def _searches(setup: Setup, encoder: Encoder, test: Samples, accelerator: Accelerator) -> dict[str, object]:
+    """The searches of the test samples among themselves, each without itself."""
+    config, summary = setup.plan.config, dict[str, object]()
 
     def searched(query: NDArray[np.float32], gallery: NDArray[np.float32]) -> dict[str, float]:
         return retrieval_metrics(query, gallery, test.labels, test.labels, exclude_self=True).scores()
 
     if not config.data.labelled:
-        return {**summary, "not_tested": "the items have no labels"}
+        return {"not_tested": "the items have no labels"}
     matches = np.bincount(test.labels)
     if matches.max() < 2 or (matches > 0).sum() < 2:
-        return {**summary, "not_tested": f"{test.origin}: a test split needs two classes, and two samples of one"}
+        return {"not_tested": f"{test.origin}: a test split needs two classes, and two samples of one"}
     new = encode_shared(encoder, test, config.data.processes, accelerator)
     summary["self_test"] = searched(new, new)
     old = test.vectors_of("old")
@@ -57,7 +68,7 @@ def run_summary(setup: Setup, encoder: Encoder, accelerator: Accelerator) -> dic
     return summary
 
 
-def _pair_summary(setup: Setup, encoder: Encoder, test: PairSamples, accelerator: Accelerator) -> dict[str, object]:
+def _pair_searches(setup: Setup, encoder: Encoder, test: PairSamples, accelerator: Accelerator) -> dict[str, object]:
     """The searches of the test queries among the test documents."""
     config, relevant = setup.plan.config, test.relevant()
 

@@ -30,6 +30,7 @@ def uncertainty(
     from collections.abc import Iterator
 
     from nobackfill.arrays import Floats
+    from nobackfill.cli.vectors import read_texts
     from nobackfill.errors import ConfigError, DataError
     from nobackfill.files import read_npy
     from nobackfill.gallery import Gallery
@@ -51,9 +52,9 @@ def uncertainty(
         count = record(gallery.store, by_run(run))
     else:
         array = read_npy(values or Path())
-        names = ids.read_text(encoding="utf-8").splitlines() if ids else [str(row) for row in range(len(array))]
-        if array.dtype.kind != "f" or array.shape != (len(names),):
-            raise DataError(f"{values}: expected floats [{len(names)}], found {array.dtype} {list(array.shape)}")
+        if array.dtype.kind != "f" or array.ndim != 1:
+            raise DataError(f"{values}: expected floats [n], found {array.dtype} {list(array.shape)}")
+        names = read_texts(ids, len(array), "--ids") if ids else [str(row) for row in range(len(array))]
         count = record(gallery.store, [(names, array)])
     if not count:
         raise DataError(f"{run}: the gallery holds no vectors of the size this run takes")
