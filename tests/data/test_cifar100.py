@@ -90,6 +90,17 @@ def test_every_layout_gives_the_same_images(tmp_path: Path, layout: str) -> None
     assert found.class_names == NAMES
 
 
+def test_a_parquet_file_that_decodes_to_far_more_is_refused(tmp_path: Path) -> None:
+    image = pa.array([{"bytes": bytes(20_000)}] * 2000, pa.struct([("bytes", pa.binary())]))
+    table = pa.table({"img": image, "fine_label": pa.array(range(2000))})
+    path = tmp_path / "train-00000-of-00001.parquet"
+    with pq.ParquetWriter(path, table.schema, compression="zstd", use_dictionary=False) as writer:
+        for _ in range(10):
+            writer.write_table(table)
+    with pytest.raises(DataError, match=r"train-00000-of-00001.parquet: \d+ bytes that decode to 4\d+ or more"):
+        load_cifar100(tmp_path, "train")
+
+
 def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
     folder = layouts(tmp_path)["binary"]
     (names,) = folder.rglob("fine_label_names.txt")

@@ -24,6 +24,7 @@ from nobackfill.data.folder import SPLIT_FOLDERS, load_folder
 from nobackfill.data.preprocessing import open_image, to_rgb
 from nobackfill.data.samples import ImageSamples
 from nobackfill.errors import DataError
+from nobackfill.untrusted import check_decoded
 
 CLASSES = 100
 PIXELS = 32 * 32 * 3
@@ -71,7 +72,9 @@ def _decode_parquet(parts: list[Path]) -> Arrays:
     images, labels, names = [], [], None
     for part in parts:
         try:
-            table = pq.read_table(part, columns=["img", "fine_label"])
+            with pq.ParquetFile(part) as file:
+                check_decoded(part, file, ["img", "fine_label"])
+                table = file.read(["img", "fine_label"])
             names = names or _names_in_schema(table.schema.metadata)
             encoded = [image["bytes"] for image in table.column("img").to_pylist()]
             labels.append(table.column("fine_label").to_numpy())
