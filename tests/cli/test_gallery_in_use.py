@@ -90,7 +90,7 @@ def test_ctrl_c_pauses_a_backfill(
     assert "backfill paused; the same command resumes it" in capsys.readouterr().err
     assert run(["gallery", "status", "faiss:g"]) == 0
     assert "backfill running or stopped: 5 of 20 items" in capsys.readouterr().out
-    assert run(["gallery", "backfill", "faiss:g", *model]) == 0
-    assert capsys.readouterr().out.startswith(
-        "resumed: target all: 15 items to replace, 5 of 20 are new already; 3 batch"
-    )
+    assert run(["gallery", "backfill", "faiss:g", *model, "--target", "50%"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("resumed: target all: 15 items to replace, 5 of 20 are new already; 3 batch")
+    assert "an unfinished backfill goes on as it was planned; repeat this command afterwards" in printed.err

@@ -62,6 +62,8 @@ def test_embed_and_evaluate_take_them(models: dict[str, str], data: str, capsys:
     assert "was not trained to be compatible" in capsys.readouterr().out
     assert run(["embed", "python:tests.cli.test_sentence_models:letters", "--data", data, "--out", "f.npy"]) == 0
     assert np.load("f.npy").shape == (60, 7)
+    assert run(["export", "python:tests.cli.test_sentence_models:letters", "--out", "f.onnx"]) == 2
+    assert "export to onnx takes run folders" in capsys.readouterr().err
     assert run(["embed", models["old"], "--data", data, "--out", "x.npy", "--ray", "local"]) == 2
     assert "--ray: works with run folders" in capsys.readouterr().err
 

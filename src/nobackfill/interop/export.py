@@ -63,6 +63,8 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
         raise ConfigError(f"{out}: expected a file name that ends with {layout.ending}")
     require(*layout.packages, *(layout.packages_to_run if check else ()), what=f"export to {form}")
     encoder = load(run, "cpu")
+    if not isinstance(encoder, Encoder):
+        raise ConfigError(f"{run}: export to {form} takes run folders; this is a model of another library already")
     spec = encoder.spec
     subject = Traceable(Graph(encoder), random_inputs(encoder, 2), free_dimensions(spec), encoder_facts(spec))
     difference = None

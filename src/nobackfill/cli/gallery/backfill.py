@@ -121,7 +121,7 @@ def backfill(
                 batch_size=batch_size,
                 keep_old=not discard_old,
                 max_rate=max_rate,
-                announce=None if json_ else partial(_announce, log_json),
+                announce=partial(_announce, log_json, json_, (target, order, not discard_old)),
                 on_batch=_log_batch if log_json else None,
             )
     except KeyboardInterrupt:
@@ -155,8 +155,15 @@ def _shown(gallery: Gallery, port: int | None) -> AbstractContextManager[Gallery
     return serving(gallery, port)
 
 
-def _announce(log_json: bool, plan: Plan) -> None:
+def _announce(log_json: bool, json_: bool, asked: tuple[str, str, bool], plan: Plan) -> None:
     job = plan.job
+    if plan.resumed and (job.target, job.order, job.keep_old) != asked:
+        say(
+            "an unfinished backfill goes on as it was planned; repeat this command afterwards, or --abandon-job first",
+            err=True,
+        )
+    if json_:
+        return
     if log_json:
         done = {"event": "plan", "total": plan.total, "new": plan.new, "resumed": plan.resumed}
         typer.echo(json.dumps({**done, "batches": plan.batches, **job.model_dump()}))
