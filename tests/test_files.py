@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +68,11 @@ def test_read_npy__maps_one_array_and_runs_nothing(tmp_path: Path) -> None:
             read_npy(path, "--query")
         assert reason in str(caught.value)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(RunError, match="cannot be written: there is something there that is no file"):
+            write_text(path, "x")
+    assert (tmp_path / "pipe").is_fifo()

@@ -25,6 +25,8 @@ TEXT_BYTES = 2**30
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, with its ending; flushed and renamed to `path` when the block succeeds."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path}: cannot be written: there is something there that is no file")
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)

@@ -61,6 +61,8 @@ def test_the_verdict_stands_on_held_out_items(here: Path, capsys: pytest.Capture
     mapped = f"fits/one/methods/{report['fit']['best']}-to-new"
     swapped = ["--query", "test_new.npy", "--gallery", "test_old.npy", "--gallery-run", mapped, *labels]
     assert run(["evaluate", *swapped, "--exclude-self"]) == 0
+    assert run(["evaluate", *swapped, "--old-query", "test_old.npy"]) == 2
+    assert "--gallery-run: goes without --old-query" in capsys.readouterr().err
 
 
 def test_a_gallery_of_vectors_is_upgraded_by_a_fitted_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +114,7 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
         ({"id": ids, "vectors": old}, "no column 'vector'; it has id, vectors"),
         ({"id": [*ids[:599], ids[0]], "vector": old}, "duplicate id 'item/0'"),
         ({"vector": old}, "no column 'id' to join by"),
+        ({"id": [None, *ids[1:]], "vector": old}, "column 'id': 1 of 600 rows have none"),
         ({"id": [f"x{name}" for name in ids], "vector": old}, "shares no id with old.parquet"),
         ({"id": ids, "vector": [[1.0]] * 599 + [[1.0, 2.0]]}, "expected lists of floats, all of the same length"),
         ({"id": ids, "vector": [[1.0, 2.0]] * 598 + [[1.0], [1.0, 2.0, 3.0]]}, "all of the same length"),
@@ -128,6 +131,11 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     table("pairs.parquet", {"id": ids, "old": old, "new": new, "label": [None, *range(599)]})
     assert run(["fit", "--pairs", "pairs.parquet", "--out", "known"]) == 2
     assert "pairs.parquet: column 'label': 1 of 600 rows have none" in capsys.readouterr().err
+    table("pairs.parquet", {"id": ids, "old": old, "new": new, "label": [[1], *[[1, 2]] * 599]})
+    assert run(["fit", "--pairs", "pairs.parquet", "--out", "known"]) == 2
+    assert "column 'label': expected integers or texts, found list" in capsys.readouterr().err
+    assert run(["fit", "--pairs", "pairs.parquet", "--old-name", "a", "--new-name", "a", "--out", "known"]) == 2
+    assert "both are 'a'; two models need two names" in capsys.readouterr().err
     table("pairs.parquet", {"id": ids, "old": old, "new": new})
     queries_old, queries_new, asked = items(40, seed=9)
     write(here, q_old=queries_old, q_new=queries_new)

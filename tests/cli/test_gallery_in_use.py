@@ -94,3 +94,41 @@ def test_ctrl_c_pauses_a_backfill(
     printed = capsys.readouterr()
     assert printed.out.startswith("resumed: target all: 15 items to replace, 5 of 20 are new already; 3 batch")
     assert "an unfinished backfill goes on as it was planned; repeat this command afterwards" in printed.err
+
+
+def test_options_that_would_be_ignored_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.eye(3))
+    np.save("one.npy", np.float64(1))
+    np.save("none.npy", np.ones(3))
+    Path("twice.txt").write_text("a\nb\na\n")
+    Path("ids.txt").write_bytes("\ufeffa\r\nb\u2028c\r\nd\r\n".encode())  # as an editor of Windows saves it
+    Path("deep.jsonl").write_text('{"id": "a", "payload": ' + "[" * 100_000)
+    Path("payloads.jsonl").write_text('{"id": "b\u2028c", "payload": {"x": 1}}\n{"id": "z", "payload": {}}\n')
+    model = ["--name", "v1"]
+
+    def refused(*words: str) -> str:
+        assert run(["gallery", *words]) == 2
+        return capsys.readouterr().err
+
+    create = ["create", "faiss:g", *model, "--vectors", "v.npy"]
+    assert "leave out --data and --vectors" in refused(*create, "--empty", "3")
+    assert "id 'a': comes twice" in refused(*create, "--ids", "twice.txt")
+    assert "give --data or --vectors, not both" in refused(*create, "--data", "digits")
+    assert "--ids: goes with --vectors" in refused("create", "faiss:g", *model, "--empty", "3", "--ids", "ids.txt")
+    assert not Path("g").exists()
+    assert run(["gallery", *create, "--ids", "ids.txt"]) == 0
+    upsert = ["upsert", "faiss:g", *model, "--vectors", "v.npy", "--ids", "ids.txt", "--payloads"]
+    capsys.readouterr()
+    assert run(["gallery", *upsert, "payloads.jsonl"]) == 0
+    assert "--payloads: of 1 id there is no item, such as 'z'" in capsys.readouterr().err
+    assert "deep.jsonl: line 1: expected" in refused(*upsert, "deep.jsonl")
+    search = ["search", "faiss:g", *model, "--vectors"]
+    assert "give queries or --vectors, not both" in refused(*search, "v.npy", "text")
+    assert "one.npy: expected floats [n, dim], found float64 []" in refused(*search, "one.npy")
+    assert "expected a JSON object" in refused(*search, "v.npy", "--scope", "[" * 100_000)
+    assert run(["gallery", "count", "faiss:g", "--where", '{"x": 1}']) == 0
+    assert capsys.readouterr().out == "faiss:g: 1 item\n"
+    assert "none of the ids 0, … is in the gallery" in refused("uncertainty", "faiss:g", "--values", "none.npy")

@@ -188,10 +188,13 @@ def bad_files(folder: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:
     same = write_csv(folder / "same.csv", [("a", "x")] * 9)
     empty = write_csv(folder / "empty.csv", [("a", "x"), ("  ", "y")])
     number = write_lines(folder / "number.jsonl", [{"text": 3, "label": "a"}])
+    cut = folder / "cut.jsonl"
+    cut.write_text('{"text": "a \\ud83d", "label": "b"}\n')  # an emoji cut in two
     return {
         "a missing column": (good, {"text": "txt"}, "good.csv: no column 'txt'; did you mean 'text'?"),
         "an empty text": (empty, {}, "row 2: column 'text' is empty"),
         "no text": (number, {}, "row 1: column 'text' is int, expected a text"),
+        "half an emoji": (cut, {}, "cut.jsonl: row 1: column 'text': half a surrogate pair, which is no Unicode text"),
         "Latin-1": (latin, {}, "latin.csv: not valid UTF-8; convert the file to UTF-8"),
         "ragged": (ragged, {}, "ragged.csv: not valid CSV: .*Expected 2 columns, got 3"),
         "half a line": (lines, {}, "bad.jsonl: row 2: not valid JSON"),

@@ -5,15 +5,48 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tests.gallery.galleries import COUNT, FIRST, IDS, NEW_VECTORS, OLD_VECTORS, SECOND, fresh
 
 import nobackfill
+from nobackfill.cli.gallery import items as cli_items
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import ArrayEmbedder, Embedded, FunctionEmbedder, RunFolderEmbedder
 from nobackfill.gallery.stores.registry import open_store
+
+
+class TextModel:
+    """A run of texts that notes by which prompt it is asked."""
+
+    def __init__(self, modality: str = "text") -> None:
+        self.spec = SimpleNamespace(modality=modality, dim=2, generation="texts", fingerprint="f" * 64, prefixes=())
+        self.asked: list[object] = []
+
+    def encode(self, samples: list[str], workers: int = 0, role: str | None = None) -> np.ndarray:
+        self.asked.append(role if self.spec.modality == "text" else workers)
+        return np.ones((len(samples), 2), np.float32)
+
+
+def test_items_of_a_text_run_are_documents_and_queries_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = TextModel()
+    embedder = RunFolderEmbedder("run", ["a", "b"], encoder=model)  # type: ignore[arg-type]
+    assert next(embedder.embed([["0", "1"]])).ids == ["0", "1"]
+    items = cli_items.DataItems(["0", "1"], ["a", "b"], [{}, {}], 3)
+    assert len(list(cli_items.embedded_batches(model, items))) == 1  # type: ignore[arg-type]
+    monkeypatch.setattr(cli_items, "load_encoder", lambda _: model)
+    assert len(cli_items.query_vectors(["a"], Path("run"), None, None)[1]) == 1
+    assert model.asked == ["document", "document", "query"]
+    images = TextModel("image")
+    list(cli_items.embedded_batches(images, items))  # type: ignore[arg-type]
+    assert images.asked == [3]
+
+
+def test_an_id_that_comes_twice_has_no_one_vector() -> None:
+    with pytest.raises(GalleryError, match="id 'a': comes twice"):
+        ArrayEmbedder(["a", "b", "a"], np.ones((3, 2)), "f")
 
 
 def test_an_upgrade_and_a_backfill_by_an_array(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 
 from nobackfill.cli.app import run
 from nobackfill.errors import DataError
+from nobackfill.reports.charts import chart
 from nobackfill.reports.document import FORMAT, parse_report, read_report
 from nobackfill.reports.html import build_report
 from nobackfill.reports.markdown import build_markdown
+from nobackfill.reports.training import history
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
@@ -130,3 +133,27 @@ def test_a_file_that_is_no_report(
         assert message in printed
         assert printed.count("\n") == 1
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_damaged_history_is_none(tmp_path: Path) -> None:
+    for text, found in (
+        ('{"epoch": 1, "loss": 2.0, "lr": NaN}', [{"epoch": 1, "loss": 2.0}]),
+        ('{"epoch": 1}', []),
+        ('{"epoch": 1, "loss": NaN}', []),
+        ("[" * 100_000, []),
+    ):
+        (tmp_path / "history.jsonl").write_text(text + "\n")
+        assert history(tmp_path) == found
+
+
+def test_cells_of_no_generation_are_refused() -> None:
+    value = {"mean": 0.5, "std": None, "seeds": 1}
+    cell = {"score": "top1", "method": "bt2", "query": "new", "gallery": "old", "value": value}
+    with pytest.raises(DataError, match="generations: expected the names"):
+        parse_report({"format": 1, "cells": [cell]}, "r")
+
+
+def test_points_that_no_axis_can_hold_are_left_out() -> None:
+    made = chart("t", "x", "y", {"a": [(0, 1), (1, 1e308), (-1e308, 2), (2, 3)]})
+    assert made is not None
+    assert chart("t", "x", "y", {"a": [(0, math.inf)]}) is None

@@ -90,6 +90,8 @@ def evaluate_arrays(query: Path, gallery: Path, files: Arrays, distance: Distanc
 
 def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Array]:
     """Arrays by option, embedded by their fitted runs where there are some."""
+    if files.gallery_run and files.old_query:
+        raise ConfigError("--gallery-run: goes without --old-query, since old queries cannot search mapped vectors")
     vectors = {"query": read_array(query, "--query"), "gallery": read_array(gallery, "--gallery")}
     for option, path in (("old_query", files.old_query), ("new_gallery", files.new_gallery)):
         if path is not None:

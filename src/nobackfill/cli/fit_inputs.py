@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,24 +52,29 @@ def read_pairs(
     if pairs is not None:
         if old is not None or new is not None or labels is not None:
             raise ConfigError("--pairs: already holds old, new and labels; leave --old, --new and --labels out")
-        names = {"old_name": old_name or "old", "new_name": new_name or "new"}
+        names = _names(old_name or "old", new_name or "new")
         table = _parquet(pairs)
         both = {side: _vectors(table, side, pairs) for side in ("old", "new")}
         ids = _ids(table, pairs) if "id" in table.column_names else None
         return Given(_written(arrays, both["old"], both["new"], _labels(table, pairs), names), ids)
     if old is None or new is None:
         raise ConfigError("fit: expected --old and --new, or --pairs; see nobackfill fit --help")
-    names = {"old_name": old_name or old.stem, "new_name": new_name or new.stem}
-    for option, name in (("--old-name", names["old_name"]), ("--new-name", names["new_name"])):
-        if not name or ":" in name or any(mark.isspace() for mark in name):
-            raise ConfigError(f"{option} {name!r}: expected a name without spaces or colons")
-    if names["old_name"] == names["new_name"]:
-        raise ConfigError(f"--old-name, --new-name: both are {names['old_name']!r}; two models need two names")
+    names = _names(old_name or old.stem, new_name or new.stem)
     if (old.suffix == ".parquet") != (new.suffix == ".parquet"):
         raise ConfigError("--old and --new: expected two .npy files or two .parquet files")
     if old.suffix != ".parquet":
         return Given(Pairs(old, new, labels, names["old_name"], names["new_name"], side=side))
     return _joined(old, new, labels, names, arrays)
+
+
+def _names(old: str, new: str) -> dict[str, str]:
+    """The two models' names; raises `ConfigError` for what is no name, or twice the same."""
+    for option, name in (("--old-name", old), ("--new-name", new)):
+        if not name or ":" in name or any(mark.isspace() for mark in name):
+            raise ConfigError(f"{option} {name!r}: expected a name without spaces or colons")
+    if old == new:
+        raise ConfigError(f"--old-name, --new-name: both are {old!r}; two models need two names")
+    return {"old_name": old, "new_name": new}
 
 
 def read_held(
@@ -166,10 +172,11 @@ def _parquet(path: Path) -> pa.Table:
 def _ids(table: pa.Table, path: Path) -> list[str]:
     if "id" not in table.column_names:
         raise DataError(f"{path}: no column 'id' to join by; it has {', '.join(table.column_names)}")
+    if table["id"].null_count:
+        raise DataError(f"{path}: column 'id': {table['id'].null_count} of {len(table)} rows have none")
     ids = [str(name) for name in table["id"].to_pylist()]
     if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if ids.count(name) > 1)
-        raise DataError(f"{path}: duplicate id {twice!r}")
+        raise DataError(f"{path}: duplicate id {Counter(ids).most_common(1)[0][0]!r}")
     return ids
 
 
@@ -198,6 +205,10 @@ def _of_one_length(lists: pa.Array) -> bool:
 def _labels(table: pa.Table, path: Path) -> Array | None:
     if "label" not in table.column_names:
         return None
+    import pyarrow as pa
+
+    if pa.types.is_nested(table["label"].type):
+        raise DataError(f"{path}: column 'label': expected integers or texts, found {table['label'].type}")
     if table["label"].null_count:
         raise DataError(f"{path}: column 'label': {table['label'].null_count} of {len(table)} rows have none")
     return np.unique(np.asarray(table["label"].to_pylist()), return_inverse=True)[1].astype(np.int64)

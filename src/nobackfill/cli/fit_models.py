@@ -37,6 +37,7 @@ def embedded_pairs(
     Raises:
         ConfigError: if options are missing or do not go together, or both models are the same.
     """
+    from nobackfill.data import for_old_model
     from nobackfill.models import load
 
     if old is None and new is None and data is None:
@@ -52,7 +53,8 @@ def embedded_pairs(
     for side, model in (("old", old), ("new", new)):
         encoder = load(str(model))
         spaces[side] = encoder.spec.as_prefixes()[0]
-        files[side] = _written(arrays / f"{side}.npy", encoder.encode_set(samples, workers))
+        items = for_old_model(samples) if side == "old" else samples
+        files[side] = _written(arrays / f"{side}.npy", encoder.encode_set(items, workers))
     if spaces["old"].fingerprint == spaces["new"].fingerprint:
         raise ConfigError(f"--old-model, --new-model: both are {spaces['old'].generation}; an upgrade needs two models")
     labels = None

@@ -46,7 +46,7 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
     try:
         text = read_text(path)
         found = text.count("\n")
-        lines = text.splitlines() if found <= count else []  # each takes fifty bytes: only where they can be right
+        lines = lines_of(text) if found <= count else []  # each takes fifty bytes: only where they can be right
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{option} {path}: cannot be read as text: {one_line(error)}") from error
     if len(lines) != count:
@@ -54,6 +54,12 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
             f"{option} {path}: expected one line for each of the {count} items, found {len(lines) or found}"
         )
     return lines
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text file, which only a line feed ends (what is a line's end to Unicode may be part of an id)."""
+    text = text.removeprefix("\ufeff")  # of Windows' editors
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def items_of(path: Path, encoder: Encoder) -> Samples:

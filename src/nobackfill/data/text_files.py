@@ -58,6 +58,12 @@ def check_text(path: Path, column: str, row: int, cell: object) -> str:
         raise DataError(f"{path}: row {row}: column {column!r} is empty; expected a text: fill it in or remove the row")
     if not isinstance(cell, str):
         raise DataError(f"{path}: row {row}: column {column!r} is {type(cell).__name__}, expected a text")
+    try:
+        cell.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}: row {row}: column {column!r}: half a surrogate pair, which is no Unicode text"
+        ) from None
     return cell
 
 

@@ -15,34 +15,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.arrays import Array
-from nobackfill.data.preprocessing import read_image
-from nobackfill.data.samples import Inputs, Samples
+from nobackfill.data.preprocessing import Role, read_image
+from nobackfill.data.samples import Inputs, Samples, TextSamples
 from nobackfill.errors import ConfigError, DataError, one_line, require
 from nobackfill.models.encoder import Encoder
+from nobackfill.models.roles import encode_as
 from nobackfill.models.runfolder import load
 
 Sound = tuple[list[int], NDArray[np.float32], dict[int, str]]
 """Places of the samples that could be embedded, their vectors, and why the others could not."""
 
 
-def encode_sound(encoder: Encoder, samples: Inputs, workers: int = 0) -> Sound:
-    """Embed what can be; image files that are gone or do not decode are named instead of ending it all.
+def encode_sound(encoder: Encoder, samples: Inputs, workers: int = 0, role: Role | None = "document") -> Sound:
+    """Embed items that can be; image files that are gone or do not decode are named instead of ending it all.
 
     Raises:
         DataError: if something else than an image file is at fault.
     """
     try:
-        return list(range(len(samples))), encoder.encode(samples, workers=workers), {}
+        return list(range(len(samples))), encode_as(encoder, samples, role, workers), {}
     except DataError:
         faults = _unreadable(samples)
         if not faults:
             raise
         sound = [place for place in range(len(samples)) if place not in faults]
-        return sound, encoder.encode([samples[place] for place in sound], workers=workers), faults
+        return sound, encode_as(encoder, [samples[place] for place in sound], role, workers), faults
 
 
 def encode_on_cluster(
-    run: Path, batches: Iterable[Inputs], address: str, workers: int | None = None
+    run: Path,
+    batches: Iterable[Inputs],
+    address: str,
+    workers: int | None = None,
+    role: Role | None = "document",
 ) -> Iterator[Sound]:
     """Embed batches of samples on a cluster, one after the other as they are asked for.
 
@@ -51,6 +56,7 @@ def encode_on_cluster(
         batches: image files (on paths that every machine sees), uint8 arrays, or texts.
         address: `local` starts a cluster on this machine, `auto` joins the one it belongs to; or `host:port`.
         workers: encoders at work; None takes one a GPU, or else one a core.
+        role: of texts.
 
     Raises:
         MissingPackageError: if Ray is not installed.
@@ -67,7 +73,7 @@ def encode_on_cluster(
         rows = [{"number": number, "samples": pickle.dumps(batch)} for number, batch in enumerate(batches)]
         made = ray.data.from_items(rows, override_num_blocks=max(1, len(rows))).map_batches(
             _Worker,
-            fn_constructor_args=(str(run.resolve()),),
+            fn_constructor_args=(str(run.resolve()), role),
             compute=ray.data.ActorPoolStrategy(size=count),
             batch_size=1,
             num_gpus=1 if gpus else 0,
@@ -88,7 +94,8 @@ def encode_set_on_cluster(
     starts = range(0, len(images), batch_size)
     batches = [samples[start : start + batch_size] for start in starts]
     vectors = []
-    for _, rows, faults in encode_on_cluster(run, batches, address, workers):
+    role = images.role if isinstance(images, TextSamples) else None
+    for _, rows, faults in encode_on_cluster(run, batches, address, workers, role):
         if faults:
             raise DataError(next(iter(faults.values())))
         vectors.append(rows)
@@ -115,11 +122,12 @@ def _joined(address: str) -> ModuleType:
 class _Worker:
     """Lives in a process of the cluster."""
 
-    def __init__(self, run: str) -> None:
-        self.encoder = load(run)
+    def __init__(self, run: str, role: Role | None) -> None:
+        self.encoder, self.role = load(run), role
 
     def __call__(self, batch: Mapping[str, Array]) -> dict[str, object]:
-        made = [pickle.dumps(encode_sound(self.encoder, pickle.loads(samples))) for samples in batch["samples"]]  # noqa: S301
+        batches = [pickle.loads(samples) for samples in batch["samples"]]  # noqa: S301
+        made = [pickle.dumps(encode_sound(self.encoder, samples, role=self.role)) for samples in batches]
         return {"number": batch["number"], "made": made}
 
 

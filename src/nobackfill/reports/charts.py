@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 WIDTH, HEIGHT = 640, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 44
 TICKS = 6  # intervals at most
+LARGEST = 1e100  # beyond it the axes have no marks
 Points = Sequence[tuple[float, float]]
 
 
@@ -58,11 +58,11 @@ def chart(
         title: for those who do not see it.
         x_label: what the x values are.
         y_label: what the y values are.
-        series: name → (x, y) pairs; pairs that are not finite are left out.
+        series: name → (x, y) pairs; pairs that are not finite, or too large to draw, are left out.
         level: a y value to compare with.
     """
     finite = {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
+        name: [(x, y) for x, y in points if abs(x) < LARGEST and abs(y) < LARGEST] for name, points in series.items()
     }
     finite = {name: points for name, points in finite.items() if points}
     if not finite:

@@ -224,6 +224,8 @@ class Report(Part):
 
     @pydantic.model_validator(mode="after")
     def _check(self) -> Report:
+        if (self.cells or self.rankings) and not self.generations:
+            raise ValueError("generations: expected the names of those that cells and rankings are of")
         for run, epochs in self.training.items():
             if any(not {"epoch", "loss"} <= set(epoch) for epoch in epochs):
                 raise ValueError(f"training of {run}: expected epoch and loss in every line")

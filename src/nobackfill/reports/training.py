@@ -21,13 +21,14 @@ def history(run: Path) -> list[Epoch]:
         return []
     try:
         lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
-    return [
-        {str(name): value for name, value in line.items() if isinstance(value, int | float)}
+    epochs = [
+        {str(name): value for name, value in line.items() if isinstance(value, int | float) and math.isfinite(value)}
         for line in lines
         if isinstance(line, dict)
     ]
+    return epochs if all({"epoch", "loss"} <= set(epoch) for epoch in epochs) else []
 
 
 def draw_learning(training: Mapping[str, Sequence[Epoch]], generation: str, path: Path) -> bool:

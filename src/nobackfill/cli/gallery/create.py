@@ -17,6 +17,7 @@ from nobackfill.cli.gallery.options import (
     VectorsOption,
     counted,
     require_model,
+    require_source,
     show,
     store_options,
 )
@@ -56,12 +57,17 @@ def create(
     from nobackfill.gallery import Gallery, Generation, open_store
 
     require_model(run, name)
+    require_source(data, vectors, ids)
+    if empty is not None and (data or vectors):
+        raise ConfigError("--empty: the gallery has no items yet; leave out --data and --vectors")
     opened = open_store(store, **store_options(option))
     encoder = load_encoder(run)
     source = None
     batches: Iterable[Batch] = ()
     if empty is not None:
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", empty)
+        if generation.dim != empty:
+            raise ConfigError(f"--empty {empty}: {generation.name} has vectors of {generation.dim} values")
     elif vectors is not None:
         names, rows = read_vectors(vectors, ids)
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1])

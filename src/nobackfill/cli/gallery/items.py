@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.arrays import Array
+from nobackfill.cli.gallery.options import require_source
 from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
 from nobackfill.errors import ConfigError, DataError, visible
 from nobackfill.gallery import ArrayEmbedder, Embedder, ExpectedCurve, Gallery, Generation, RunFolderEmbedder
 from nobackfill.gallery.embedders import SentenceEmbedder
+from nobackfill.gallery.writing import check_ids
+from nobackfill.models.roles import encode_as
 from nobackfill.models.sentence_encoder import TextFunction
 
 if TYPE_CHECKING:
@@ -89,10 +92,7 @@ def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:
     """All items, some at a time: ids, vectors, payloads."""
     for start in range(0, len(items.ids), BATCH):
         some = slice(start, start + BATCH)
-        if isinstance(encoder, TextFunction):
-            vectors = encoder.encode(items.samples[some], role="document")
-        else:
-            vectors = encoder.encode(items.samples[some], workers=items.workers)
+        vectors = encode_as(encoder, items.samples[some], "document", items.workers)
         yield items.ids[some], vectors, items.payloads[some]
 
 
@@ -102,6 +102,7 @@ def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Array]:
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ConfigError(f"--vectors {path}: expected floats [n, dim], found {array.dtype} {list(array.shape)}")
     names = [str(row) for row in range(len(array))] if ids is None else read_texts(ids, len(array), "--ids")
+    check_ids(names)
     return names, array
 
 
@@ -129,6 +130,7 @@ def new_embedder(
     cluster: str | None = None,
 ) -> tuple[Generation, Embedder]:
     """The model that `--run` or `--name` means, and what embeds items by it: `--vectors`, or else a data set."""
+    require_source(data, vectors, ids)
     encoder = load_encoder(run)
     if vectors is not None:
         names, rows = read_vectors(vectors, ids)
@@ -160,13 +162,13 @@ def query_vectors(
     encoder = load_encoder(run)
     fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
     if vectors is not None:
-        rows = as_stored(encoder, read_array(vectors, "--vectors"))
+        if query:
+            raise ConfigError("give queries or --vectors, not both")
+        rows = as_stored(encoder, read_vectors(vectors, None)[1])
         return [str(row) for row in range(len(rows))], rows, fingerprint
     if encoder is None or not query:
         raise ConfigError("give image files (or texts) and --run, or --vectors")
-    if isinstance(encoder, TextFunction):
-        return query, encoder.encode(query, role="query"), fingerprint
-    return query, encoder.encode(query), fingerprint
+    return query, encode_as(encoder, query, "query"), fingerprint
 
 
 def curve_line(curve: ExpectedCurve) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from nobackfill.cli import output
 from nobackfill.cli.source import MODEL_HELP
+from nobackfill.cli.vectors import lines_of
 from nobackfill.errors import ConfigError, visible
 from nobackfill.gallery.stores.registry import FORMS
 
@@ -57,23 +58,31 @@ def require_model(run: Path | None, name: str | None) -> None:
         raise ConfigError("give either --run or --name")
 
 
+def require_source(data: str | None, vectors: Path | None, ids: Path | None) -> None:
+    """Raises `ConfigError` for options of which one would be ignored."""
+    if vectors is not None and data is not None:
+        raise ConfigError("give --data or --vectors, not both")
+    if ids is not None and vectors is None:
+        raise ConfigError("--ids: goes with --vectors")
+
+
 def read_scope(text: str | None) -> dict[str, object]:
     """`--scope`: a JSON object of payload values; raises `ConfigError` for anything else."""
     if text is None:
         return {}
     try:
         tree = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         tree = None
     if not isinstance(tree, dict):
-        raise ConfigError(f'--scope {text!r}: expected a JSON object such as {{"tenant": "a"}}')
+        raise ConfigError(f'--scope {text[:80]!r}: expected a JSON object such as {{"tenant": "a"}}')
     return tree
 
 
 def read_lines(path: Path, what: str) -> list[str]:
     """Lines of a text file; raises `ConfigError` naming `what` if it cannot be read."""
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what} {path}: cannot be read as text: {error}") from None
 
@@ -85,7 +94,7 @@ def read_payloads(path: Path) -> dict[str, dict[str, object]]:
         try:
             row = json.loads(line)
             payloads[str(row["id"])] = dict(row["payload"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ConfigError(f'--payloads {path}: line {number}: expected {{"id": "…", "payload": {{…}}}}') from None
     return payloads
 

@@ -55,7 +55,11 @@ def uncertainty(
         if array.dtype.kind != "f" or array.ndim != 1:
             raise DataError(f"{values}: expected floats [n], found {array.dtype} {list(array.shape)}")
         names = read_texts(ids, len(array), "--ids") if ids else [str(row) for row in range(len(array))]
+        if names and not gallery.store.versions(names[:1000]):
+            raise ConfigError(f"{gallery.store.url}: none of the ids {names[0]}, … is in the gallery; give --ids")
         count = record(gallery.store, [(names, array)])
     if not count:
-        raise DataError(f"{run}: the gallery holds no vectors of the size this run takes")
+        raise DataError(
+            f"{run}: the gallery holds no vectors of the size this run takes" if run else f"{values}: is empty"
+        )
     show(json_, {"recorded": count}, f"{gallery.store.url}: uncertainties recorded: {count}")

@@ -16,6 +16,8 @@ from nobackfill.cli.gallery.options import (
     read_payloads,
     read_scope,
     require_model,
+    require_source,
+    say,
     show,
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
@@ -43,6 +45,7 @@ def upsert(
     from nobackfill.gallery import Gallery, Generation
 
     require_model(run, name)
+    require_source(data, vectors, ids)
     gallery = Gallery.open(store, scope=read_scope(scope))
     encoder = load_encoder(run)
     fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
@@ -54,7 +57,12 @@ def upsert(
         raise ConfigError("give --run and --data, or --vectors")
     known, done = read_payloads(payloads) if payloads else {}, 0
     for names, rows, some in batches:
-        both = [{**payload, **known.get(each, {})} for each, payload in zip(names, some, strict=True)]
+        both = [{**payload, **known.pop(each, {})} for each, payload in zip(names, some, strict=True)]
         gallery.upsert(names, rows, both, fingerprint=fingerprint)
         done += len(names)
+    if known:
+        say(
+            f"--payloads: of {counted(len(known), 'id')} there is no item, such as {next(iter(known))!r}: ignored",
+            err=True,
+        )
     show(json_, {"upserted": done, "total": gallery.count()}, f"{gallery.store.url}: {counted(done, 'item')} upserted")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from nobackfill.gallery.embedders.base import Embedded
+from nobackfill.gallery.writing import check_ids
 
 
 class ArrayEmbedder:
@@ -18,6 +19,9 @@ class ArrayEmbedder:
         rows: floats [n, dim], also of a memory-mapped file.
         fingerprint: of the model whose vectors they are (after `encode`, if given).
         encode: what makes vectors of some of the rows, where they are not the vectors themselves.
+
+    Raises:
+        GalleryError: for an id that comes twice.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class ArrayEmbedder:
         encode: Callable[[NDArray[np.floating]], ArrayLike] | None = None,
     ) -> None:
         self.rows, self.fingerprint, self.encode = rows, fingerprint, encode
+        check_ids(ids)
         self.row_of: dict[str, int] = {name: row for row, name in enumerate(ids)}
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:

@@ -1,0 +1,31 @@
+"""`fit` by two models: each gets what it takes of the same items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+import nobackfill.models
+from nobackfill.cli import fit_models
+from nobackfill.data import VectorSamples
+from nobackfill.models.spec import named_prefix
+
+
+def test_the_old_model_gets_its_own_inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, old = np.full((4, 3), 2.0), np.full((4, 3), 1.0)
+    samples = VectorSamples(new, np.zeros(4, np.int64), ("",), "made", old_inputs=old)
+
+    def loaded(name: str) -> Any:
+        spec = SimpleNamespace(as_prefixes=lambda: (named_prefix(name, 3),))
+        return SimpleNamespace(spec=spec, encode_set=lambda items, _: items.vectors)
+
+    monkeypatch.setattr(fit_models, "open_data", lambda *_: (samples, 0))
+    monkeypatch.setattr(nobackfill.models, "load", loaded)
+    given = fit_models.embedded_pairs(Path("a"), Path("b"), "data", "train", tmp_path, alone=True)
+    assert given is not None
+    assert (np.load(given.pairs.old).max(), np.load(given.pairs.new).max()) == (1.0, 2.0)
