@@ -30,9 +30,8 @@ def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Mani
         if forget:
             rules = tuple(rule for rule in manifest.rules if rule.query <= number)
             update |= {"generations": manifest.generations[:number], "rules": rules}
-        elif isinstance(
-            store, AdoptedItems
-        ):  # takes the room of later vectors away and makes it anew, or was killed between
+        elif isinstance(store, AdoptedItems):
+            # Some take the room of later vectors away and make it anew; of one that was killed between, it is missing.
             for later, generation in enumerate(manifest.generations[number:], start=number + 1):
                 store.add_generation(later, generation.dim)
         saved = save_manifest(store, manifest.model_copy(update=update))
