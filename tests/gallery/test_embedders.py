@@ -30,6 +30,7 @@ class TextModel:
         return np.ones((len(samples), 2), np.float32)
 
 
+@pytest.mark.train
 def test_items_of_a_text_run_are_documents_and_queries_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     model = TextModel()
     embedder = RunFolderEmbedder("run", ["a", "b"], encoder=model)  # type: ignore[arg-type]

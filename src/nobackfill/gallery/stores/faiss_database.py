@@ -138,9 +138,7 @@ class FolderDatabase:
             )
         if not inode:
             raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`")
-        for name in (FILE, "indexes", "locks"):
-            if (self.folder / name).is_symlink():
-                raise GalleryError(f"{self.url}: its {name!r} is a link; replace it with what it links to")
+        self.refuse_links()
         connection = sqlite3.connect(
             self.path, timeout=SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
         )
@@ -158,6 +156,12 @@ class FolderDatabase:
             connection.close()
             raise
         return connection
+
+    def refuse_links(self) -> None:
+        """Raises `GalleryError` if a part of the folder leads out of it."""
+        for name in (FILE, "indexes", "locks"):
+            if (self.folder / name).is_symlink():
+                raise GalleryError(f"{self.url}: its {name!r} is a link; replace it with what it links to")
 
     def inode(self) -> int:
         """Tells one file from the next that takes its place; 0 if there is none."""

@@ -254,6 +254,7 @@ class FaissStore(Store):
         """A lock on a file: the system lets go of it when its owner is gone."""
         if not self.db.there():
             raise GalleryError(f"{self.url}: no gallery there; create one with `gallery create`")
+        self.db.refuse_links()
         (self.folder / "locks").mkdir(exist_ok=True)
         return folder_lock(self.folder / "locks" / f"{quote(name, safe='')}.lock", self.url)
 
