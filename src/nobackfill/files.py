@@ -41,6 +41,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def lines_of(text: str) -> list[str]:
+    """The lines of a text file, which only a line feed ends (what is a line's end to Unicode may be part of an id)."""
+    text = text.removeprefix("\ufeff")  # of Windows' editors
+    return text.removesuffix("\n").split("\n") if text else []
+
+
 def remove_database(path: Path) -> None:
     """Remove an SQLite file and what SQLite keeps beside it, and nothing that is only named alike."""
     for ending in ("", "-wal", "-shm", "-journal"):

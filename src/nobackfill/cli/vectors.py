@@ -41,7 +41,7 @@ def read_relevant(path: Path, option: str) -> Relevant:
 def read_texts(path: Path, count: int, option: str) -> list[str]:
     """A text file with a line an item."""
     from nobackfill.errors import ConfigError, one_line
-    from nobackfill.files import read_text
+    from nobackfill.files import lines_of, read_text
 
     try:
         text = read_text(path)
@@ -54,12 +54,6 @@ def read_texts(path: Path, count: int, option: str) -> list[str]:
             f"{option} {path}: expected one line for each of the {count} items, found {len(lines) or found}"
         )
     return lines
-
-
-def lines_of(text: str) -> list[str]:
-    """The lines of a text file, which only a line feed ends (what is a line's end to Unicode may be part of an id)."""
-    text = text.removeprefix("\ufeff")  # of Windows' editors
-    return text.removesuffix("\n").split("\n") if text else []
 
 
 def items_of(path: Path, encoder: Encoder) -> Samples:

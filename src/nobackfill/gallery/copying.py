@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.files import lines_of
 from nobackfill.gallery.adopting import AdoptionPlan
 from nobackfill.gallery.lineage import Generation
 from nobackfill.gallery.stores.address import without_credentials
@@ -88,7 +89,7 @@ def _names(opened: Index, ids: Path | None) -> list[str]:
 
     if ids is not None:
         try:
-            return ids.read_text(encoding="utf-8").splitlines()
+            return lines_of(ids.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise GalleryError(f"--ids {ids}: cannot be read as text ({type(error).__name__})") from None
     if _inner(opened) is not opened:

@@ -101,7 +101,9 @@ def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Array]:
     array = read_array(path, "--vectors")
     if array.ndim != 2 or array.dtype.kind != "f":
         raise ConfigError(f"--vectors {path}: expected floats [n, dim], found {array.dtype} {list(array.shape)}")
-    names = [str(row) for row in range(len(array))] if ids is None else read_texts(ids, len(array), "--ids")
+    if ids is None:
+        return [str(row) for row in range(len(array))], array
+    names = read_texts(ids, len(array), "--ids")
     check_ids(names)
     return names, array
 
@@ -164,8 +166,8 @@ def query_vectors(
     if vectors is not None:
         if query:
             raise ConfigError("give queries or --vectors, not both")
-        rows = as_stored(encoder, read_vectors(vectors, None)[1])
-        return [str(row) for row in range(len(rows))], rows, fingerprint
+        names, rows = read_vectors(vectors, None)
+        return names, as_stored(encoder, rows), fingerprint
     if encoder is None or not query:
         raise ConfigError("give image files (or texts) and --run, or --vectors")
     return query, encode_as(encoder, query, "query"), fingerprint

@@ -10,7 +10,6 @@ import typer
 
 from nobackfill.cli import output
 from nobackfill.cli.source import MODEL_HELP
-from nobackfill.cli.vectors import lines_of
 from nobackfill.errors import ConfigError, visible
 from nobackfill.gallery.stores.registry import FORMS
 
@@ -81,6 +80,8 @@ def read_scope(text: str | None) -> dict[str, object]:
 
 def read_lines(path: Path, what: str) -> list[str]:
     """Lines of a text file; raises `ConfigError` naming `what` if it cannot be read."""
+    from nobackfill.files import lines_of
+
     try:
         return lines_of(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

@@ -103,8 +103,6 @@ def build_indexes(connection: sqlite3.Connection, folder: Path, kind: Kind) -> d
 def read_index(path: Path) -> ApproximateIndex:
     """What `write_index` wrote; raises `FileNotFoundError` if it is gone, `GalleryError` if it is damaged."""
     faiss = faiss_module()
-    if not path.with_suffix(".npy").exists():
-        raise FileNotFoundError(str(path))
     try:
         index = faiss.read_index(str(path.with_suffix(".faiss")), faiss.IO_FLAG_MMAP)
         numbers = np.load(path.with_suffix(".npy"), allow_pickle=False)
