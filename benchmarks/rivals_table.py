@@ -112,7 +112,9 @@ def main() -> None:
     options = parser.parse_args()
     report = json.loads((options.folder / "report.json").read_text())
     first = {
-        each["score"]: each["value"]["mean"] for each in report["cells"] if each["query"] == report["generations"][0]
+        each["score"]: each["value"]["mean"]
+        for each in report["cells"]
+        if (each["method"], each["query"]) == ("independent", report["generations"][0])  # it has every seed
     }
     if len(report["generations"]) > 2:
         lines, methods = lineage_rows(report)

@@ -193,3 +193,7 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
     printed = capsys.readouterr().out
     assert "no upgrade to assess" in printed
     assert "Verdict" not in printed
+    # The query's run among the galleries is a gallery too, and still the newest.
+    assert run(["evaluate", "--query", old, "--gallery", old, "--gallery", bt2, "--data", "digits", "--out", "x"]) == 0
+    assert "no upgrade to assess" in capsys.readouterr().out
+    assert {(each.query, each.gallery) for each in read_report(Path("x")).searches} >= {(old, bt2), (old, old)}

@@ -45,7 +45,7 @@ def evaluate_runs(
 
     The newest model is the query's; each gallery's model is taken as the old one of an upgrade to it.
     """
-    encoders = {str(run): load(run) for run in dict.fromkeys([*galleries, query])}
+    encoders = {str(run): load(run) for run in [*dict.fromkeys(each for each in galleries if each != query), query]}
     names = list(encoders)
     specs = [encoder.spec for encoder in encoders.values()]
     if len({spec.fingerprint for spec in specs}) == 1:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -12,6 +13,7 @@ Doubles = NDArray[np.float64]
 ChangeDecision = Literal["better", "worse", "cannot tell"]
 AnyInterval = TypeVar("AnyInterval", bound="Interval")
 REPLICATES = 2000
+NORMAL = 1.959964  # the normal distribution's 97.5 %
 CHUNK_VALUES = 2**23  # random draws held at a time
 
 
@@ -50,7 +52,8 @@ def paired_bootstrap(values: Doubles, *, replicates: int = REPLICATES, seed: int
     A replicate draws the queries once, with replacement, for all scores and seeds: differences and ratios of scores
     taken within a replicate are paired. Of several seeds (training runs) it draws one less than there are, so that
     their share of the variance is not underestimated (Rao & Wu, JASA 1988); with two or three of them an interval is
-    still a rough one. The gallery is taken as given.
+    still a rough one. Replicates are spread by what a bootstrap of few queries falls short of Student's interval
+    (1.3 times for ten of them, 1.0002 for ten thousand). The gallery is taken as given.
 
     Args:
         values: float64 [scores, seeds, queries], finite.
@@ -72,4 +75,17 @@ def paired_bootstrap(values: Doubles, *, replicates: int = REPLICATES, seed: int
         means = (weights.astype(np.float64) @ flat / queries).reshape(count, scores, seeds)
         taken = random.integers(seeds, size=(count, max(1, seeds - 1)))
         result[start : start + count] = np.take_along_axis(means, taken[:, None, :], axis=2).mean(2)
-    return values.mean((1, 2)), result
+    centre = values.mean((1, 2))
+    return centre, centre + (result - centre) * _spread(queries)
+
+
+def _spread(queries: int) -> float:
+    """Half of Student's 95 % interval of a mean over that of its bootstrap, which ends in the normal one."""
+    free, z = float(max(1, queries - 1)), NORMAL
+    series = (  # of Student's quantile: Abramowitz & Stegun 26.7.5
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return sum(term / free**power for power, term in enumerate(series)) / z * math.sqrt((free + 1) / free)

@@ -10,6 +10,8 @@ import numpy as np
 from nobackfill.evaluation.bootstrap import REPLICATES, Difference, Doubles, Interval, paired_bootstrap
 from nobackfill.evaluation.scores import DECISIVE, title
 
+FEWEST = 6
+"""Queries, all of them better, by which a sign test tells a difference at 95 %: 2 · ½⁶ < .05."""
 Key = TypeVar("Key", bound=Hashable)
 Change = Mapping[str, Difference]
 """Score → how it changed against the status quo."""
@@ -28,6 +30,7 @@ class Comparison(Generic[Key]):
     def __init__(self, values: Mapping[Key, Doubles], *, replicates: int = REPLICATES, seed: int = 0) -> None:
         self._column = {key: column for column, key in enumerate(values)}
         table = np.stack([np.asarray(one, np.float64) for one in values.values()])
+        self._queries = table.mean(1)
         self._means, self._drawn = paired_bootstrap(table, replicates=replicates, seed=seed)
 
     def mean(self, key: Key) -> float:
@@ -39,9 +42,16 @@ class Comparison(Generic[Key]):
         return Interval.of(self._means[self._column[key]], self._drawn[:, self._column[key]])
 
     def difference(self, key: Key, base: Key) -> Difference:
-        """One mean minus another, with the interval of the difference."""
+        """One mean minus another, with the interval of the difference.
+
+        It holds zero where fewer than `FEWEST` queries differ: even if all of them got better, that may be chance.
+        """
         own, other = self._column[key], self._column[base]
-        return Difference.of(self._means[own] - self._means[other], self._drawn[:, own] - self._drawn[:, other])
+        mean = self._means[own] - self._means[other]
+        made = Difference.of(mean, self._drawn[:, own] - self._drawn[:, other])
+        if np.count_nonzero(self._queries[own] != self._queries[other]) >= FEWEST:
+            return made
+        return Difference(made.mean, min(made.low, 0.0), max(made.high, 0.0))
 
     def replicates(self, keys: Sequence[Key]) -> Doubles:
         """Replicates of several means, paired, float64 [replicates, keys]."""

@@ -10,6 +10,7 @@ from nobackfill.evaluation.comparison import Change, overall, sentence
 
 Decision = Literal["ship", "ship and backfill", "do not ship", "use it", "cannot tell", "do nothing"]
 """On an upgrade one of the first three; on a fitted map one of the last three."""
+UPGRADE_DECISIONS: tuple[Decision, ...] = ("ship", "ship and backfill", "do not ship")  # best first
 STATUS_QUO = "the status quo"
 
 

@@ -38,12 +38,13 @@ def scenario_report(scenario: ScenarioConfig, out: Path) -> Report:
             training[name] = history(each.run)
             if not (each.run / "training.png").exists():
                 draw_history(each.run)
+    upgrades = assessment.upgrades()
     report = Report(
         generations=names,
         searches=searches,
-        upgrades=assessment.upgrades(),
+        upgrades=upgrades,
         seeds=seeds_of(searches),
-        cells=summarise_cells(searches, names),
+        cells=summarise_cells(searches, names, upgrades),
         lineages=summarise_lineages(searches, names),
         rankings=assessment.rankings(),
         training=training,

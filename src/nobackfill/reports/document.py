@@ -20,7 +20,7 @@ from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.scores import DECISIVE, MAIN, PAIR_SCORES, SCORES
-from nobackfill.evaluation.verdict import Verdict
+from nobackfill.evaluation.verdict import UPGRADE_DECISIONS, Verdict
 from nobackfill.reports.versions import versions
 from nobackfill.untrusted import read_json
 
@@ -111,6 +111,10 @@ class UpgradeSection(Part):
     @pydantic.model_validator(mode="after")
     def _check(self) -> UpgradeSection:
         result = self.result
+        if result.verdict.decision not in UPGRADE_DECISIONS:
+            raise ValueError(
+                f"upgrade {self.old} → {self.new}: verdict: expected one of {', '.join(UPGRADE_DECISIONS)}"
+            )
         for cell in ("old/old", "new/old"):
             if cell not in result.scores:
                 raise ValueError(f"upgrade {self.old} → {self.new}: scores: expected the cell {cell!r}")
@@ -226,6 +230,12 @@ class Report(Part):
     def _check(self) -> Report:
         if (self.cells or self.rankings) and not self.generations:
             raise ValueError("generations: expected the names of those that cells and rankings are of")
+        summed: dict[tuple[str, str, str], set[str]] = {}
+        for line in self.cells:
+            summed.setdefault((line.method, line.query, line.gallery), set()).add(line.score)
+        for cell, scores in summed.items():
+            if missing := set(self.scores()) - scores:
+                raise ValueError(f"cells: {' '.join(cell)}: expected the scores {', '.join(sorted(missing))}")
         for run, epochs in self.training.items():
             if any(not {"epoch", "loss"} <= set(epoch) for epoch in epochs):
                 raise ValueError(f"training of {run}: expected epoch and loss in every line")

@@ -183,9 +183,10 @@ def _matrices(searches: Sequence[Search], generations: Sequence[str]) -> list[Ma
     matrices = []
     for method in methods_of(searches) or [""]:
         cells: dict[tuple[str, str], list[Search]] = {}
+        seeds = {search.seed for search in searches if (search.method or "") == method}
         for search in searches:
-            own = search.query == search.gallery == generations[0]  # one model for every method
-            if own or (search.method or "") == method:
+            first = search.query == search.gallery == generations[0]  # one model for every method
+            if search.seed in seeds and (first or (search.method or "") == method):
                 cells.setdefault((search.query, search.gallery), []).append(search)
         if (generations[0], generations[0]) in cells:
             matrices.append(_matrix(method, cells, generations))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from nobackfill.config import INDEPENDENT
 from nobackfill.evaluation import MeanStd, average_compatibility, average_score, self_accuracy_loss, update_gain
 from nobackfill.evaluation.scores import SCORES
-from nobackfill.reports.document import CellSummary, LineageSummary, Report, Search
+from nobackfill.reports.document import CellSummary, LineageSummary, Report, Search, UpgradeSection
 
 Cells = dict[tuple[str, str], dict[int, float]]
 """(query, gallery) → seed → score."""
@@ -35,8 +35,16 @@ def triangle(searches: Sequence[Search], method: str, generations: Sequence[str]
     return cells
 
 
-def summarise_cells(searches: Sequence[Search], generations: Sequence[str]) -> list[CellSummary]:
-    """Mean and deviation of each score, method and cell, with its update gain or self-accuracy loss."""
+def summarise_cells(
+    searches: Sequence[Search], generations: Sequence[str], upgrades: Sequence[UpgradeSection] = ()
+) -> list[CellSummary]:
+    """Mean and deviation of each score, method and cell, with its update gain or self-accuracy loss.
+
+    An assessed upgrade without a gain has none here: its upper bound is not clearly above the status quo.
+    """
+    unclear = {
+        (each.method, each.new, each.old, score) for each in upgrades for score in SCORES if not each.result.gain[score]
+    }
     lines = []
     for score in SCORES:
         bounds = triangle(searches, INDEPENDENT, generations, score)
@@ -44,6 +52,7 @@ def summarise_cells(searches: Sequence[Search], generations: Sequence[str]) -> l
             cells = triangle(searches, method, generations, score)
             for (query, gallery), values in cells.items():
                 own = query == gallery
+                gained = not own and (method, query, gallery, score) not in unclear
                 lines.append(
                     CellSummary(
                         score=score,
@@ -51,7 +60,7 @@ def summarise_cells(searches: Sequence[Search], generations: Sequence[str]) -> l
                         query=query,
                         gallery=gallery,
                         value=MeanStd.of(list(values.values())),
-                        update_gain=None if own else _gain(cells, bounds, query, gallery),
+                        update_gain=_gain(cells, bounds, query, gallery) if gained else None,
                         self_accuracy_loss=_loss(cells, bounds, query) if own else None,
                     )
                 )

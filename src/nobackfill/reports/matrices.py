@@ -33,8 +33,13 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
         }
         for method in methods
     }
-    start = float(np.mean(cells[methods[0]][generations[0], generations[0]]))
-    reach = max(0.01, *(abs(float(np.mean(values)) - start) for own in cells.values() for values in own.values()))
+    # A method with fewer seeds than others is held against the status quo of its own.
+    starts = {method: float(np.mean(own[generations[0], generations[0]])) for method, own in cells.items()}
+    changes = {
+        method: {cell: float(np.mean(values)) - starts[method] for cell, values in own.items()}
+        for method, own in cells.items()
+    }
+    reach = max(0.01, *(abs(change) for own in changes.values() for change in own.values()))
     colours, norm = mpl.colormaps["RdBu"], mpl.colors.Normalize(-reach, reach)
 
     wide = min(len(methods), max(1, CELLS_ACROSS // count))
@@ -50,7 +55,7 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
         _frame(axes, method, generations)
         for (query, gallery), values in cells[method].items():
             column, line = generations.index(gallery), generations.index(query)
-            change = float(np.mean(values)) - start
+            change = changes[method][query, gallery]
             box = mpl.patches.Rectangle((column - 0.48, line - 0.48), 0.96, 0.96, facecolor=colours(norm(change)))
             axes.add_patch(box)
             note = "status quo" if (column, line) == (0, 0) else f"({100 * change:+.1f})"

@@ -9,13 +9,23 @@ from nobackfill.reports.document import RankingSection
 def ranking_sentence(section: RankingSection) -> str:
     """Who leads, and who cannot be told from the leader."""
     ranking = section.ranking
-    best = ranking.methods[0]
+    best, *others = ranking.methods
+    heading = f"{section.query}/{section.gallery}, {title(section.score)}: {best.method}"
+    if not others:
+        return f"{heading} alone, {100 * best.score:.1f}."
     level = ranking.level_with(best.method)
-    names = ", ".join(f"{each.method} {100 * each.score:.1f}" for each in ranking.methods if each.method in level)
-    told = f"cannot be told apart from it: {names}" if level else "better than all others"
-    told += " (one seed; others may differ)" if one_seed(section) else ""
-    heading = f"{section.query}/{section.gallery}, {title(section.score)}"
-    return f"{heading}: {best.method} leads with {100 * best.score:.1f}; {told}."
+    ahead = [each.method for each in others if (lead := ranking.difference(best.method, each.method)) and lead.high < 0]
+    told = [
+        f"{words}: {', '.join(f'{each.method} {100 * each.score:.1f}' for each in others if each.method in names)}"
+        for words, names in (
+            ("cannot be told apart from it", level),
+            ("better than it over the seeds they share", ahead),
+        )
+        if names
+    ]
+    told = told or ["better than all others"]
+    note = " (one seed; others may differ)" if one_seed(section) else ""
+    return f"{heading} leads with {100 * best.score:.1f}; {'; '.join(told)}{note}."
 
 
 def one_seed(section: RankingSection) -> bool:

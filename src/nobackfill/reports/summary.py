@@ -13,12 +13,11 @@ from nobackfill.evaluation.backfilling import BackfillingCurve
 from nobackfill.evaluation.candidates import FULL, CandidateResult
 from nobackfill.evaluation.comparison import Change, decisive, overall, sentence
 from nobackfill.evaluation.scores import MAIN, RANKING, title
-from nobackfill.evaluation.verdict import STATUS_QUO, Decision
+from nobackfill.evaluation.verdict import STATUS_QUO, UPGRADE_DECISIONS, Decision
 from nobackfill.reports.document import FitSection, Report, UpgradeSection
 
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 WORST_CLASSES = 3
-ORDER: tuple[Decision, ...] = ("ship", "ship and backfill", "do not ship")
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,10 @@ def summarise_report(report: Report) -> Summary | None:
     newest = [each for each in report.upgrades if each.new in report.generations[-1:]] or report.upgrades
     if not newest:
         return None
+    # From several galleries to one model: the last step counts, an older gallery is no alternative to it.
+    places = {name: place for place, name in enumerate(report.generations)}
+    last = max(places.get(each.old, -1) for each in newest)
+    newest = [each for each in newest if places.get(each.old, -1) == last]
     best = min(newest, key=_rank)
     others = tuple(
         f"{_name(each)}: {each.result.verdict.decision}, {_gain(each)} in the old gallery."
@@ -201,7 +204,7 @@ def _gain(section: UpgradeSection) -> str:
 def _rank(section: UpgradeSection) -> tuple[int, float]:
     """Best decision first, then the larger gain in the untouched gallery."""
     result = section.result
-    return ORDER.index(result.verdict.decision), -result.change["new/old"][MAIN].mean
+    return UPGRADE_DECISIONS.index(result.verdict.decision), -result.change["new/old"][MAIN].mean
 
 
 def _level_with(report: Report, best: UpgradeSection) -> tuple[str, ...]:

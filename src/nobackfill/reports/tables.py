@@ -14,6 +14,8 @@ from nobackfill.errors import visible
 from nobackfill.evaluation.scores import SCORES
 from nobackfill.reports.document import Search
 
+WIDEST = 2000  # columns of a table with very long names
+
 
 def print_searches(searches: Sequence[Search], titles: Sequence[str]) -> None:
     """A row a search, scores in percent, under the names in `titles`."""
@@ -39,11 +41,12 @@ def cell(text: str) -> str:
 def print_table(table: Table) -> None:
     """In the terminal's width where the figures fit; else, and in a pipe, as wide as it needs: nothing is cut."""
     console = Console()
-    if not console.is_terminal or _needs(table, console) > console.width:
-        console = Console(width=200)
+    needed = _needs(table, console)
+    if not console.is_terminal or needed > console.width:
+        console = Console(width=max(200, needed))
     console.print(table)
 
 
 def _needs(table: Table, console: Console) -> int:
     """The columns of text that a table needs where those that do not wrap are whole."""
-    return Measurement.get(console, console.options.update(max_width=200), table).minimum
+    return Measurement.get(console, console.options.update(max_width=WIDEST), table).minimum
