@@ -1,4 +1,4 @@
-"""Rival methods through the engine: images and vectors, own modules in checkpoints, two processes."""
+"""Rival methods through the engine: images and vectors, own modules in checkpoints."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import pytest
 from safetensors.torch import load_file
 from tests.conftest import tiny_config
 from tests.maps.pairs import items, write
-from tests.training.test_processes import difference, launch
 from tests.training.test_resume import PowerError, stop_before
 
 import nobackfill
@@ -116,28 +115,3 @@ def test_own_modules_resume_to_the_byte(
     assert (run / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
     lines = [(path / "history.jsonl").read_text().splitlines()[-1] for path in (run, straight)]
     assert json.loads(lines[0])["loss"] == json.loads(lines[1])["loss"]
-
-
-@pytest.mark.slow
-def test_two_processes_equal_one(runs: dict[str, Path], tmp_path: Path) -> None:
-    """Negatives of the other process count, and so do its samples for the discriminator's batch norm."""
-    settings = {
-        method: config(
-            method,
-            runs,
-            model__backbone="test_convnext",
-            data__image_size=32,
-            optimizer__name="sgd",
-            optimizer__lr=0.02,
-            **({"loss__temperature": 1.0} if method == "ract" else {}),
-        )
-        for method in ("ract", "advbct")
-    }
-    results = launch(tmp_path, settings)
-    for method, done in results.items():
-        assert done.returncode == 0, done.stderr
-        whole = train(settings[method], tmp_path / "whole" / method)
-        assert 0 < difference(whole, tmp_path / method) < 1e-5
-        lines = [json.loads((run / "history.jsonl").read_text()) for run in (whole, tmp_path / method)]
-        for name in lines[0].keys() - {"images_per_second", "memory_mb"}:
-            assert lines[0][name] == pytest.approx(lines[1][name], rel=1e-5)
