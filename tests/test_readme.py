@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -29,8 +28,8 @@ def play(page: str, folder: Path) -> str:
     start += f'python() {{ {shlex.quote(sys.executable)} "$@"; }}\n'
     printed = []
     for language, block in BLOCK.findall(page):
-        if "[dev]" in block or ("text_upgrade" in block and not find_spec("sentence_transformers")):
-            continue  # the tests themselves; an extra that is not here
+        if "[dev]" in block or "text_upgrade" in block:
+            continue  # the tests themselves; what interop/test_text_example.py runs
         text = re.sub(r"^pip install [^&]*&& ", "", block, flags=re.MULTILINE)
         text = re.sub(r"^nobackfill demo", "nobackfill demo --seeds 1", text, flags=re.MULTILINE)
         shell = ["bash", "-euo", "pipefail", "-c", start + text]
@@ -49,7 +48,6 @@ def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     assert "fits/upgrade: procrustes; use it" in printed
     assert "\nship Difference(mean=0." in printed
     assert "of 599 now embedded by bt2-" in printed
-    assert "old queries, old gallery: top-1" in printed or not find_spec("sentence_transformers")
 
 
 @pytest.mark.train

@@ -83,6 +83,21 @@ def test_an_index_file_becomes_a_gallery_beside_it(tmp_path: Path, kind: str) ->
     gallery.store.close()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--index", "i", "--layout", "same-column"], "--layout: a FAISS index has no columns"),
+        (["--index", "i", "--vector-column", "v"], "--vector-column: a FAISS index has no columns"),
+        (["--ids", "ids.txt"], "--ids: goes with --index"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["gallery", "adopt", "faiss:g", "--generation", "old", *options]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_files_that_are_no_index(tmp_path: Path) -> None:
     path, ids = tmp_path / "old.index", tmp_path / "ids.txt"
     url = f"faiss:{tmp_path / 'gallery'}"

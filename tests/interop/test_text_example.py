@@ -25,5 +25,6 @@ def test_the_new_queries_pass_the_old_ones_in_the_old_gallery(
     assert scores["new/old"] > scores["old/old"]
     assert scores["new/new"] > scores["old/old"]
     printed = capsys.readouterr().out
+    assert "old queries, old gallery: top-1" in printed
     assert "by the old model:" in printed
     assert "by the new model:" in printed

@@ -6,6 +6,7 @@ import pytest
 from tests.conftest import tiny_config
 
 from nobackfill.errors import ConfigError
+from nobackfill.training.resolving import resolve
 from nobackfill.training.schedule import learning_rate
 
 
@@ -65,3 +66,9 @@ def test_multistep_falls_after_its_milestones() -> None:
 def test_settings_of_another_schedule_are_refused(schedule: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         tiny_config("independent", schedule=schedule)
+
+
+def test_a_milestone_that_no_epoch_reaches_is_refused() -> None:
+    config = tiny_config("independent", epochs=4, schedule={"name": "multistep", "milestones": [2, 4]})
+    with pytest.raises(ConfigError, match=r"'schedule.milestones': 4 must be less than epochs \(4\)"):
+        resolve(config)

@@ -24,6 +24,10 @@ def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
     if config.mine is not None and (config.data.kind != "pair" or config.old is None):
         lack = f"data {config.data.name!r} are no pairs" if config.data.kind != "pair" else "there is no old model"
         raise ConfigError(f"key 'mine': {lack}, but the old model mines negatives of pairs; leave it out")
+    if config.schedule.milestones and config.schedule.milestones[-1] >= config.epochs:
+        raise ConfigError(
+            f"key 'schedule.milestones': {config.schedule.milestones[-1]} must be less than epochs ({config.epochs})"
+        )
     if config.schedule.warmup_epochs >= config.epochs:
         raise ConfigError(
             f"key 'schedule.warmup_epochs': {config.schedule.warmup_epochs} must be less than epochs ({config.epochs})"

@@ -75,6 +75,17 @@ def adopt(
 
     if fingerprint is not None and model_name is not None:
         raise ConfigError("give --fingerprint or --model-name, not both")
+    if ids is not None and index is None:
+        raise ConfigError("--ids: goes with --index")
+    in_place = {
+        "--vector-column": vector_column is not None,
+        "--id-column": id_column != "id",
+        "--layout": layout is not Layout.new_column,
+        "--payload-columns": payload_columns is not None,
+    }
+    if index is not None and any(in_place.values()):
+        ignored = next(name for name, given in in_place.items() if given)
+        raise ConfigError(f"{ignored}: a FAISS index has no columns; leave it out, or leave out --index")
     known = fingerprint or (f"name:{model_name}" if model_name else None)
     if index is not None:
         plan = plan_copy(store, generation, index, ids, fingerprint=known)
