@@ -120,7 +120,7 @@ def test_pairs_know_their_texts_and_who_answers_whom(tmp_path: Path) -> None:
     assert (pairs.queries.role, pairs.documents.role) == ("query", "document")
     assert [pairs.documents.texts[i] for i in pairs.negatives[0]] == ["d2", "x"]  # its own document is none
     assert pairs.skipped[0].endswith("1 negatives that are the pair's own document, or are tested on")
-    assert [each.tolist() for each in pairs.relevant()] == [[0, 1], [2], [0], [3]]
+    assert [each.tolist() for each in pairs.relevant()] == [[0, 1, 2], [1, 2], [0], [3]]
     found = pairs.answers(np.arange(4), np.arange(6))  # d2 and d3 have one id
     assert found.astype(int).tolist() == [
         [1, 1, 1, 0, 0, 0],

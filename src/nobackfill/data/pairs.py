@@ -97,10 +97,15 @@ class PairSamples:
         """None come with texts."""
 
     def relevant(self) -> list[Numbers]:
-        """For each query the documents that answer it."""
+        """For each query the documents that answer it, ascending: its own and those of their groups."""
+        by_group = np.argsort(self.group, kind="stable")
+        starts = np.searchsorted(self.group[by_group], np.arange(int(self.group.max()) + 2))
         order = np.argsort(self.query, kind="stable")
         bounds = np.searchsorted(self.query[order], np.arange(1, len(self.queries)))
-        return [np.unique(part) for part in np.split(self.document[order], bounds)]
+        return [
+            np.sort(np.concatenate([by_group[starts[each] : starts[each + 1]] for each in np.unique(groups)]))
+            for groups in np.split(self.group[self.document[order]], bounds)
+        ]
 
     def answers(self, query: Numbers, document: Numbers) -> NDArray[np.bool_]:
         """Whether a document, or one of its group, answers a query, bool [q, m].
