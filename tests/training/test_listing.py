@@ -52,6 +52,10 @@ def test_a_finished_run_is_not_reused_for_other_images(root: Path, tmp_path: Pat
         image(root / "train" / name / "more.png")
     with pytest.raises(RunError, match=rf"{run}: was trained on other images than are there now \(labels and names "):
         train(config, run, resume=True)
+    unpublished = run.rename(tmp_path / "run.unfinished")  # killed before its last rename
+    with pytest.raises(RunError, match="was trained on other images"):
+        train(config, run, resume=True)
+    unpublished.rename(run)
     (run / "data.json").unlink()  # as older runs have none
     assert train(config, run, resume=True) == run
 

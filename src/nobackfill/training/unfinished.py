@@ -102,7 +102,7 @@ def working_folder(out: Path, plan: RunPlan, *, resume: bool) -> Iterator[Path]:
     working = unfinished(out)
     if working.exists() and not resume:
         raise RunError(f"{working}: contains an unfinished run; resume it with --resume, or remove it")
-    check_same_run(working, plan)
+    (check_same_finished_run if is_trained(working) else check_same_run)(working, plan)
     made = [folder for folder in working.parents if not folder.exists()]
     working.mkdir(parents=True, exist_ok=True)
     lock = _locked(working, out, PATIENCE if resume else 0)
