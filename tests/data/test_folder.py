@@ -28,6 +28,8 @@ def test_both_names_of_the_splits(tmp_path: Path, train: str, test: str) -> None
     (tmp_path / train / "cat" / "notes.txt").write_text("no image")
     write_image(tmp_path / train / "cat" / "._1.png")
     write_image(tmp_path / train / ".ipynb_checkpoints" / "1.png")
+    write_image(tmp_path / train / "cat" / ".ipynb_checkpoints" / "1-checkpoint.png")
+    (tmp_path / train / "cat" / "not an image.png").mkdir()
     images = load_folder(tmp_path, "train")
     assert [Path(str(path)).name for path in images.images] == ["1.png", "2.JPG", "1.jpeg"]
     assert images.labels.tolist() == [0, 0, 1]

@@ -102,6 +102,19 @@ def test_training_rows_that_are_tested_on_are_left_out_and_counted(tmp_path: Pat
     assert train.skipped == (f"{section['train']}: 2 rows whose text is in {section['test']} too",)
 
 
+def test_what_a_file_tests_is_not_held_out_either(tmp_path: Path) -> None:
+    """`holdout` is for tuning without the test set: neither side of it has a text of the file."""
+    section: dict[str, Any] = {"name": "texts", "holdout": 10}
+    section["train"] = write_csv(tmp_path / "a.csv", [(f"t{n}", str(n % 2)) for n in range(40)])
+    section["test"] = write_csv(tmp_path / "b.csv", [(f"t{n}", str(n % 2)) for n in range(20)])
+    sides = {split: load(split, **section) for split in ("train", "test")}
+    assert {split: len(side) for split, side in sides.items()} == {"train": 10, "test": 10}
+    assert {text for side in sides.values() for text in side.texts} == {f"t{n}" for n in range(20, 40)}
+    line = f"{section['train']}: 20 rows whose text is in {section['test']} too"
+    assert [side.skipped for side in sides.values()] == [(line,)] * 2
+    assert summarise(parse_data({key: str(value) for key, value in section.items()})).count == 20
+
+
 PAIRS: list[dict[str, Any]] = [
     {"q": "q1", "d": "d1", "n": ["d1", "x", "d2"], "page": 1},
     {"q": "q1", "d": "d2", "n": [], "page": 2},
@@ -120,7 +133,7 @@ def test_pairs_know_their_texts_and_who_answers_whom(tmp_path: Path) -> None:
     assert (pairs.queries.role, pairs.documents.role) == ("query", "document")
     assert [pairs.documents.texts[i] for i in pairs.negatives[0]] == ["d2", "x"]  # its own document is none
     assert pairs.skipped[0].endswith("1 negatives that are the pair's own document, or are tested on")
-    assert [each.tolist() for each in pairs.relevant()] == [[0, 1], [2], [0], [3]]
+    assert [each.tolist() for each in pairs.relevant()] == [[0, 1, 2], [1, 2], [0], [3]]
     found = pairs.answers(np.arange(4), np.arange(6))  # d2 and d3 have one id
     assert found.astype(int).tolist() == [
         [1, 1, 1, 0, 0, 0],
@@ -170,6 +183,20 @@ def test_no_query_document_or_id_is_on_both_sides(tmp_path: Path) -> None:
     assert isinstance(train, PairSamples)
     assert "q0-0" not in train.queries.texts
     assert any("pairs whose query or document is tested on" in line for line in train.skipped)
+
+
+def test_pairs_that_a_file_tests_are_not_held_out_either(tmp_path: Path) -> None:
+    rows = [{"q": f"q{n}", "d": f"d{n}", "n": [f"d{39 - n}"], "page": n} for n in range(40)]
+    tested = [{"q": "q0", "d": "new", "n": [], "page": 90}, {"q": "other", "d": "d1", "n": [], "page": 91},
+              {"q": "more", "d": "newer", "n": [], "page": 2}]  # fmt: skip
+    train, test = both(tmp_path, rows, test=write_lines(tmp_path / "test.jsonl", tested), holdout=10)
+    assert (len(train), len(test)) == (27, 10)
+    for side in (train, test):
+        assert isinstance(side, PairSamples)
+        assert not {"q0", "q1", "q2"} & set(side.queries.texts)
+        assert not {"d0", "d1", "d2"} & {side.documents.texts[i] for i in side.document}
+        assert "d1" not in side.documents.texts
+        assert any(line.endswith("3 pairs whose query or document is tested on") for line in side.skipped)
 
 
 def bad_files(folder: Path) -> dict[str, tuple[Path, dict[str, Any], str]]:

@@ -21,6 +21,7 @@ def test_images_at_any_depth(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         Image.new("RGB", (4, 4)).save(path, "PNG")
+    (tmp_path / "folder.png").mkdir()
     samples = load_image_files(tmp_path)
     assert list(samples.ids) == [str(tmp_path / name) for name in ("a.JPG", "b.png", "sub/c.png")]
     assert len(samples) == 3

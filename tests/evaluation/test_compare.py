@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from nobackfill.evaluation import (
     paired_bootstrap,
     retrieval_metrics,
 )
+from nobackfill.evaluation.assess import _classes
+from nobackfill.evaluation.scores import DECISIVE
 from nobackfill.evaluation.verdict import upgrade_verdict
 
 Floats = NDArray[np.float32]
@@ -224,6 +227,24 @@ def test_several_seeds_are_averaged() -> None:
     assert upgrade.scores["new/old"]["mean_ap"].mean == pytest.approx(expected)
     assert upgrade.curve is not None
     assert upgrade.curve.area["top1"] == pytest.approx(np.mean([curve.area["top1"] for curve in curves]))
+
+
+def test_lines_by_class__equal_a_loop_and_take_many_classes() -> None:
+    random = np.random.default_rng(0)
+    cells = ("old/old", "new/old")
+    for queries, classes in ((60, 9), (30_000, 15_000)):
+        labels = random.integers(0, classes, queries) * 3
+        table = {(cell, score): random.random((2, queries)) for cell in cells for score in DECISIVE}
+        before = time.process_time()
+        lines = _classes(table, cells, labels, None)
+        assert time.process_time() - before < 3  # a pass over all queries for each class took 20 s
+        assert len(lines) == len(np.unique(labels))
+        assert [line.change() for line in lines] == sorted(line.change() for line in lines)
+        for line in lines[:9]:
+            own = labels == line.label
+            assert (line.name, line.queries) == (str(line.label), own.sum())
+            for (cell, score), values in table.items():
+                assert line.scores[score][cell] == pytest.approx(values[:, own].mean())
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def test_the_published_results_open(path: Path) -> None:
     assert report.searches[0].queries in (5000, 10_000)
     assert "status quo" in build_markdown(report, str(path)) or not report.rankings
     assert "All searches" in build_report(report, str(path))
+
+
+def test_names_that_are_no_utf_8_are_written(tree: dict[str, Any], tmp_path: Path) -> None:
+    """A file's name may be any bytes; Python has those that are no UTF-8 as halves of surrogate pairs."""
+    tree["generations"] = [name := os.fsdecode(b"caf\xe9\\n"), "new"]
+    tree["settings"] = {name: "ü"}
+    file = tmp_path / "report.json"
+    file.write_text(parse_report(tree, "x").to_json(), encoding="utf-8")
+    report = read_report(file)
+    assert report.generations[0] == "caf\\udce9\\n"
+    assert report.settings == {"caf\\udce9\\n": "ü"}
+    build_report(report, "x").encode()
 
 
 def test_scores_of_other_versions(tree: dict[str, Any]) -> None:

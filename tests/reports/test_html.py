@@ -202,3 +202,9 @@ def test_control_and_direction_characters_are_escaped(report: Report) -> None:
     page = build_report(parse_report(json.loads(text), "a\u202eb"), "a\u202eb")
     assert r"d\u202eg\x1b[2J" in page
     assert not set(page) & set("\u202e\x1b")
+
+
+def test_long_texts_are_cut() -> None:
+    """Whole, they would make a report too large to be read again."""
+    source = ItemSource(None, texts=("x" * 100_000, "y" * 2000))
+    assert [source.show(position).text for position in (0, 1)] == ["x" * 2000 + "…", "y" * 2000]

@@ -20,7 +20,9 @@ from nobackfill.training import checkpointer, loop, resolve, summary, train
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.start import make_optimizer
 
-FILES = {"config.yaml", "teachers.json", "model.safetensors", "embedding.json", "history.jsonl", "metrics.json"}
+FILES = {
+    "config.yaml", "teachers.json", "data.json", "model.safetensors", "embedding.json", "history.jsonl", "metrics.json"
+}  # fmt: skip
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""`nobackfill check`: configs tried without their data."""
+"""`nobackfill check`: configs tried without images and teachers."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def check(
 ) -> None:
     """Build each config's model, run one step on random data, and print what training would cost.
 
-    Reads neither data nor teachers: a teacher's size comes from `model.old_dim`. Hours are a rough estimate for
-    this machine's CPU in float32, from a single step. Of evaluation configs, only the keys are checked.
+    Reads neither images nor teachers: a teacher's size comes from `model.old_dim`. Files of vectors and texts must
+    be there: they tell sizes and classes. Hours are a rough estimate for this machine's CPU in float32, from a single
+    step. Of evaluation configs, only the keys are checked.
 
     Example: `nobackfill check configs/reference/*.yaml`
 

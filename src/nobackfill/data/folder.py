@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,6 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSamples:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with 'training' and 'validation' inside")
-    # Names that begin with a dot are what notebooks and file managers leave behind.
     folders = {name: _split_folder(root, name) for name in SPLIT_FOLDERS}
     folder = folders[split]
     if folder is None:
@@ -40,9 +40,7 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSamples:
     paths: list[Path] = []
     labels: list[int] = []
     for number, name in enumerate(classes):
-        files = sorted(
-            path for path in (folder / name).rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != "."
-        )
+        files = image_files(folder / name)
         paths += files
         labels += [number] * len(files)
     if not paths:
@@ -50,6 +48,18 @@ def load_folder(root: Path, split: Literal["train", "test"]) -> ImageSamples:
             f"{folder}: no image files in its class folders; known extensions: {' '.join(sorted(SUFFIXES))}"
         )
     return ImageSamples(paths, np.asarray(labels, dtype=np.int64), tuple(classes), str(folder))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files of a folder at any depth, sorted by path.
+
+    Names that begin with a dot are left out, with all that is in them: notebooks and file managers leave them behind.
+    """
+    found = []
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] != "."]
+        found += [Path(place, name) for name in files if name[0] != "." and Path(name).suffix.lower() in SUFFIXES]
+    return sorted(found)
 
 
 def _split_folder(root: Path, split: str) -> Path | None:

@@ -17,7 +17,7 @@ from nobackfill.data.samples import Inputs, TextSamples
 from nobackfill.data.splits import Split
 from nobackfill.data.summary import DataSummary
 from nobackfill.data.text_files import check_text, labels_in, read_columns, texts_in
-from nobackfill.data.texts import held_out, test_file
+from nobackfill.data.texts import held_out, holds_out, test_file
 from nobackfill.errors import DataError
 
 if TYPE_CHECKING:
@@ -97,10 +97,15 @@ class PairSamples:
         """None come with texts."""
 
     def relevant(self) -> list[Numbers]:
-        """For each query the documents that answer it."""
+        """For each query the documents that answer it, ascending: its own and those of their groups."""
+        by_group = np.argsort(self.group, kind="stable")
+        starts = np.searchsorted(self.group[by_group], np.arange(int(self.group.max()) + 2))
         order = np.argsort(self.query, kind="stable")
         bounds = np.searchsorted(self.query[order], np.arange(1, len(self.queries)))
-        return [np.unique(part) for part in np.split(self.document[order], bounds)]
+        return [
+            np.sort(np.concatenate([by_group[starts[each] : starts[each + 1]] for each in np.unique(groups)]))
+            for groups in np.split(self.group[self.document[order]], bounds)
+        ]
 
     def answers(self, query: Numbers, document: Numbers) -> NDArray[np.bool_]:
         """Whether a document, or one of its group, answers a query, bool [q, m].
@@ -146,19 +151,17 @@ def load_pairs(data: PairData, split: Split) -> PairSamples:
     Raises:
         DataError: for files that do not fit (`read_columns`), or a test split that there is not.
     """
-    rows = _read(data, data.train)
-    held = held_out(data, connected(rows.queries, rows.groups.tolist()), split)
-    if held is not None:
-        test = rows.take(np.flatnonzero(held))
-        rows = rows.take(np.flatnonzero(~held))
-    elif data.test is not None:
-        test = _read(data, data.test)
-    else:
-        test = rows.take([])
+    if split == "test" and not holds_out(data):
+        return _samples(_read(data, test_file(data)), ())
+    rows, skipped = _read(data, data.train), tuple[str, ...]()
+    if data.test is not None:
+        rows, skipped = _untested(rows, _read(data, data.test))
+    held = held_out(data, connected(rows.queries, rows.groups.tolist()))
+    rows, test = rows.take(np.flatnonzero(~held)), rows.take(np.flatnonzero(held))
     if split == "test":
-        test_file(data) if held is None else None
-        return _samples(test, ())
-    return _training(rows, test)
+        return _samples(test, skipped)
+    rows, more = _untested(rows, test)
+    return _samples(rows, (*skipped, *more))
 
 
 def summarise_pairs(data: PairData) -> DataSummary:
@@ -186,8 +189,8 @@ def _read(data: PairData, path: Path) -> _Rows:
     return _Rows(path, queries, positives, negatives, labels_in(path, data.id, columns[data.id]) if data.id else None)
 
 
-def _training(rows: _Rows, test: _Rows) -> PairSamples:
-    """Training pairs without what is tested on, and without negatives that are a pair's own document."""
+def _untested(rows: _Rows, test: _Rows) -> tuple[_Rows, tuple[str, ...]]:
+    """Pairs without what is tested on, and without negatives that are a pair's own document; what was left out."""
     skipped = []
     queries, documents, ids = set(test.queries), set(test.positives), set(test.ids or ())
     fresh = [
@@ -206,7 +209,7 @@ def _training(rows: _Rows, test: _Rows) -> PairSamples:
     lost = sum(map(len, rows.negatives)) - sum(map(len, kept))
     if lost:
         skipped.append(f"{rows.path}: {lost} negatives that are the pair's own document, or are tested on")
-    return _samples(replace(rows, negatives=kept), tuple(skipped))
+    return replace(rows, negatives=kept), tuple(skipped)
 
 
 def _samples(rows: _Rows, skipped: tuple[str, ...]) -> PairSamples:

@@ -35,19 +35,19 @@ def load_texts(data: TextData, split: Split) -> TextSamples:
     Raises:
         DataError: for files that do not fit (`read_columns`), or a test split that there is not.
     """
-    texts, labels = _read(data, data.train)
-    test_texts, test_labels = _read(data, data.test) if data.test else ([], [])
-    names = tuple(sorted({*labels, *test_labels}))
-    held = held_out(data, connected(texts), split)
-    if split == "test" and held is None:
-        path, texts, labels = test_file(data), test_texts, test_labels
-    else:
-        path = data.train
+    training = _read(data, data.train)
+    tested = _read(data, data.test) if data.test else ([], [])
+    names = tuple(sorted({*training[1], *tested[1]}))
     numbers = {name: number for number, name in enumerate(names)}
-    samples = TextSamples(tuple(texts), np.array([numbers[each] for each in labels], np.int64), names, str(path))
-    if held is not None:
-        return samples.take(np.flatnonzero(held if split == "test" else ~held))
-    return samples if split == "test" else _without(samples, frozenset(test_texts), data)
+
+    def samples(path: Path, texts: list[str], labels: list[str]) -> TextSamples:
+        return TextSamples(tuple(texts), np.array([numbers[each] for each in labels], np.int64), names, str(path))
+
+    if split == "test" and not holds_out(data):
+        return samples(test_file(data), *tested)
+    untested = _without(samples(data.train, *training), frozenset(tested[0]), data)
+    held = held_out(data, connected(untested.texts))
+    return untested.take(np.flatnonzero(held if split == "test" else ~held))
 
 
 def summarise_texts(data: TextData) -> DataSummary:
@@ -72,23 +72,25 @@ def text_loader(
     return TextLoader(samples.tokens, device)
 
 
-def held_out(data: TextFiles, groups: NDArray[np.int64], split: Split) -> NDArray[np.bool_] | None:
-    """Which training rows make the test split, bool [n]; None: it is a file of its own, or there is none.
+def holds_out(data: TextFiles) -> bool:
+    """Whether the test split is of the training rows."""
+    return data.holdout is not None or data.test_fraction is not None
+
+
+def held_out(data: TextFiles, groups: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which training rows make the test split, bool [n]; none unless `holds_out`.
 
     Args:
         data: the section of a config.
-        groups: of the training rows, int64 [n]: those that stay together.
-        split: the one wanted.
+        groups: of the training rows that are in no file of test rows, int64 [n]: those that stay together.
     """
-    if data.holdout is not None:
-        if data.holdout >= len(groups):
-            raise DataError(f"data.holdout: {data.holdout} must be less than the {len(groups)} rows of {data.train}")
-        return hold_out(groups, data.holdout, str(data.train))
     if data.test_fraction is not None:
         return hold_out(groups, round(data.test_fraction * len(groups)), str(data.train))
-    if split == "test":
-        test_file(data)
-    return None
+    if data.holdout is None:
+        return np.zeros(len(groups), np.bool_)
+    if data.holdout >= len(groups):
+        raise DataError(f"data.holdout: {data.holdout} must be less than the {len(groups)} rows of {data.train}")
+    return hold_out(groups, data.holdout, str(data.train))
 
 
 def test_file(data: TextFiles) -> Path:

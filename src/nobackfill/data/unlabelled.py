@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nobackfill.data.folder import SUFFIXES
+from nobackfill.data.folder import SUFFIXES, image_files
 from nobackfill.data.samples import ImageSamples, TextSamples
 from nobackfill.data.text_files import labels_in, read_columns, texts_in
 from nobackfill.data.texts import UNLABELLED
@@ -21,11 +21,7 @@ def load_image_files(root: Path) -> ImageSamples:
     """
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; expected one with images in it")
-    paths = sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not any(part[0] == "." for part in path.relative_to(root).parts)
-    )
+    paths = image_files(root)
     if not paths:
         raise DataError(f"{root}: no image files in it; known extensions: {' '.join(sorted(SUFFIXES))}")
     return ImageSamples(paths, np.zeros(len(paths), np.int64), (UNLABELLED,), str(root))

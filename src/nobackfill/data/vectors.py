@@ -95,9 +95,10 @@ def _mapped(data: VectorData) -> VectorSamples:
         if len(rows) != len(new):
             raise DataError(f"{data.files[key]}: {len(rows)} rows, but {data.vectors} has {len(new)}")
     labels = np.zeros(len(new), np.int64)
+    names: tuple[str, ...] = ("0",)
     if data.labels is not None:
-        labels = class_numbers(read_npy(data.labels), len(new), str(data.labels))
-    names = tuple(map(str, range(int(labels.max()) + 1))) if len(labels) else ("0",)
+        given = read_npy(data.labels)
+        labels, names = class_numbers(given, len(new), str(data.labels)), tuple(map(str, np.unique(given)))
     return VectorSamples(
         new, labels, names, str(data.vectors), old_vectors=old.get("old_vectors"), old_inputs=old.get("old_inputs")
     )

@@ -171,12 +171,17 @@ def _loss(means: Comparison[Cell], names: Sequence[str], score: str) -> Interval
 def _classes(
     table: Mapping[Cell, Doubles], cells: Sequence[str], labels: NDArray[np.int64], names: Sequence[str] | None
 ) -> tuple[ClassChange, ...]:
-    lines, found = [], np.unique(labels)
+    found, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     if names and (found[0] < 0 or found[-1] >= len(names)):
         wrong = found[0] if found[0] < 0 else found[-1]
         raise DataError(f"class_names: {len(names)} names, but there is a label {wrong}")
-    for label in found:
-        own = labels == label
-        scores = {score: {cell: float(table[cell, score][:, own].mean()) for cell in cells} for score in DECISIVE}
-        lines.append(ClassChange(int(label), names[label] if names else str(label), int(own.sum()), scores))
+    means = {
+        (cell, score): np.bincount(place, weights=table[cell, score].mean(axis=0)) / counts
+        for score in DECISIVE
+        for cell in cells
+    }
+    lines = []
+    for row, label in enumerate(found.tolist()):
+        scores = {score: {cell: float(means[cell, score][row]) for cell in cells} for score in DECISIVE}
+        lines.append(ClassChange(label, names[label] if names else str(label), int(counts[row]), scores))
     return tuple(sorted(lines, key=ClassChange.change))

@@ -6,6 +6,8 @@ format stay readable, with scores that this version does not know and without th
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -26,6 +28,7 @@ from nobackfill.untrusted import read_json
 
 FORMAT = 1
 MAX_BYTES = 2**26
+SURROGATE = re.compile("[\ud800-\udfff]")
 Scores = Annotated[dict[str, float], Field(min_length=1)]
 Setting = str | int | float | None
 ReportSettings = dict[str, Setting | list[Setting]]
@@ -246,8 +249,9 @@ class Report(Part):
         return [key for key in SCORES if all(key in search.scores for search in self.searches)]
 
     def to_json(self) -> str:
-        """As the text of a file."""
-        return self.model_dump_json(indent=1) + "\n"
+        """As the text of a file. Bytes of names that are no UTF-8 stand as escapes: a file's name may be any bytes."""
+        text = json.dumps(self.model_dump(), indent=1, ensure_ascii=False)
+        return SURROGATE.sub(lambda found: f"\\\\u{ord(found[0]):x}", text) + "\n"
 
 
 def read_report(source: Path) -> Report:

@@ -21,6 +21,7 @@ from nobackfill.reports.document import FlipExample, ShownItem
 
 EACH = 6  # examples of either kind
 NEIGHBOURS = 5
+LONGEST = 2000  # characters of a text
 SIDE = 96  # of a thumbnail, in pixels
 
 
@@ -50,7 +51,7 @@ class ItemSource:
             label=None if own is None else self.class_names[own] if self.class_names else str(own),
             right=None if label is None else own == label,
             image=None if self.images is None else thumbnail(self.images, position),
-            text=None if self.texts is None else self.texts[position],
+            text=None if self.texts is None else _cut(self.texts[position]),
         )
 
 
@@ -105,6 +106,10 @@ def thumbnail(images: ImageSamples, position: int) -> str:
     small = max(image.size) <= SIDE // 2  # a few bytes either way, and no blocks where they would be seen
     image.save(buffer, "PNG") if small else image.save(buffer, "JPEG", quality=80)
     return f"data:image/{'png' if small else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _nearest(

@@ -43,7 +43,7 @@ from nobackfill.training.unfinished import (
     METRICS,
     DoneElsewhereError,
     check_same_data,
-    check_same_run,
+    check_same_finished_run,
     is_trained,
     publish,
     unfinished,
@@ -82,7 +82,7 @@ def train(
     out = Path(out)
     plan = make_plan(config)
     if resume and runfolder.is_run(out):
-        check_same_run(out, plan)
+        check_same_finished_run(out, plan)
         return out
     require_new(out)
     accelerator = start_processes(plan.config)
@@ -93,7 +93,7 @@ def train(
         except DoneElsewhereError:
             if accelerator.num_processes > 1:  # the others are past this point
                 raise RunError(f"{out}: another process has just finished this run; nothing left to do") from None
-            check_same_run(out, plan)
+            check_same_finished_run(out, plan)
             return out
         accelerator.wait_for_everyone()
         if not is_trained(working):

@@ -37,7 +37,7 @@ def with_mined(
         settings: how many, and the margin.
         device: where to compare.
     """
-    answering = answering_documents(samples)
+    answering = samples.relevant()
     table = normalize(documents.to(device).float())
     count = min(settings.negatives, len(table))
     mined: list[Numbers] = []
@@ -57,13 +57,3 @@ def with_mined(
     )
     said = {"negatives": sum(map(len, mined)), "pairs_without": sum(not len(each) for each in mined)}
     return replace(samples, negatives=negatives), said
-
-
-def answering_documents(samples: PairSamples) -> list[Numbers]:
-    """For each query the documents that answer it, and those of their groups."""
-    by_group = np.argsort(samples.group, kind="stable")
-    starts = np.searchsorted(samples.group[by_group], np.arange(int(samples.group.max()) + 2))
-    return [
-        np.concatenate([by_group[starts[group] : starts[group + 1]] for group in np.unique(samples.group[documents])])
-        for documents in samples.relevant()
-    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,12 +9,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from nobackfill.config import ImageData
 from nobackfill.data import PairSamples, Samples, TextSamples, for_old_model, load_split, open_loader, training_samples
 from nobackfill.errors import ConfigError, DataError, one_line
 from nobackfill.models import Encoder, Network, build_backbone, load
 from nobackfill.models.backbones import FitsStem
 from nobackfill.models.stages import freeze
 from nobackfill.training.fitted_start import fit_output
+from nobackfill.training.listing import NAMES, listing_digest, present_listing
 from nobackfill.training.mining import with_mined
 from nobackfill.training.pair_step import PairTeachers, pair_teachers
 from nobackfill.training.plan import RunPlan
@@ -52,9 +53,12 @@ class Setup:
 
     def digests(self) -> dict[str, str | int]:
         """What tells another training set: number of samples, and a digest of their labels and of their names."""
-        digest = hashlib.sha256(self.teachers.labels.numpy().tobytes())
-        digest.update("\n".join(self.samples.ids).encode(errors="surrogateescape"))
-        return {"samples": len(self.samples), "labels and names": digest.hexdigest()[:16]}
+        data = self.plan.config.data
+        if isinstance(data, ImageData) and data.on_bad_image == "skip":
+            names = present_listing(data)
+        else:
+            names = listing_digest(self.samples, self.teachers.labels.numpy())
+        return {"samples": len(self.samples), NAMES: names}
 
 
 def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:

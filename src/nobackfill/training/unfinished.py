@@ -11,11 +11,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nobackfill.config import dump_config, load_config
+from nobackfill.config import ImageData, dump_config, load_config
 from nobackfill.errors import NobackfillError, RunError
 from nobackfill.files import publish_folder, write_text
 from nobackfill.models.runfolder import is_run
 from nobackfill.training.checkpoint import newest
+from nobackfill.training.listing import NAMES, present_listing
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.resolving import resolve
 from nobackfill.training.stopping import StoppedError
@@ -73,6 +74,22 @@ def check_same_run(run: Path, plan: RunPlan) -> None:
         )
 
 
+def check_same_finished_run(run: Path, plan: RunPlan) -> None:
+    """As `check_same_run`, of a finished run; raises `RunError` too if the images are not those it was trained on.
+
+    Data of other kinds are files, whose digests `check_same_run` compares. Older runs have no `data.json`.
+    """
+    check_same_run(run, plan)
+    if not isinstance(plan.config.data, ImageData) or not (run / DATA).is_file():
+        return
+    known = json.loads((run / DATA).read_text(encoding="utf-8")).get(NAMES)
+    if known != (now := present_listing(plan.config.data)):
+        raise RunError(
+            f"{run}: was trained on other images than are there now ({NAMES} {known}, now {now}); restore the images, "
+            "choose another --out, or remove it to train it again"
+        )
+
+
 @contextmanager
 def working_folder(out: Path, plan: RunPlan, *, resume: bool) -> Iterator[Path]:
     """The run's folder, locked, its config and teachers on record; what failed is noted in it.
@@ -85,7 +102,7 @@ def working_folder(out: Path, plan: RunPlan, *, resume: bool) -> Iterator[Path]:
     working = unfinished(out)
     if working.exists() and not resume:
         raise RunError(f"{working}: contains an unfinished run; resume it with --resume, or remove it")
-    check_same_run(working, plan)
+    (check_same_finished_run if is_trained(working) else check_same_run)(working, plan)
     made = [folder for folder in working.parents if not folder.exists()]
     working.mkdir(parents=True, exist_ok=True)
     lock = _locked(working, out, PATIENCE if resume else 0)
@@ -140,7 +157,6 @@ def is_trained(working: Path) -> bool:
 def publish(working: Path, out: Path) -> None:
     """Drop what only an unfinished run needs and rename the folder to `out`."""
     shutil.rmtree(working / "checkpoint", ignore_errors=True)
-    (working / DATA).unlink(missing_ok=True)
     publish_folder(working, out)
     (out / LOCK).unlink(missing_ok=True)  # not before: whoever waits for it must not find the folder free
 
