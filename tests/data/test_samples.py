@@ -157,4 +157,4 @@ def test_what_is_known_before_anything_is_read(tmp_path: Path) -> None:
     vectors = summarise(VectorData.model_validate(paths))
     assert vectors.preprocessing is not None
     assert (vectors.count, vectors.classes, vectors.preprocessing.input_shape) == (7, 4, (5,))
-    assert vectors.old_space == ("old", 3)
+    assert vectors.old_space == ("old", 3, None)
