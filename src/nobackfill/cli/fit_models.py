@@ -39,6 +39,7 @@ def embedded_pairs(
     """
     from nobackfill.data import for_old_model
     from nobackfill.models import load
+    from nobackfill.models.roles import encode_as
 
     if old is None and new is None and data is None:
         return None
@@ -54,7 +55,8 @@ def embedded_pairs(
         encoder = load(str(model))
         spaces[side] = encoder.spec.as_prefixes()[0]
         items = for_old_model(samples) if side == "old" else samples
-        files[side] = _written(arrays / f"{side}.npy", encoder.encode_set(items, workers))
+        made = encode_as(encoder, items.inputs(encoder.spec.modality), "document", workers)  # as a gallery does
+        files[side] = _written(arrays / f"{side}.npy", made)
     if spaces["old"].fingerprint == spaces["new"].fingerprint:
         raise ConfigError(f"--old-model, --new-model: both are {spaces['old'].generation}; an upgrade needs two models")
     labels = None
