@@ -16,6 +16,7 @@ from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.files import atomic_folder, require_new
 from nobackfill.interop.export import Exported
 from nobackfill.interop.prompts import Prompts, prompts_of
+from nobackfill.maps.folders import BASE
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SENTENCE, SentenceEncoder, load_sentence_encoder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 FORM = "sentence-transformers"
 TOLERANCE = 1e-5  # of a value, in units of the embedding's norm
-BASE = "base.json"
 TEXTS = ("a", "Where is my card?", "The first backfill took nine days.", "une phrase en français, 12 3", "word " * 40)
 """What a folder is tried with before it appears."""
 

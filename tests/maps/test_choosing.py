@@ -1,0 +1,32 @@
+"""What a fit is chosen and judged by where pairs or matches are few, what it is resumed with, and what it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from tests.maps.pairs import NEW, OLD, items, write
+
+from nobackfill.maps import Pairs, fit
+from nobackfill.models import OlderSpace
+
+
+def made(folder: Path, count: int, labels: np.ndarray | None = None) -> Pairs:
+    old, new, _ = items(count)
+    return Pairs(**write(folder, old=old, new=new, **({} if labels is None else {"labels": labels})))
+
+
+def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Path) -> None:
+    spaces = {
+        name: OlderSpace(generation=name, dim=dim, fingerprint=f"of {name}") for name, dim in (("o", OLD), ("n", NEW))
+    }
+    known = dataclasses.replace(made(tmp_path, 300), old_space=spaces["o"], new_space=spaces["n"])
+    fit(known, tmp_path / "run", methods=("ridge", "slerp"))
+    bases = {
+        path.parent.name: json.loads(path.read_text())["generation"] for path in (tmp_path / "run").rglob("base.json")
+    }
+    assert bases == {"run": "n", "ridge-to-old": "n", "ridge-to-new": "o"}
+    fit(known, tmp_path / "back", methods=("ridge",), directions=("to-new",))
+    assert json.loads((tmp_path / "back/base.json").read_text())["generation"] == "o"
