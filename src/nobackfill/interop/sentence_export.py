@@ -111,12 +111,17 @@ def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple
 
     from nobackfill.interop.standard_modules import dense, head_modules, map_modules
 
+    net = encoder.network.backbone
+    if not isinstance(net, VectorNet):
+        raise RunError(
+            f"no standard modules compute its backbone {encoder.spec.architecture.backbone!r}; export a fit of "
+            "procrustes, ridge, low_rank, infonce or mlp"
+        )
     if base is None:
         raise ConfigError(f"--base is missing: {run} takes vectors; name the SentenceTransformer that makes them")
     before = load_sentence_encoder(str(base).removeprefix(SENTENCE), "cpu")
     _check_base(run, encoder, before)
-    model, net = before.model, encoder.network.backbone
-    assert isinstance(net, VectorNet)  # noqa: S101 (what a VectorEncoder has)
+    model = before.model
     modules = list(model)
     if model.truncate_dim is not None:
         modules.append(dense(torch.eye(before.spec.dim, model[-1].get_embedding_dimension())))
