@@ -9,13 +9,20 @@ from pathlib import Path
 import numpy as np
 from tests.maps.pairs import NEW, OLD, items, write
 
-from nobackfill.maps import Pairs, fit
+from nobackfill.maps import Held, Pairs, fit
 from nobackfill.models import OlderSpace
 
 
 def made(folder: Path, count: int, labels: np.ndarray | None = None) -> Pairs:
     old, new, _ = items(count)
     return Pairs(**write(folder, old=old, new=new, **({} if labels is None else {"labels": labels})))
+
+
+def test_agreement_on_few_pairs_tells_maps_apart(tmp_path: Path) -> None:
+    old, new, _ = items(60, seed=1)
+    held = Held.of(old, new, None)
+    found = fit(made(tmp_path, 90), tmp_path / "run", methods=("procrustes", "ridge"), held=held)  # 9 for validation
+    assert all(one.validation < 1 for one in found.results if one.validation is not None)
 
 
 def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Path) -> None:

@@ -114,17 +114,22 @@ class Task:
         query, gallery = (mapped, other) if self.direction == "to-old" else (other, mapped)
         if self.labels is not None:
             return retrieval_metrics(query, gallery, self.labels, self.labels, exclude_self=True).mean_ap
-        nearest = neighbours(query, gallery, NEAREST, exclude_self=True)
+        nearest = neighbours(query, gallery, self._compared, exclude_self=True)
         return float(overlap(nearest, self._full_backfill).mean())
 
     def label_loss(self, otherwise: dict[str, float]) -> dict[str, float]:
         """Cosine to the counterpart; and prototypes where there are labels, else what is given here."""
-        return {"old": 5.0, **({"prototypes": 1.0} if self.labels is not None else otherwise)}
+        return {"old": 5.0, **({"prototypes": 1.0} if self.labels_file is not None else otherwise)}
+
+    @property
+    def _compared(self) -> int:
+        """How many neighbours agreement compares; ten of eleven rows would be the same ones for every map."""
+        return max(1, min(NEAREST, (len(self.y) - 1) // 3))
 
     @cached_property
     def _full_backfill(self) -> Integers:
         new = self.x if self.direction == "to-old" else self.y
-        return neighbours(new, new, NEAREST, exclude_self=True)
+        return neighbours(new, new, self._compared, exclude_self=True)
 
     @cached_property
     def best_penalty(self) -> float:
