@@ -7,8 +7,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 from tests.maps.pairs import NEW, OLD, items, write
 
+from nobackfill.errors import DataError
 from nobackfill.maps import Held, Pairs, fit
 from nobackfill.models import OlderSpace
 
@@ -23,6 +25,24 @@ def test_agreement_on_few_pairs_tells_maps_apart(tmp_path: Path) -> None:
     held = Held.of(old, new, None)
     found = fit(made(tmp_path, 90), tmp_path / "run", methods=("procrustes", "ridge"), held=held)  # 9 for validation
     assert all(one.validation < 1 for one in found.results if one.validation is not None)
+
+
+def test_labels_that_few_share_do_not_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pairs = made(tmp_path, 300, np.arange(300) // 2)
+    found = fit(pairs, tmp_path / "run", methods=("ridge",))
+    assert "of 24 validation pairs share their label with another, too few to choose settings by" in (
+        capsys.readouterr().err
+    )
+    unlabelled = fit(dataclasses.replace(pairs, labels=None), tmp_path / "other", methods=("ridge",))
+    assert [one.choice for one in found.results] == [one.choice for one in unlabelled.results]
+    assert found.results[0].queries  # judged by them all the same
+
+
+def test_labels_that_nothing_shares_are_refused_at_once(tmp_path: Path) -> None:
+    pairs = made(tmp_path / "arrays", 300, np.arange(300))
+    with pytest.raises(DataError, match="no held-out item shares its label with another"):
+        fit(pairs, tmp_path / "run", methods=("ridge",))
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
 
 
 def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Path) -> None:

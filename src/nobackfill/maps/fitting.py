@@ -27,10 +27,12 @@ from nobackfill.maps.qdc import refuse_sizes
 from nobackfill.maps.task import Candidate, Direction, Settings, Task
 from nobackfill.maps.trained_fits import extra_dims
 from nobackfill.models.spec import named_prefix
+from nobackfill.progress import note
 
 ROWS_FILE = "rows.npy"
 ARRAYS = "arrays"  # folder for arrays that come out of other files, in that of the unfinished fit
 TRAINED_ON = 200_000  # pairs at most; closed forms use all of them
+FEWEST_MATCHED = 20  # validation rows with a match to choose settings by; of few rows half of them
 ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 
@@ -103,8 +105,10 @@ def fit(
     _refuse_side(pairs, held, methods)
     split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=held is not None)
     held = _held(pairs, held, split, labels)
+    _refuse_no_matches(held)
     working = Path(f"{out}.unfinished")
-    tasks = [_task(pairs, direction, old, new, labels, split, settings, working) for direction in directions]
+    chosen_by = _chosen_by(labels, split, pairs)
+    tasks = [_task(pairs, direction, old, new, chosen_by, split, settings, working) for direction in directions]
     _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
     _take(working, pairs, methods, directions, settings, held_fraction)
@@ -151,6 +155,34 @@ def _held(pairs: Pairs, held: Held | None, split: Split, labels: Integers | None
     return held
 
 
+def _refuse_no_matches(held: Held) -> None:
+    """Raise `DataError` where the labels give no query a match, before minutes pass."""
+    if held.labels is None:
+        return
+    queries, items = held.labels
+    if len(np.unique(items)) == len(items) if held.exclude_self else not np.isin(queries, items).any():
+        raise DataError(
+            "labels: no held-out item shares its label with another, so no search can be judged by them; hold more "
+            "out, or leave the labels out"
+        )
+
+
+def _chosen_by(labels: Integers | None, split: Split, pairs: Pairs) -> Integers | None:
+    """The labels of the validation rows; none, and it is said, where few of them share theirs with another."""
+    if labels is None:
+        return None
+    chosen = labels[split.validation]
+    _, classes, sizes = np.unique(chosen, return_inverse=True, return_counts=True)
+    matched = int((sizes[classes] > 1).sum())
+    if matched >= min(FEWEST_MATCHED, len(chosen) // 2):
+        return chosen
+    note(
+        f"{pairs.labels}: {matched} of {len(chosen)} validation pairs share their label with another, too few to "
+        "choose settings by; they are chosen by the agreement with a full backfill"
+    )
+    return None
+
+
 def _task(
     pairs: Pairs,
     direction: Direction,
@@ -182,7 +214,7 @@ def _task(
         all_moments=fitted + moments(x, y, chosen, names),
         x=unit_rows_of(x, chosen, names[0]),
         y=unit_rows_of(y, chosen, names[1]),
-        labels=None if labels is None else labels[chosen],
+        labels=labels,
         prefix=spaces[0] if to_old else spaces[1],
         folder=working / "methods",
         settings=settings,

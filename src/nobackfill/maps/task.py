@@ -64,7 +64,7 @@ class Task:
     Attributes:
         x_file, y_file, labels_file, rows_file: .npy files; the rows to train on.
         moments: of the rows to fit on, and with those for validation as well.
-        x, y, labels: the validation rows.
+        x, y, labels: the validation rows; no labels where too few of them share one to choose by.
         side_file, side: a second vector of every item, stored beside the old one, and that of the validation rows.
         prefix, x_space: the generations of y and of x.
         folder: where run folders are written.
