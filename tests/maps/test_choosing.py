@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from tests.maps.pairs import NEW, OLD, items, write
 
-from nobackfill.errors import DataError
-from nobackfill.maps import Held, Pairs, fit
+from nobackfill.errors import DataError, RunError
+from nobackfill.maps import Held, Pairs, fit, fitting
 from nobackfill.models import OlderSpace
 
 
@@ -43,6 +43,29 @@ def test_labels_that_nothing_shares_are_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no held-out item shares its label with another"):
         fit(pairs, tmp_path / "run", methods=("ridge",))
     assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
+
+
+def test_an_unfinished_fit_of_other_rows_or_data_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs, (old, new, _) = made(tmp_path, 300), items(60, seed=1)
+    held = Held.of(old, new, None)
+
+    class PowerError(Exception): ...
+
+    def fail(*arguments: object) -> None:
+        raise PowerError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerError):
+        patch.setattr(fitting, "assess_fits", fail)
+        fit(pairs, tmp_path / "run", methods=("ridge",))
+    refused = r"run\.unfinished: contains an unfinished fit with other settings, or other files; remove it"
+    with pytest.raises(RunError, match=refused):
+        fit(pairs, tmp_path / "run", methods=("ridge",), held=held)
+    new = np.load(pairs.new)
+    np.save(pairs.new, new[:, ::-1])
+    with pytest.raises(RunError, match=refused):
+        fit(pairs, tmp_path / "run", methods=("ridge",))
+    np.save(pairs.new, new)
+    fit(pairs, tmp_path / "run", methods=("ridge",))
 
 
 def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Path) -> None:

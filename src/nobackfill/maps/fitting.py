@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,12 +99,12 @@ def fit(
     require_for(methods)
     require_new(out)
     old, new, labels = pairs.read()
-    pairs.read_side(len(old))
+    side, apart = pairs.read_side(len(old)), held is not None
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
     if "qdc" in methods:
         refuse_sizes(old.shape[1], new.shape[1])
     _refuse_side(pairs, held, methods)
-    split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=held is not None)
+    split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=apart)
     held = _held(pairs, held, split, labels)
     _refuse_no_matches(held)
     working = Path(f"{out}.unfinished")
@@ -111,7 +112,16 @@ def fit(
     tasks = [_task(pairs, direction, old, new, chosen_by, split, settings, working) for direction in directions]
     _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
-    _take(working, pairs, methods, directions, settings, held_fraction)
+    contents = {"old": old, "new": new, "labels": labels, "side": side}
+    described = {
+        "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
+        "contents": {name: _digest(array) for name, array in contents.items() if array is not None},
+        "methods": list(methods),
+        "directions": list(directions),
+        "settings": settings.__dict__,
+        "held_fraction": None if apart else held_fraction,
+    }
+    _take(working, described)
     with atomic_file(working / ROWS_FILE) as temporary:
         np.save(temporary, _trained_rows(split, settings))
     candidates: list[Candidate] = []
@@ -251,22 +261,16 @@ def _variance_y(rows: NDArray[np.float32]) -> float:
     return float(rows.astype(np.float64).var(axis=0).sum())
 
 
-def _take(
-    working: Path,
-    pairs: Pairs,
-    methods: Sequence[str],
-    directions: Sequence[Direction],
-    settings: Settings,
-    held_fraction: float,
-) -> None:
+def _digest(array: Array) -> str:
+    """SHA-256 of an array's type and values; a mapped one is read block by block."""
+    digest = hashlib.sha256(str(array.dtype).encode())
+    for start in range(0, len(array), 4096):
+        digest.update(array[start : start + 4096].tobytes())
+    return digest.hexdigest()
+
+
+def _take(working: Path, described: Mapping[str, object]) -> None:
     """Make the folder of an unfinished fit, or resume the same fit in the one that is there."""
-    described = {
-        "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
-        "methods": list(methods),
-        "directions": list(directions),
-        "settings": json.loads(json.dumps(settings.__dict__)),
-        "held_fraction": held_fraction,
-    }
     text = json.dumps(described, indent=2) + "\n"
     if working.is_dir() and any(file.name != ARRAYS for file in working.iterdir()):
         before = working / "fit.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -98,12 +97,6 @@ class Task:
         """The rows to train on of one of the files, at unit norm."""
         return unit_rows_of(read_rows(file), self.trained_rows, str(file))
 
-    @cached_property
-    def digest(self) -> str:
-        """Of what it is fitted on and chosen by: moments of all pairs, and the validation rows."""
-        parts = (self.all_moments.xx, self.all_moments.yx, self.x, self.y, self.labels, self.side)
-        return hashlib.sha256(b"".join(each.tobytes() for each in parts if each is not None)).hexdigest()
-
     def score(self, encoder: Encodes) -> float:
         """On the validation rows: mAP where there are labels, else agreement with a full backfill's nearest items."""
         return self.score_of(encoder.encode(self.x))
@@ -173,18 +166,16 @@ def kept(task: Task, name: str, encoder: ArrayEncoder, choice: str, score: float
     """Write a fitted encoder as the run folder of a candidate."""
     folder = folder_of(task, name)
     shutil.rmtree(folder, ignore_errors=True)  # of a fit that was cut short
-    save_encoder(encoder, folder, {"choice": choice, "validation": score, "pairs": task.digest})
+    save_encoder(encoder, folder, {"choice": choice, "validation": score})
     return Candidate(name, task.direction, folder, choice, score, inputs)
 
 
 def finished(task: Task, name: str, inputs: Inputs = "x") -> Candidate | None:
-    """What the same fit of the same pairs had finished before it was killed; its settings were compared before."""
+    """What this fit had finished before it was killed; that it is the same fit of the same pairs was seen before."""
     folder = folder_of(task, name)
     if not is_run(folder):
         return None
     metrics: Mapping[str, object] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    if metrics.get("pairs") != task.digest:
-        return None
     return Candidate(name, task.direction, folder, str(metrics["choice"]), float(str(metrics["validation"])), inputs)
 
 
