@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from tests.maps.pairs import NEW, OLD, items, write
 
 from nobackfill.errors import DataError, RunError
 from nobackfill.maps import Held, Pairs, fit, fitting
+from nobackfill.maps.pairs import without_twins
 from nobackfill.models import OlderSpace
 
 
@@ -80,3 +82,17 @@ def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Pat
     assert bases == {"run": "n", "ridge-to-old": "n", "ridge-to-new": "o"}
     fit(known, tmp_path / "back", methods=("ridge",), directions=("to-new",))
     assert json.loads((tmp_path / "back/base.json").read_text())["generation"] == "o"
+
+
+def test_leaving_out_twins_takes_no_memory_for_each_fitted_pair() -> None:
+    random = np.random.default_rng(0)
+    new = random.random((300_000, 2), np.float32)
+    held = Held.of(new[:50], new[:50], None)
+    tracemalloc.start()
+    try:
+        kept, dropped = without_twins(held, new, np.arange(40, len(new)))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(kept.new_query), dropped) == (40, 10)
+    assert peak < 12e6
