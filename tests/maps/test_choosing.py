@@ -5,13 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import tracemalloc
+import weakref
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from tests.maps.pairs import NEW, OLD, items, write
 
 from nobackfill.errors import DataError, RunError
+from nobackfill.evaluation.neighbours import neighbours
 from nobackfill.maps import Held, Pairs, fit, fitting
 from nobackfill.maps.pairs import without_twins
 from nobackfill.models import OlderSpace
@@ -82,6 +86,24 @@ def test_a_run_says_whose_vectors_it_takes_where_that_is_one_model(tmp_path: Pat
     assert bases == {"run": "n", "ridge-to-old": "n", "ridge-to-new": "o"}
     fit(known, tmp_path / "back", methods=("ridge",), directions=("to-new",))
     assert json.loads((tmp_path / "back/base.json").read_text())["generation"] == "o"
+
+
+def test_the_vectors_of_one_map_at_a_time_are_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[weakref.ref[np.ndarray]] = []
+    alive: list[int] = []
+
+    def watched(find: Callable[..., Any]) -> Callable[..., Any]:
+        def call(query: np.ndarray, gallery: np.ndarray, *rest: object, **options: object) -> object:
+            seen.extend(weakref.ref(each) for each in (query, gallery) if all(each is not ref() for ref in seen))
+            alive.append(sum(ref() is not None for ref in seen))
+            return find(query, gallery, *rest, **options)
+
+        return call
+
+    monkeypatch.setattr("nobackfill.maps.assessment.neighbours", watched(neighbours))
+    fit(made(tmp_path, 300), tmp_path / "run", methods=("procrustes", "ridge", "low_rank"))
+    assert len(alive) == 2 + 3 * 3
+    assert max(alive) <= 2 + 2  # old and new vectors of the held-out items; a query, and a mapped gallery
 
 
 def test_leaving_out_twins_takes_no_memory_for_each_fitted_pair() -> None:
