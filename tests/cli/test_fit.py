@@ -125,6 +125,18 @@ def test_parquet_files_are_joined_by_id(here: Path, capsys: pytest.CaptureFixtur
         assert message in capsys.readouterr().err
 
 
+def test_labels_of_both_parquet_files_have_to_agree(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new, labels = np.load("old.npy"), np.load("new.npy"), np.load("labels.npy").tolist()
+    ids = [f"item/{number}" for number in range(600)]
+    files = ["fit", "--old", "old.parquet", "--new", "new.parquet", *QUICK, "--direction", "to-old"]
+    table("old.parquet", {"id": ids[1:], "vector": old[1:], "label": labels[1:]})
+    table("new.parquet", {"id": ids, "vector": new, "label": [99, *labels[1:]]})  # item/0 is no pair
+    assert run([*files, "--out", "agree"]) == 0
+    table("new.parquet", {"id": ids, "vector": new, "label": [*labels[:7], 99, *labels[8:]]})
+    assert run([*files, "--out", "differ"]) == 2
+    assert f"id 'item/7' has 99, but {labels[7]} in old.parquet" in capsys.readouterr().err
+
+
 def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new, labels = np.load("old.npy"), np.load("new.npy"), np.load("labels.npy")
     ids = [f"doc{number}" for number in range(600)]

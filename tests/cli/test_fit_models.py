@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("torch")
 import nobackfill.models
 from nobackfill.cli import fit_models
-from nobackfill.data import VectorSamples
+from nobackfill.data import TextSamples, VectorSamples
 from nobackfill.models.spec import named_prefix
 
 
@@ -21,11 +21,26 @@ def test_the_old_model_gets_its_own_inputs(tmp_path: Path, monkeypatch: pytest.M
     samples = VectorSamples(new, np.zeros(4, np.int64), ("",), "made", old_inputs=old)
 
     def loaded(name: str) -> Any:
-        spec = SimpleNamespace(as_prefixes=lambda: (named_prefix(name, 3),))
-        return SimpleNamespace(spec=spec, encode_set=lambda items, _: items.vectors)
+        spec = SimpleNamespace(as_prefixes=lambda: (named_prefix(name, 3),), modality="vector")
+        return SimpleNamespace(spec=spec, encode=lambda items, workers: items)
 
     monkeypatch.setattr(fit_models, "open_data", lambda *_: (samples, 0))
     monkeypatch.setattr(nobackfill.models, "load", loaded)
     given = fit_models.embedded_pairs(Path("a"), Path("b"), "data", "train", tmp_path, alone=True)
     assert given is not None
     assert (np.load(given.pairs.old).max(), np.load(given.pairs.new).max()) == (1.0, 2.0)
+
+
+def test_texts_are_embedded_as_the_items_of_a_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = TextSamples(("a", "b"), np.zeros(2, np.int64), ("",), "made")
+
+    def loaded(name: str) -> Any:
+        spec = SimpleNamespace(as_prefixes=lambda: (named_prefix(name, 3),), modality="text")
+        return SimpleNamespace(spec=spec, encode=lambda texts, role: np.full((len(texts), 3), role == "document"))
+
+    monkeypatch.setattr(fit_models, "open_data", lambda *_: (samples, 0))
+    monkeypatch.setattr(nobackfill.models, "load", loaded)
+    given = fit_models.embedded_pairs(Path("a"), Path("b"), "data", "train", tmp_path, alone=True)
+    assert given is not None
+    assert np.load(given.pairs.old).all()
+    assert np.load(given.pairs.new).all()

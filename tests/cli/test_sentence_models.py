@@ -77,6 +77,13 @@ def test_a_gallery_of_an_old_model_is_upgraded(
     old, new = (nobackfill.load(models[name]).spec for name in ("old", "new"))
     assert [prefix.fingerprint for prefix in spec.prefixes] == [old.fingerprint]
     assert json.loads(Path("fits/upgrade/base.json").read_text())["fingerprint"] == new.fingerprint
+    bases = {
+        path.parent.name: json.loads(path.read_text()) for path in Path("fits/upgrade/methods").glob("*/base.json")
+    }
+    assert {name: each["fingerprint"] for name, each in bases.items()} == {
+        "ridge-to-old": new.fingerprint,
+        "ridge-to-new": old.fingerprint,
+    }
     out = ["--format", "sentence-transformers", "--out", "upgraded"]
     assert run(["export", "fits/upgrade", *out, "--base", models["old"]]) == 2
     assert "has 8 values, but fits/upgrade takes 16" in capsys.readouterr().err

@@ -32,6 +32,7 @@ RUNS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "linear": ("vectors/linear", "unit", {"dim": OLD}),
     "net": ("vectors/linear+9", "unit", {"dim": OLD}),
     "bt2": ("vectors/keep", "bt2_vectors", {"dim": NEW, "extra_dim": 0, "old_dim": OLD, "scale": 2.0, "beside": 0}),
+    "relu": ("vectors/relu+9", "unit", {"dim": OLD}),
     "extra": ("vectors/keep", "bt2_vectors", {"dim": NEW, "extra_dim": 3, "old_dim": OLD, "scale": 2.0, "beside": 0}),
 }
 
@@ -108,7 +109,10 @@ def test_what_standard_modules_cannot_say_is_refused(base: Path, text_run: Path,
         export_sentence_transformer(run, tmp_path / "out", base)
     with pytest.raises(RunError, match=r"no standard modules compute its backbone 'clip/text'; use .*SentenceModule"):
         export_sentence_transformer(text_run, tmp_path / "out")
-    assert [file.name for file in tmp_path.iterdir()] == ["run"]
+    relu = fitted("relu", tmp_path / "relu")
+    with pytest.raises(RunError, match=r"no standard modules compute its backbone 'vectors/relu\+9'; export a fit of"):
+        export_sentence_transformer(relu, tmp_path / "out", base)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["relu", "run"]
 
 
 def test_the_base_has_to_be_the_one_fitted_on(base: Path, tmp_path: Path) -> None:

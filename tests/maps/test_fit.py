@@ -18,6 +18,7 @@ from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.gallery import ArrayEmbedder, Gallery, Generation
 from nobackfill.maps import FITS, Held, Pairs, Settings, budget, fit, fitting
 from nobackfill.maps.pairs import split_rows, without_twins
+from nobackfill.models import OlderSpace
 
 QUICK = ("procrustes", "ridge")
 
@@ -98,6 +99,18 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
     found = gallery.search(queries, 3, encoder.spec.fingerprint)
     wanted = neighbours(queries, old, 3)
     assert [[int(hit.id) for hit in line] for line in found] == wanted.tolist()
+
+
+@pytest.mark.train
+def test_trained_fits_are_compatible_with_the_model_whose_fingerprint_is_known(
+    tmp_path: Path, pairs: Pairs, brief: None
+) -> None:
+    known = dataclasses.replace(pairs, old_space=OlderSpace(generation="old", dim=OLD, fingerprint="0123abcd"))
+    methods = ("mlp", "infonce", "bt2", "bt2_residual")
+    fit(known, tmp_path / "run", methods=methods, directions=("to-old",), settings=Settings(hidden=8))
+    runs = [tmp_path / "run", *(tmp_path / "run/methods").iterdir()]
+    assert len(runs) == 1 + 2 * len(methods)  # and the closed form that each starts from
+    assert {nobackfill.load(run).spec.prefixes for run in runs} == {(known.old_space,)}
 
 
 @pytest.mark.train

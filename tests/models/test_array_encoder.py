@@ -153,3 +153,17 @@ def test_damage_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(RunError, match=message) as caught:
         load_arrays(tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.train
+def test_rows_of_any_norm_are_encoded_as_their_directions(tmp_path: Path) -> None:
+    save_encoder(fitted("map"), tmp_path / "run", {})
+    rows = vectors()[:4].astype(np.float64)
+    for encoder in (load_arrays(tmp_path / "run"), nobackfill.load(tmp_path / "run", "cpu")):
+        wanted = encoder.encode(rows)
+        for size in (1e-30, 1e25):
+            np.testing.assert_allclose(encoder.encode((rows * size).astype(np.float32)), wanted, atol=1e-5)
+        rows[2] = 0
+        with pytest.raises(DataError, match="vectors: row 2 is zero"):
+            encoder.encode(rows)
+        rows[2] = 1

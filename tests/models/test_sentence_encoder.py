@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from tests.sentence_models import TEXTS, bert_model, save, static_model
 
 import nobackfill
+from nobackfill.data.preprocessing import Role
+from nobackfill.data.samples import TextSamples
 from nobackfill.errors import ConfigError, DataError, MissingPackageError, RunError
 from nobackfill.models.sentence_encoder import FunctionEncoder, load_function_encoder, load_sentence_encoder
 from nobackfill.models.sentence_identity import folder_fingerprint, read_lineage, write_lineage
@@ -54,6 +56,14 @@ def test_it_encodes_as_the_model_does(kind: str, request: pytest.FixtureRequest)
     np.testing.assert_allclose(sentence.encode(TEXTS, role="query"), model.encode_query(TEXTS), atol=1e-6)
     np.testing.assert_allclose(sentence.encode(TEXTS, role="document"), model.encode_document(TEXTS), atol=1e-6)
     assert len(sentence.encode([])) == 0
+
+
+@pytest.mark.parametrize("role", ["query", "document", None])
+def test_a_data_set_gets_the_prompt_of_its_role(bert: Path, role: Role | None) -> None:
+    encoder = load_sentence_encoder(bert, "cpu")
+    samples = TextSamples(tuple(TEXTS), np.zeros(len(TEXTS), np.int64), ("",), "made", role=role)
+    np.testing.assert_array_equal(encoder.encode_set(samples), encoder.encode(TEXTS, role=role))
+    assert np.abs(encoder.encode_set(samples) - encoder.encode(TEXTS)).max() > 1e-3 or role is None
 
 
 def test_the_fingerprint_is_that_of_a_copy_with_other_metadata(bert: Path, tmp_path: Path) -> None:

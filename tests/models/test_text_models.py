@@ -78,6 +78,17 @@ def test_prompts_are_kept(tmp_path: Path) -> None:
     assert [settings.prompt_of(role) for role in ("query", "document", None)] == ["card of ", "money: ", ""]
 
 
+def test_prompts_of_a_static_model_are_kept(tmp_path: Path) -> None:
+    model = static_model(prompts={"query": "where is ", "passage": "the money ", "all": "my "})
+    model.default_prompt_name = "all"
+    encoder = import_text(f"sentence:{save(model, tmp_path / 'model')}")
+    assert isinstance(encoder, TextEncoder)
+    texts = ["my card", "a new pin", "refund not there"]
+    assert np.abs(encoder.encode(texts, role="query") - unit(model.encode_query(texts))).max() < 1e-5
+    assert np.abs(encoder.encode(texts, role="document") - unit(model.encode_document(texts))).max() < 1e-5
+    assert np.abs(encoder.encode(texts) - unit(model.encode(texts))).max() < 1e-5
+
+
 def test_a_static_model_is_the_mean_of_its_vectors(tmp_path: Path) -> None:
     place = write_static(tmp_path / "static", mapping=True)
     model = sentence_transformers.SentenceTransformer(

@@ -14,11 +14,13 @@ from nobackfill.errors import DataError
 from nobackfill.evaluation import Upgrade, backfilling_curve, compare, retrieval_metrics
 from nobackfill.evaluation.candidates import (
     FULL,
+    NEAREST,
     STATUS_QUO,
     CandidateSearch,
     assess_candidates,
     candidates_verdict,
 )
+from nobackfill.evaluation.neighbours import neighbours
 from nobackfill.reports.comparing import compare_reports
 from nobackfill.reports.document import FitSection, Report, UpgradeSection, read_report
 from nobackfill.reports.html import build_comparison, build_report
@@ -92,16 +94,14 @@ def test_one_decision_in_one_sentence() -> None:
 
 
 def fitted(labelled: bool) -> FitSection:
+    vectors = [(OLD, OLD), (BETTER, BETTER), (BETTER, OLD)]
+    names = [(STATUS_QUO, "old/old", None), (FULL, "new/new", None), ("ridge", "new/old", 0.5)]
     searches = [
-        CandidateSearch(STATUS_QUO, "old/old", OLD, OLD),
-        CandidateSearch(FULL, "new/new", BETTER, BETTER),
-        CandidateSearch("ridge", "new/old", BETTER, OLD, validation=0.5),
+        CandidateSearch(name, searched, 8, neighbours(*both, NEAREST, exclude_self=True), validation=validation)
+        for (name, searched, validation), both in zip(names, vectors, strict=True)
     ]
-    measure = {
-        place: retrieval_metrics(each.query, each.gallery, LABELS, LABELS, exclude_self=True)
-        for place, each in enumerate(searches)
-    }
-    results = assess_candidates(searches, measure if labelled else {}, exclude_self=True)
+    measure = {place: retrieval_metrics(*both, LABELS, LABELS, exclude_self=True) for place, both in enumerate(vectors)}
+    results = assess_candidates(searches, measure if labelled else {})
     return FitSection(
         results=results, verdict=candidates_verdict(results), best="ridge", dropped=0, fitted_on_gallery=False
     )

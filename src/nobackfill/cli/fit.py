@@ -112,7 +112,7 @@ def fit(
     Example: `nobackfill fit --pairs pairs.parquet --method bt2 --extra-dim 8 --extra-dim 64 --out fits/bt2`
     """
     from nobackfill.cli.fit_inputs import read_held, read_pairs
-    from nobackfill.cli.fit_models import embedded_pairs, write_base
+    from nobackfill.cli.fit_models import embedded_pairs
     from nobackfill.errors import ConfigError, MissingPackageError
     from nobackfill.files import require_new, write_text
     from nobackfill.maps import Settings
@@ -166,7 +166,6 @@ def fit(
         fitted_on_gallery=fitted.seen,
     )
     files: ReportSettings = {name: str(value) for name, value in given.pairs.__dict__.items() if value is not None}
-    write_base(out, given.pairs)
     report = Report(fit=section, settings=files)
     write_text(out / "report.json", report.to_json())
     swept = draw_trade(section, out / "trade.png")

@@ -141,14 +141,21 @@ def _joined(old: Path, new: Path, labels: Path | None, names: dict[str, str], ar
         typer.echo(f"items in only one of {old} and {new}: {lost}; pairs left: {len(common)}", err=True)
     rows = {path: np.array([places[path][name] for name in common]) for path in tables}
     vectors = {path: _vectors(table, "vector", path)[rows[path]] for path, table in tables.items()}
-    every = ((rows[path], _labels(table, path)) for path, table in tables.items())
-    classes = next((each[chosen] for chosen, each in every if each is not None), None)
-    return Given(_written(arrays, vectors[old], vectors[new], classes, names), common)
+    every = {path: each for path, table in tables.items() if (each := _labels(table, path)) is not None}
+    classes = {path: [each[row] for row in rows[path]] for path, each in every.items()}
+    for name, one, other in zip(common, classes.get(old, ()), classes.get(new, ()), strict=False):
+        if one != other:
+            raise DataError(
+                f"{new}: column 'label': id {name!r} has {other!r}, but {one!r} in {old}; correct it, or drop one"
+            )
+    known = next(iter(classes.values()), None)
+    return Given(_written(arrays, vectors[old], vectors[new], known, names), common)
 
 
-def _written(arrays: Path, old: Array, new: Array, labels: Array | None, names: dict[str, str]) -> Pairs:
+def _written(arrays: Path, old: Array, new: Array, labels: Sequence[object] | None, names: dict[str, str]) -> Pairs:
     paths = {}
-    for name, array in (("old", old), ("new", new), ("labels", labels)):
+    classes = None if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
+    for name, array in (("old", old), ("new", new), ("labels", classes)):
         if array is not None:
             paths[name] = arrays / f"{name}.npy"
             with atomic_file(paths[name]) as temporary:
@@ -202,7 +209,7 @@ def _of_one_length(lists: pa.Array) -> bool:
     return bool(ends["min"] == ends["max"])
 
 
-def _labels(table: pa.Table, path: Path) -> Array | None:
+def _labels(table: pa.Table, path: Path) -> list[object] | None:
     if "label" not in table.column_names:
         return None
     import pyarrow as pa
@@ -211,7 +218,8 @@ def _labels(table: pa.Table, path: Path) -> Array | None:
         raise DataError(f"{path}: column 'label': expected integers or texts, found {table['label'].type}")
     if table["label"].null_count:
         raise DataError(f"{path}: column 'label': {table['label'].null_count} of {len(table)} rows have none")
-    return np.unique(np.asarray(table["label"].to_pylist()), return_inverse=True)[1].astype(np.int64)
+    values: list[object] = table["label"].to_pylist()
+    return values
 
 
 def _places(lists: Sequence[Sequence[object]], ids: list[str], path: Path) -> list[list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,14 +10,12 @@ import numpy as np
 from nobackfill.cli.fit_inputs import Given
 from nobackfill.cli.source import open_data
 from nobackfill.errors import ConfigError
-from nobackfill.files import atomic_file, write_text
+from nobackfill.files import atomic_file
 from nobackfill.maps import Pairs
 
 if TYPE_CHECKING:
     from nobackfill.arrays import Array
     from nobackfill.models.spec import OlderSpace
-
-BASE = "base.json"
 
 
 def embedded_pairs(
@@ -39,6 +36,7 @@ def embedded_pairs(
     """
     from nobackfill.data import for_old_model
     from nobackfill.models import load
+    from nobackfill.models.roles import encode_as
 
     if old is None and new is None and data is None:
         return None
@@ -54,7 +52,8 @@ def embedded_pairs(
         encoder = load(str(model))
         spaces[side] = encoder.spec.as_prefixes()[0]
         items = for_old_model(samples) if side == "old" else samples
-        files[side] = _written(arrays / f"{side}.npy", encoder.encode_set(items, workers))
+        made = encode_as(encoder, items.inputs(encoder.spec.modality), "document", workers)  # as a gallery does
+        files[side] = _written(arrays / f"{side}.npy", made)
     if spaces["old"].fingerprint == spaces["new"].fingerprint:
         raise ConfigError(f"--old-model, --new-model: both are {spaces['old'].generation}; an upgrade needs two models")
     labels = None
@@ -70,12 +69,6 @@ def embedded_pairs(
         new_space=spaces["new"],
     )
     return Given(pairs)
-
-
-def write_base(run: Path, pairs: Pairs) -> None:
-    """Note in a fitted run whose vectors it takes, where that model is known."""
-    if pairs.new_space is not None:
-        write_text(run / BASE, json.dumps(pairs.new_space.model_dump(), indent=2) + "\n")
 
 
 def _written(path: Path, array: Array) -> Path:

@@ -188,6 +188,8 @@ class VectorData(DataSection):
     """A .npy array of the row numbers of the test split."""
     old_name: Annotated[str, Field(pattern=r"^[^\s:]{1,200}$")] = "old"
     """The old model's name, by which galleries identify its vectors."""
+    old_fingerprint: Annotated[str, Field(min_length=1, max_length=300)] | None = None
+    """The old model's fingerprint, where it is known; null: its name stands for it."""
 
     @property
     def labelled(self) -> bool:

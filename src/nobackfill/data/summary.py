@@ -16,7 +16,7 @@ class DataSummary:
             encoder's tokenizer.
         count: samples of the training split; None: unknown without reading them.
         classes: of the whole data set; None: unknown.
-        old_space: name and size of the old model's vectors, where they come with the data.
+        old_space: name, size and, where known, fingerprint of the old model, where its vectors come with the data.
         old_input: size of the vectors that the old model takes, where it takes vectors and its own do not come with
             the data.
     """
@@ -24,5 +24,5 @@ class DataSummary:
     preprocessing: Preprocessing | TextPreprocessing | VectorPreprocessing | None
     count: int | None = None
     classes: int | None = None
-    old_space: tuple[str, int] | None = None
+    old_space: tuple[str, int, str | None] | None = None
     old_input: int | None = None

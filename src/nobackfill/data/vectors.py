@@ -68,7 +68,7 @@ def summarise_vectors(data: VectorData) -> DataSummary:
         VectorPreprocessing(input_dim=samples.vectors.shape[1]),
         count=(len(samples) if rows is None else len(rows)),
         classes=len(samples.class_names),
-        old_space=None if old is None else (data.old_name, old.shape[1]),
+        old_space=None if old is None else (data.old_name, old.shape[1], data.old_fingerprint),
         old_input=for_old_model(samples).vectors.shape[1] if old is None else None,
     )
 

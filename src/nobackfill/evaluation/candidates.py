@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import Array
 from nobackfill.evaluation.bootstrap import Difference, Doubles
 from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence
 from nobackfill.evaluation.kinds import KINDS, Kind
-from nobackfill.evaluation.neighbours import neighbours, overlap
+from nobackfill.evaluation.neighbours import overlap
 from nobackfill.evaluation.retrieval import RetrievalMetrics
 from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, FIT_SCORES
 from nobackfill.evaluation.verdict import Decision, Verdict
@@ -23,24 +22,23 @@ NEAREST = 10  # answers that are compared with a full backfill's
 
 @dataclass(frozen=True)
 class CandidateSearch:
-    """One candidate's vectors.
+    """What one candidate's search found.
 
     Attributes:
         name: of the method, or STATUS_QUO, FULL.
         searched: in words: `old/old`, `new/old`, `new/mapped`, `old + new/old`, `new/new`.
-        query, gallery: float arrays [n, dim].
+        dim: values of the vectors that are searched.
+        nearest: int64 [n, 10], the items found, best first.
         choice: settings that were chosen.
         validation: score by which settings were chosen.
-        nearest: int64 [n, 10], the items found, where they are not those of highest cosine.
     """
 
     name: str
     searched: str
-    query: Array
-    gallery: Array
+    dim: int
+    nearest: NDArray[np.int64]
     choice: str = ""
     validation: float | None = None
-    nearest: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class CandidateResult:
     """One candidate's search.
 
     Attributes:
-        name, searched, choice, validation: see `CandidateSearch`.
-        dim: values of the vectors that are searched.
+        name, searched, dim, choice, validation: see `CandidateSearch`.
         overlap: mean fraction of a full backfill's nearest ten that is among this search's.
         scores: score → mean; empty without labels or relevance.
         change: score that decides (else `overlap`) → difference to the status quo; None for the status quo itself.
@@ -81,23 +78,18 @@ class CandidateResult:
 
 
 def assess_candidates(
-    searches: Sequence[CandidateSearch], measure: Mapping[int, RetrievalMetrics], *, exclude_self: bool
+    searches: Sequence[CandidateSearch], measure: Mapping[int, RetrievalMetrics]
 ) -> list[CandidateResult]:
     """A line a candidate, each compared with the first one, the status quo.
 
     Args:
         searches: the status quo, the full backfill, then candidates; all of the same queries and items.
         measure: place in `searches` → its metrics; empty where nobody knows what is relevant.
-        exclude_self: query i is gallery item i.
     """
-    full = next(one for one in searches if one.name == FULL)
-    wanted = neighbours(full.query, full.gallery, NEAREST, exclude_self=exclude_self)
+    wanted = next(one for one in searches if one.name == FULL).nearest
     results, values = [], {}
     for place, one in enumerate(searches):
-        found = one.nearest
-        if found is None:
-            found = neighbours(one.query, one.gallery, NEAREST, exclude_self=exclude_self)
-        agreement = overlap(found, wanted)
+        agreement = overlap(one.nearest, wanted)
         decisive: dict[str, Doubles] = {AGREEMENT: agreement}
         scores: dict[str, float] = {}
         queries, lost, won = None, None, None
@@ -107,12 +99,11 @@ def assess_candidates(
             decisive = {score: metrics.per_query(score)[metrics.counted] for score in DECISIVE}
             scores = {score: float(metrics.per_query(score)[metrics.counted].mean()) for score in FIT_SCORES}
         values.update({(place, score): each[None] for score, each in decisive.items()})
-        dim = min(one.query.shape[1], one.gallery.shape[1])
         results.append(
             CandidateResult(
                 one.name,
                 one.searched,
-                dim,
+                one.dim,
                 float(agreement.mean()),
                 scores,
                 choice=one.choice,

@@ -16,6 +16,7 @@ from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.files import atomic_folder, require_new
 from nobackfill.interop.export import Exported
 from nobackfill.interop.prompts import Prompts, prompts_of
+from nobackfill.maps.folders import BASE
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SENTENCE, SentenceEncoder, load_sentence_encoder
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 FORM = "sentence-transformers"
 TOLERANCE = 1e-5  # of a value, in units of the embedding's norm
-BASE = "base.json"
 TEXTS = ("a", "Where is my card?", "The first backfill took nine days.", "une phrase en français, 12 3", "word " * 40)
 """What a folder is tried with before it appears."""
 
@@ -111,12 +111,17 @@ def _of_map(run: Path, encoder: VectorEncoder, base: str | Path | None) -> tuple
 
     from nobackfill.interop.standard_modules import dense, head_modules, map_modules
 
+    net = encoder.network.backbone
+    if not isinstance(net, VectorNet):
+        raise RunError(
+            f"no standard modules compute its backbone {encoder.spec.architecture.backbone!r}; export a fit of "
+            "procrustes, ridge, low_rank, infonce or mlp"
+        )
     if base is None:
         raise ConfigError(f"--base is missing: {run} takes vectors; name the SentenceTransformer that makes them")
     before = load_sentence_encoder(str(base).removeprefix(SENTENCE), "cpu")
     _check_base(run, encoder, before)
-    model, net = before.model, encoder.network.backbone
-    assert isinstance(net, VectorNet)  # noqa: S101 (what a VectorEncoder has)
+    model = before.model
     modules = list(model)
     if model.truncate_dim is not None:
         modules.append(dense(torch.eye(before.spec.dim, model[-1].get_embedding_dimension())))

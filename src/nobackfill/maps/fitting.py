@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import atomic_file, publish_folder, require_new, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, require_for
+from nobackfill.maps.folders import BASE
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
@@ -26,10 +28,12 @@ from nobackfill.maps.qdc import refuse_sizes
 from nobackfill.maps.task import Candidate, Direction, Settings, Task
 from nobackfill.maps.trained_fits import extra_dims
 from nobackfill.models.spec import named_prefix
+from nobackfill.progress import note
 
 ROWS_FILE = "rows.npy"
 ARRAYS = "arrays"  # folder for arrays that come out of other files, in that of the unfinished fit
 TRAINED_ON = 200_000  # pairs at most; closed forms use all of them
+FEWEST_MATCHED = 20  # validation rows with a match to choose settings by; of few rows half of them
 ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 
@@ -95,18 +99,29 @@ def fit(
     require_for(methods)
     require_new(out)
     old, new, labels = pairs.read()
-    pairs.read_side(len(old))
+    side, apart = pairs.read_side(len(old)), held is not None
     extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
     if "qdc" in methods:
         refuse_sizes(old.shape[1], new.shape[1])
     _refuse_side(pairs, held, methods)
-    split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=held is not None)
+    split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=apart)
     held = _held(pairs, held, split, labels)
+    _refuse_no_matches(held)
     working = Path(f"{out}.unfinished")
-    tasks = [_task(pairs, direction, old, new, labels, split, settings, working) for direction in directions]
+    chosen_by = _chosen_by(labels, split, pairs)
+    tasks = [_task(pairs, direction, old, new, chosen_by, split, settings, working) for direction in directions]
     _refuse_unusable(tasks[0], pairs)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
-    _take(working, pairs, methods, directions, settings, held_fraction)
+    contents = {"old": old, "new": new, "labels": labels, "side": side}
+    described = {
+        "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
+        "contents": {name: _digest(array) for name, array in contents.items() if array is not None},
+        "methods": list(methods),
+        "directions": list(directions),
+        "settings": settings.__dict__,
+        "held_fraction": None if apart else held_fraction,
+    }
+    _take(working, described)
     with atomic_file(working / ROWS_FILE) as temporary:
         np.save(temporary, _trained_rows(split, settings))
     candidates: list[Candidate] = []
@@ -114,6 +129,7 @@ def fit(
         for name in methods:
             if task.direction in FITS[name].directions:
                 candidates += FITS[name].make(task)
+    _note_bases(pairs, candidates)
     results = assess_fits(held, candidates)
     best = best_candidate([one for one in candidates if one.direction in directions])
     _publish(working, out, best)
@@ -149,6 +165,34 @@ def _held(pairs: Pairs, held: Held | None, split: Split, labels: Integers | None
     return held
 
 
+def _refuse_no_matches(held: Held) -> None:
+    """Raise `DataError` where the labels give no query a match, before minutes pass."""
+    if held.labels is None:
+        return
+    queries, items = held.labels
+    if len(np.unique(items)) == len(items) if held.exclude_self else not np.isin(queries, items).any():
+        raise DataError(
+            "labels: no held-out item shares its label with another, so no search can be judged by them; hold more "
+            "out, or leave the labels out"
+        )
+
+
+def _chosen_by(labels: Integers | None, split: Split, pairs: Pairs) -> Integers | None:
+    """The labels of the validation rows; none, and it is said, where few of them share theirs with another."""
+    if labels is None:
+        return None
+    chosen = labels[split.validation]
+    _, classes, sizes = np.unique(chosen, return_inverse=True, return_counts=True)
+    matched = int((sizes[classes] > 1).sum())
+    if matched >= min(FEWEST_MATCHED, len(chosen) // 2):
+        return chosen
+    note(
+        f"{pairs.labels}: {matched} of {len(chosen)} validation pairs share their label with another, too few to "
+        "choose settings by; they are chosen by the agreement with a full backfill"
+    )
+    return None
+
+
 def _task(
     pairs: Pairs,
     direction: Direction,
@@ -180,7 +224,7 @@ def _task(
         all_moments=fitted + moments(x, y, chosen, names),
         x=unit_rows_of(x, chosen, names[0]),
         y=unit_rows_of(y, chosen, names[1]),
-        labels=None if labels is None else labels[chosen],
+        labels=labels,
         prefix=spaces[0] if to_old else spaces[1],
         folder=working / "methods",
         settings=settings,
@@ -217,22 +261,16 @@ def _variance_y(rows: NDArray[np.float32]) -> float:
     return float(rows.astype(np.float64).var(axis=0).sum())
 
 
-def _take(
-    working: Path,
-    pairs: Pairs,
-    methods: Sequence[str],
-    directions: Sequence[Direction],
-    settings: Settings,
-    held_fraction: float,
-) -> None:
+def _digest(array: Array) -> str:
+    """SHA-256 of an array's type and values; a mapped one is read block by block."""
+    digest = hashlib.sha256(str(array.dtype).encode())
+    for start in range(0, len(array), 4096):
+        digest.update(array[start : start + 4096].tobytes())
+    return digest.hexdigest()
+
+
+def _take(working: Path, described: Mapping[str, object]) -> None:
     """Make the folder of an unfinished fit, or resume the same fit in the one that is there."""
-    described = {
-        "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
-        "methods": list(methods),
-        "directions": list(directions),
-        "settings": json.loads(json.dumps(settings.__dict__)),
-        "held_fraction": held_fraction,
-    }
     text = json.dumps(described, indent=2) + "\n"
     if working.is_dir() and any(file.name != ARRAYS for file in working.iterdir()):
         before = working / "fit.json"
@@ -240,6 +278,14 @@ def _take(
             raise RunError(f"{working}: contains an unfinished fit with other settings, or other files; remove it")
     working.mkdir(parents=True, exist_ok=True)
     write_text(working / "fit.json", text)
+
+
+def _note_bases(pairs: Pairs, candidates: Sequence[Candidate]) -> None:
+    """Write into each run whose vectors it takes, where that is one model, and known."""
+    for one in candidates:
+        space = pairs.new_space if one.direction == "to-old" else pairs.old_space
+        if space is not None and one.inputs == "x":
+            write_text(one.folder / BASE, json.dumps(space.model_dump(), indent=2) + "\n")
 
 
 def _publish(working: Path, out: Path, best: Candidate) -> None:

@@ -144,10 +144,11 @@ def without_twins(held: Held, new: Array, rows: Integers) -> tuple[Held, int]:
 
     A query that is a gallery item as well is dropped from both.
     """
-    known: set[int] = set()
+    marks = _marks(held.new_query)
+    asked, known = set(marks), set[int]()  # none of the fitted pairs, which may be many
     for start in range(0, len(rows), 65536):
-        known.update(_marks(new[rows[start : start + 65536]]))
-    keep = np.array([mark not in known for mark in _marks(held.new_query)])
+        known |= asked.intersection(_marks(new[rows[start : start + 65536]]))
+    keep = np.array([mark not in known for mark in marks])
     dropped = int((~keep).sum())
     if not dropped:
         return held, 0

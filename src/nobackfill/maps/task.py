@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -64,7 +63,7 @@ class Task:
     Attributes:
         x_file, y_file, labels_file, rows_file: .npy files; the rows to train on.
         moments: of the rows to fit on, and with those for validation as well.
-        x, y, labels: the validation rows.
+        x, y, labels: the validation rows; no labels where too few of them share one to choose by.
         side_file, side: a second vector of every item, stored beside the old one, and that of the validation rows.
         prefix, x_space: the generations of y and of x.
         folder: where run folders are written.
@@ -98,12 +97,6 @@ class Task:
         """The rows to train on of one of the files, at unit norm."""
         return unit_rows_of(read_rows(file), self.trained_rows, str(file))
 
-    @cached_property
-    def digest(self) -> str:
-        """Of what it is fitted on and chosen by: moments of all pairs, and the validation rows."""
-        parts = (self.all_moments.xx, self.all_moments.yx, self.x, self.y, self.labels, self.side)
-        return hashlib.sha256(b"".join(each.tobytes() for each in parts if each is not None)).hexdigest()
-
     def score(self, encoder: Encodes) -> float:
         """On the validation rows: mAP where there are labels, else agreement with a full backfill's nearest items."""
         return self.score_of(encoder.encode(self.x))
@@ -114,17 +107,22 @@ class Task:
         query, gallery = (mapped, other) if self.direction == "to-old" else (other, mapped)
         if self.labels is not None:
             return retrieval_metrics(query, gallery, self.labels, self.labels, exclude_self=True).mean_ap
-        nearest = neighbours(query, gallery, NEAREST, exclude_self=True)
+        nearest = neighbours(query, gallery, self._compared, exclude_self=True)
         return float(overlap(nearest, self._full_backfill).mean())
 
     def label_loss(self, otherwise: dict[str, float]) -> dict[str, float]:
         """Cosine to the counterpart; and prototypes where there are labels, else what is given here."""
-        return {"old": 5.0, **({"prototypes": 1.0} if self.labels is not None else otherwise)}
+        return {"old": 5.0, **({"prototypes": 1.0} if self.labels_file is not None else otherwise)}
+
+    @property
+    def _compared(self) -> int:
+        """How many neighbours agreement compares; ten of eleven rows would be the same ones for every map."""
+        return max(1, min(NEAREST, (len(self.y) - 1) // 3))
 
     @cached_property
     def _full_backfill(self) -> Integers:
         new = self.x if self.direction == "to-old" else self.y
-        return neighbours(new, new, NEAREST, exclude_self=True)
+        return neighbours(new, new, self._compared, exclude_self=True)
 
     @cached_property
     def best_penalty(self) -> float:
@@ -168,18 +166,16 @@ def kept(task: Task, name: str, encoder: ArrayEncoder, choice: str, score: float
     """Write a fitted encoder as the run folder of a candidate."""
     folder = folder_of(task, name)
     shutil.rmtree(folder, ignore_errors=True)  # of a fit that was cut short
-    save_encoder(encoder, folder, {"choice": choice, "validation": score, "pairs": task.digest})
+    save_encoder(encoder, folder, {"choice": choice, "validation": score})
     return Candidate(name, task.direction, folder, choice, score, inputs)
 
 
 def finished(task: Task, name: str, inputs: Inputs = "x") -> Candidate | None:
-    """What the same fit of the same pairs had finished before it was killed; its settings were compared before."""
+    """What this fit had finished before it was killed; that it is the same fit of the same pairs was seen before."""
     folder = folder_of(task, name)
     if not is_run(folder):
         return None
     metrics: Mapping[str, object] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    if metrics.get("pairs") != task.digest:
-        return None
     return Candidate(name, task.direction, folder, str(metrics["choice"]), float(str(metrics["validation"])), inputs)
 
 

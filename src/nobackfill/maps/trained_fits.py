@@ -86,6 +86,7 @@ def _at_rate(
         "rows": str(task.rows_file),
         "labels": str(task.labels_file) if task.labels_file and loss.get("prototypes") else None,
         "old_name": task.prefix.generation,
+        "old_fingerprint": task.prefix.fingerprint,
     }
     tree = {
         "method": start.spec.generation.rpartition("-")[0],

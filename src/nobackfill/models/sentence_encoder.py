@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import Modality
+from nobackfill.data.samples import TextSamples
 from nobackfill.errors import ConfigError, DataError, RunError, one_line, require
 from nobackfill.models.sentence_identity import Lineage, check_sentence_folder, folder_fingerprint, read_lineage
 from nobackfill.models.spec import OlderSpace
@@ -93,8 +94,9 @@ class TextFunction:
         return vectors
 
     def encode_set(self, samples: Samples, workers: int = 0, batch_size: int | None = None) -> Floats:
-        """Embed a data set of texts, or the captions of one of images; raises `DataError` for another."""
-        return self.encode(samples.inputs("text"), batch_size, workers)
+        """Embed a data set of texts with the prompt of their role, of images the captions; `DataError` for another."""
+        role = samples.role if isinstance(samples, TextSamples) else None
+        return self.encode(samples.inputs("text"), batch_size, workers, role=role)
 
     def rows(self, texts: Sequence[str], batch_size: int | None = None, *, role: Role | None = None) -> Floats:
         """As `encode`, but a text without a usable vector keeps what the model gave it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,7 +47,8 @@ def read_sentence(folder: Path) -> TextSource:
     modules = _modules(folder)
     kinds = [kind for kind, _ in modules]
     if kinds[0] == "StaticEmbedding" and kinds[1:] in ([], ["Normalize"]):
-        return read_static(folder)
+        source = read_static(folder)
+        return replace(source, preprocessing=_with_prompts(source.preprocessing, folder))
     dense = kinds[2:-1] if kinds[-1] == "Normalize" else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or set(dense) > {"Dense"}:
         raise ConfigError(
@@ -69,7 +71,8 @@ def read_sentence(folder: Path) -> TextSource:
         padding=0,
         masked=True,
     )
-    settings = _with_prompts(settings, folder, modules[1][1])
+    pooling_config = read_json(PoolingConfig, modules[1][1] / "config.json")
+    settings = _with_prompts(settings, folder, pooled=pooling_config.include_prompt)
     return TextSource(SENTENCE, {**options, "width": width}, settings, tokenizer, weights)
 
 
@@ -152,11 +155,11 @@ def _dense(place: Path) -> tuple[tuple[int, int, bool, str], dict[str, Tensor]]:
     }
 
 
-def _with_prompts(settings: TextPreprocessing, folder: Path, pooling: Path) -> TextPreprocessing:
-    """These settings with the folder's prompts."""
+def _with_prompts(settings: TextPreprocessing, folder: Path, *, pooled: bool = True) -> TextPreprocessing:
+    """These settings with the folder's prompts; raises `ConfigError` if it has some that are not pooled."""
     told = read_optional(Settings, folder / "config_sentence_transformers.json")
     prompts = told.prompts or {}
-    if any(prompts.values()) and not read_optional(PoolingConfig, pooling / "config.json").include_prompt:
+    if any(prompts.values()) and not pooled:
         raise ConfigError(f"{folder}: leaves its prompt out of pooling (include_prompt: false), which is not supported")
     named = [prompts[name] for name in ("document", "passage", "corpus") if name in prompts]
     default, query = prompts.get(told.default_prompt_name or "", ""), prompts.get("query", "")

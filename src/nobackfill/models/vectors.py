@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nobackfill.arrays import Array
+from nobackfill.arrays import Array, unit
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import Inputs
-from nobackfill.errors import DataError
 from nobackfill.models.array_encoder import check_vectors
 from nobackfill.models.encoder import Encoder
 
@@ -56,13 +55,6 @@ class VectorEncoder(Encoder):
         device: torch.device,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         for start in range(0, len(samples), batch_size):
-            block = samples[start : start + batch_size]
-            if block.dtype != np.float32 or not (block.flags.writeable and block.flags.c_contiguous):
-                block = np.array(block, np.float32)  # torch wants what it could write to
-            rows = torch.from_numpy(block).to(device)
-            lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-            sound = lengths.isfinite() & (lengths > 0)
-            if not sound.all():
-                bad = start + int((~sound).nonzero()[0, 0])
-                raise DataError(f"vectors: row {bad} is zero or not finite, so it cannot be normalised")
-            yield torch.arange(start, start + len(rows)), rows / lengths
+            some = samples[start : start + batch_size]
+            numbers = np.arange(start, start + len(some))
+            yield torch.from_numpy(numbers), torch.from_numpy(unit(some, "vectors", numbers=numbers)).to(device)

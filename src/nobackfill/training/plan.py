@@ -164,10 +164,11 @@ def _plan(
     old_dim = old.dim if old else config.model.old_dim or 0
     prefixes = old.as_prefixes() if old else ()
     if data.old_space is not None:
-        name, old_dim = data.old_space
+        name, old_dim, known = data.old_space
         if old and old.dim != old_dim:
             raise ConfigError(f"key 'old': {config.old} has an embedding of {old.dim}, data.old_vectors {old_dim}")
-        prefixes = prefixes or (named_prefix(name, old_dim),)
+        named = named_prefix(name, old_dim)
+        prefixes = prefixes or (named.model_copy(update={"fingerprint": known or named.fingerprint}),)
     method.check_input(config.model, preprocessing.input_shape)
     return RunPlan(config, method, data, preprocessing, source, teachers, digests, old_dim, prefixes)
 
