@@ -157,8 +157,7 @@ def test_what_is_known_before_anything_is_read(tmp_path: Path) -> None:
     vectors = summarise(VectorData.model_validate(paths))
     assert vectors.preprocessing is not None
     assert (vectors.count, vectors.classes, vectors.preprocessing.input_shape) == (7, 4, (5,))
-<<<<<<< HEAD
-    assert vectors.old_space == ("old", 3)
+    assert vectors.old_space == ("old", 3, None)
 
 
 def test_classes_of_vectors_are_called_as_their_labels(tmp_path: Path) -> None:
@@ -166,6 +165,3 @@ def test_classes_of_vectors_are_called_as_their_labels(tmp_path: Path) -> None:
         np.save(tmp_path / f"{name}.npy", array)
     samples = load_split(VectorData(vectors=tmp_path / "v.npy", labels=tmp_path / "l.npy"), "train")
     assert [samples.class_names[label] for label in samples.labels] == ["30", "10", "20", "10"]
-=======
-    assert vectors.old_space == ("old", 3, None)
->>>>>>> w-j
