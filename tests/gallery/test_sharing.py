@@ -231,6 +231,22 @@ def test_a_job_is_given_up_but_not_under_a_worker(store: Store) -> None:
     assert gallery.backfill(embed, fingerprint=SECOND.fingerprint).replaced == COUNT - 10
 
 
+def test_a_gallery_is_not_replaced_under_a_worker(store: Store) -> None:
+    gallery, refused = upgraded(store), list[str]()
+
+    def replaced(_: int, progress: journal.Progress) -> None:
+        if progress.done == 30:
+            with pytest.raises(GalleryError, match="a backfill is running; stop it") as caught:
+                Gallery.create(store, FIRST, replace=True)
+            refused.append(str(caught.value))
+
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, batch_size=10, on_batch=replaced)
+    assert (len(refused), store.counts(), gallery.verify()) == (1, {2: COUNT}, [])
+    store.write(journal.JOB, b"damaged")
+    assert Gallery.create(store, FIRST, [(IDS, OLD_VECTORS, [{} for _ in IDS])], replace=True).count() == COUNT
+    assert (store.counts(), store.read(journal.JOB)) == ({1: COUNT}, None)
+
+
 def test_a_limit_on_the_rate_holds(tmp_path: Path) -> None:
     gallery = upgraded(open_store(f"faiss:{tmp_path / 'store'}"))
     started, seen = time.perf_counter(), list[float]()
