@@ -208,6 +208,17 @@ def test_switching_over_serves_the_newest_only_and_rollback_undoes_it(store: Sto
     assert (store.counts(), gallery.status().serves_from) == ({1: COUNT}, 1)
 
 
+def test_a_rollback_to_a_model_that_was_never_backfilled_serves_the_items_it_brings_back(store: Store) -> None:
+    gallery, newest = upgraded(store), vectors(THIRD, 4)
+    gallery.add_generation(LAST, newest)
+    gallery.backfill(lambda ids: newest[[IDS.index(name) for name in ids]], fingerprint=LAST.fingerprint)
+    gallery.switch()
+    gallery.rollback("second")
+    assert store.counts() == {1: COUNT}
+    for queries, generation in ((OLD_VECTORS, FIRST), (NEW_VECTORS, SECOND), (newest, LAST)):
+        assert len(gallery.search(queries[:1], COUNT, generation.fingerprint)[0]) == COUNT
+
+
 def test_a_job_is_given_up_but_not_under_a_worker(store: Store) -> None:
     gallery = upgraded(store)
 
