@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from nobackfill.cli.app import run
+from nobackfill.cli.gallery import items
+from nobackfill.gallery import ArrayEmbedder, Generation
 
 
 def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +68,26 @@ def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "older than v2 are not served" in call("status", "faiss:g")
     assert json.loads(call("rollback", "faiss:g", "--to", "v1", "--yes", "--json"))["items"] == {"v1": 19, "v2": 0}
     assert json.loads(call("verify", "faiss:g", "--json")) == {"problems": [], "items": 19}
+
+
+def test_an_upgrade_says_which_models_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.random.default_rng(0).standard_normal((20, 4)))
+    assert run(["gallery", "create", "faiss:g", "--name", "v1", "--vectors", "v.npy"]) == 0
+    model = ["--name", "v2", "--vectors", "v.npy"]
+    assert run(["gallery", "upgrade", "faiss:g", *model]) == 0
+    assert "no longer served" not in capsys.readouterr().err
+    assert run(["gallery", "backfill", "faiss:g", *model]) == 0
+    third = Generation(name="v3", dim=4, fingerprint="name:v3", compatible_with=("name:v2",))  # as a run may say
+    embedder = ArrayEmbedder([str(row) for row in range(20)], np.load("v.npy"), "name:v3")
+    monkeypatch.setattr(items, "new_embedder", lambda *_: (third, embedder))
+    capsys.readouterr()
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "v3", "--vectors", "v.npy"]) == 0
+    assert "queries and items older than v2 are no longer served" in capsys.readouterr().err
+    assert run(["gallery", "status", "faiss:g"]) == 0
+    assert "  queries and items older than v2 are not served" in capsys.readouterr().out
 
 
 def test_ctrl_c_pauses_a_backfill(
