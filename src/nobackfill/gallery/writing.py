@@ -12,12 +12,11 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.job import stop_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest, save_manifest
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
-from nobackfill.gallery.stores.base import ItemBatch, LockTakenError, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, ItemBatch, LockTakenError, Payload, Store
 from nobackfill.gallery.vectors import unit_rows
 
 Batch = tuple[Sequence[str], ArrayLike, Sequence[Payload]]
 """Ids, vectors floats [n, dim] of any norm but zero, payloads."""
-CREATING = "creating"  # a document that is there while a gallery is filled for the first time
 LARGEST = 2**63  # integers below this fit every store
 
 
