@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from nobackfill.cli.app import run
+from nobackfill.cli.gallery import items
+from nobackfill.gallery import ArrayEmbedder, Generation
 
 
 def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,6 +68,55 @@ def test_a_gallery_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert "older than v2 are not served" in call("status", "faiss:g")
     assert json.loads(call("rollback", "faiss:g", "--to", "v1", "--yes", "--json"))["items"] == {"v1": 19, "v2": 0}
     assert json.loads(call("verify", "faiss:g", "--json")) == {"problems": [], "items": 19}
+
+
+def test_an_upgrade_says_which_models_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.random.default_rng(0).standard_normal((20, 4)))
+    assert run(["gallery", "create", "faiss:g", "--name", "v1", "--vectors", "v.npy"]) == 0
+    model = ["--name", "v2", "--vectors", "v.npy"]
+    assert run(["gallery", "upgrade", "faiss:g", *model]) == 0
+    assert "no longer served" not in capsys.readouterr().err
+    assert run(["gallery", "backfill", "faiss:g", *model]) == 0
+    third = Generation(name="v3", dim=4, fingerprint="name:v3", compatible_with=("name:v2",))  # as a run may say
+    embedder = ArrayEmbedder([str(row) for row in range(20)], np.load("v.npy"), "name:v3")
+    monkeypatch.setattr(items, "new_embedder", lambda *_: (third, embedder))
+    capsys.readouterr()
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "v3", "--vectors", "v.npy"]) == 0
+    assert "queries and items older than v2 are no longer served" in capsys.readouterr().err
+    assert run(["gallery", "status", "faiss:g"]) == 0
+    assert "  queries and items older than v2 are not served" in capsys.readouterr().out
+
+
+def test_all_of_an_upsert_is_looked_at_before_any_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(items, "BATCH", 8)
+    rows = np.random.default_rng(0).standard_normal((20, 4))
+    np.save("good.npy", rows)
+    rows[17] = np.nan
+    np.save("bad.npy", rows)
+    np.save("flat.npy", np.empty((3, 0)))
+    Path("nan.jsonl").write_text('{"id": "19", "payload": {"x": NaN}}\n')
+    Path("other.jsonl").write_text('{"id": "19", "payload": {"tenant": "b"}}\n')
+    common = ["faiss:g", "--name", "v1", "--vectors"]
+    assert run(["gallery", "create", "faiss:g", "--name", "v1", "--empty", "4"]) == 0
+    capsys.readouterr()
+    for options, message in (
+        (["upsert", *common, "bad.npy"], "bad.npy: row 17 holds a value that is not finite"),
+        (["upsert", *common, "flat.npy"], "expected floats [n, dim], found float64 [3, 0]"),
+        (["upsert", *common, "good.npy", "--payloads", "nan.jsonl"], "payload of '19'"),
+        (["upsert", *common, "good.npy", "--payloads", "other.jsonl", "--scope", '{"tenant": "a"}'], "is held to 'a'"),
+        (["create", *common, "bad.npy", "--replace"], "bad.npy: row 17 holds a value that is not finite"),
+    ):
+        assert run(["gallery", *options]) == 2
+        assert message in capsys.readouterr().err
+        assert run(["gallery", "count", "faiss:g", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out) == {"count": 0}
+    assert run(["gallery", "upsert", *common, "good.npy"]) == 0
 
 
 def test_ctrl_c_pauses_a_backfill(

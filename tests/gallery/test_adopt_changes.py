@@ -11,10 +11,13 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.gallery.applications import NAME, SECOND, Application, backfilled, text
+from tests.gallery.applications import NAME, SECOND, TABLE, Application, backfilled, text
 from tests.gallery.galleries import COUNT, NEW_VECTORS, OLD, OLD_VECTORS, unit
 
+from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, ItemBatch, Store
+from nobackfill.gallery.adopting import abandon
+from nobackfill.gallery.stores.adopted_layout import side_schema
 
 LAYOUTS = ("new-column", "same-column")
 OTHER = unit(np.random.default_rng(9).standard_normal((COUNT, OLD)))
@@ -80,6 +83,38 @@ def test_a_vector_of_an_older_content_is_not_written(application: Application, l
     again = ItemBatch(["2"], 2, NEW_VECTORS[2:3], [], [store.versions(["2"])["2"]])
     assert store.replace(again, keep_old=True) == []
     assert store.fetch(["2"])[0].versions == [store.versions(["2"])["2"]]
+
+
+def test_abandoning_amid_a_backfill_loses_no_vector_of_the_application(
+    application: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = "SELECT {key}, {vector}::text FROM {schema}.{table} ORDER BY {key}"
+    before = application.run(vectors)
+    gallery = application.adopt(layout="same-column")
+    gallery.upgrade(SECOND, application.embed, sample=20)
+    store, refusals = gallery.store, list[str]()
+
+    def asked(_: int, __: object) -> None:
+        with pytest.raises(GalleryError, match="a backfill is running; stop it") as caught:
+            abandon(store)
+        refusals.append(str(caught.value))
+
+    gallery.backfill(
+        application.embed, fingerprint=SECOND.fingerprint, target=32, order="oldest", batch_size=16, on_batch=asked
+    )
+    assert (len(refusals), store.counts()) == (2, {1: COUNT - 32, 2: 32})
+    real, late = store.restore, ItemBatch(["40", "41"], 2, NEW_VECTORS[40:42], [])
+
+    def restore(generation: int) -> int:
+        without = real(generation)
+        assert store.replace(late, keep_old=True) == []  # by a process that has lost its lock
+        return without
+
+    monkeypatch.setattr(store, "restore", restore)
+    abandon(store)
+    assert application.run(vectors) == before
+    side = side_schema(application.schema, TABLE)
+    assert not application.run("SELECT 1 FROM pg_namespace WHERE nspname = %s", side)
 
 
 class Model:

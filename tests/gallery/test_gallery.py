@@ -116,6 +116,44 @@ def test_three_generations(store: Store) -> None:
     assert_same(answers(gallery, queries, LAST), wanted)
 
 
+def test_late_items_that_the_newest_model_does_not_compare_with_wait_for_the_backfill(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery, newest = upgraded(store), vectors(THIRD, 4)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    gallery.add_generation(LAST.model_copy(update={"compatible_with": (SECOND.fingerprint,)}), newest)
+    for action in (
+        lambda: gallery.upsert(["late"], OLD_VECTORS[:1], fingerprint=FIRST.fingerprint),
+        lambda: gallery.search(OLD_VECTORS[:1], 3, FIRST.fingerprint),
+    ):
+        with pytest.raises(
+            GalleryError, match="third does not compare with vectors of first; first is no longer served: embed with th"
+        ):
+            action()
+    store.upsert(ItemBatch(["late"], 1, OLD_VECTORS[:1], [{}]))  # as an application adds one to its own table
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "counts", None)  # a scan of an adopted table: no search can pay for it
+        for queries, generation in ((NEW_VECTORS, SECOND), (newest, LAST)):
+            (hits,) = gallery.search(queries[:1], COUNT + 1, generation.fingerprint)
+            assert {hit.id for hit in hits} == set(IDS)
+    source = dict(zip([*IDS, "late"], [*newest, newest[0]], strict=True))
+    gallery.backfill(lambda ids: np.stack([source[name] for name in ids]), fingerprint=LAST.fingerprint)
+    assert store.counts() == {3: COUNT + 1}
+    gallery.rollback("second", forget=True)
+    gallery.upsert(["later"], OLD_VECTORS[:1], fingerprint=FIRST.fingerprint)  # the newest model compares with it again
+    assert store.counts() == {1: 2, 2: COUNT}
+    assert len(gallery.search(NEW_VECTORS[:1], COUNT + 2, SECOND.fingerprint)[0]) == COUNT + 2
+
+
+def test_a_model_that_was_skipped_adds_no_items(store: Store) -> None:
+    gallery = upgraded(store)  # and never backfilled: the next model is trained on the first
+    gallery.add_generation(LAST.model_copy(update={"compatible_with": (FIRST.fingerprint,)}), vectors(THIRD, 4))
+    with pytest.raises(GalleryError, match="third does not compare with vectors of second: embed with third"):
+        gallery.upsert(["late"], NEW_VECTORS[:1], fingerprint=SECOND.fingerprint)
+    gallery.upsert(["late"], OLD_VECTORS[:1], fingerprint=FIRST.fingerprint)
+    assert len(gallery.search(vectors(THIRD, 5, 1), COUNT + 1, LAST.fingerprint)[0]) == COUNT + 1
+
+
 def test_scores_compared_by_a_rule(store: Store) -> None:
     gallery = fresh(store)
     rule = ScoringRule("calibrated", 0.5, 0.25)

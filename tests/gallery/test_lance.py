@@ -9,8 +9,8 @@ import pytest
 from tests.gallery.live import DIMS, NAMES, unit
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import open_store
-from nobackfill.gallery.stores.base import ItemBatch, Store
+from nobackfill.gallery import Gallery, Generation, open_store
+from nobackfill.gallery.stores.base import CREATING, ItemBatch, Store
 
 pytest.importorskip("lancedb")
 RNG = np.random.default_rng(0)
@@ -21,6 +21,15 @@ def made(tmp_path: Path) -> Store:
     store.create()
     store.add_generation(1, DIMS[1])
     return store
+
+
+def test_a_creation_that_was_killed_before_its_table_is_begun_again(tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    store = open_store(f"lance:{tmp_path / 'store'}")
+    store.write(CREATING, b"{}")
+    rows = unit(RNG, 2, DIMS[1])
+    gallery = Gallery.create(store, Generation.named("m", DIMS[1]), [(NAMES[:2], rows, [{}, {}])])
+    assert (gallery.count(), store.read(CREATING)) == (2, None)
 
 
 def test_small_files_are_merged_now_and_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

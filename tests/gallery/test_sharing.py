@@ -208,6 +208,17 @@ def test_switching_over_serves_the_newest_only_and_rollback_undoes_it(store: Sto
     assert (store.counts(), gallery.status().serves_from) == ({1: COUNT}, 1)
 
 
+def test_a_rollback_to_a_model_that_was_never_backfilled_serves_the_items_it_brings_back(store: Store) -> None:
+    gallery, newest = upgraded(store), vectors(THIRD, 4)
+    gallery.add_generation(LAST, newest)
+    gallery.backfill(lambda ids: newest[[IDS.index(name) for name in ids]], fingerprint=LAST.fingerprint)
+    gallery.switch()
+    gallery.rollback("second")
+    assert store.counts() == {1: COUNT}
+    for queries, generation in ((OLD_VECTORS, FIRST), (NEW_VECTORS, SECOND), (newest, LAST)):
+        assert len(gallery.search(queries[:1], COUNT, generation.fingerprint)[0]) == COUNT
+
+
 def test_a_job_is_given_up_but_not_under_a_worker(store: Store) -> None:
     gallery = upgraded(store)
 
@@ -229,6 +240,22 @@ def test_a_job_is_given_up_but_not_under_a_worker(store: Store) -> None:
     assert [store.read(name) for name in ("piece-000000", "progress-000000")] == [None, None]
     assert store.counts() == {1: COUNT - 10, 2: 10}
     assert gallery.backfill(embed, fingerprint=SECOND.fingerprint).replaced == COUNT - 10
+
+
+def test_a_gallery_is_not_replaced_under_a_worker(store: Store) -> None:
+    gallery, refused = upgraded(store), list[str]()
+
+    def replaced(_: int, progress: journal.Progress) -> None:
+        if progress.done == 30:
+            with pytest.raises(GalleryError, match="a backfill is running; stop it") as caught:
+                Gallery.create(store, FIRST, replace=True)
+            refused.append(str(caught.value))
+
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, batch_size=10, on_batch=replaced)
+    assert (len(refused), store.counts(), gallery.verify()) == (1, {2: COUNT}, [])
+    store.write(journal.JOB, b"damaged")
+    assert Gallery.create(store, FIRST, [(IDS, OLD_VECTORS, [{} for _ in IDS])], replace=True).count() == COUNT
+    assert (store.counts(), store.read(journal.JOB)) == ({1: COUNT}, None)
 
 
 def test_a_limit_on_the_rate_holds(tmp_path: Path) -> None:

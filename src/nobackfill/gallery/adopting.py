@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.job import stop_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, Store
@@ -172,11 +173,12 @@ def abandon(store: Store, *, leave_new: bool = False) -> None:
         leave_new: leave the newest model's vectors where they are, for the application to go on with.
 
     Raises:
-        GalleryError: if the store was not adopted; or if there are rows that only have new vectors, and `leave_new` is
-            not given.
+        GalleryError: if the store was not adopted; if a backfill is running; or if there are rows that only have new
+            vectors, and `leave_new` is not given.
     """
     adopted = _adopted(store)
     with adopted.lock():
+        stop_job(adopted)  # its workers hold the locks of their pieces, not this one
         adopted.drop(leave_new=leave_new)
 
 

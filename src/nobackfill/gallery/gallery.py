@@ -66,7 +66,7 @@ class Gallery(GalleryItems):
             generation: the model of all vectors.
             batches: the items, some at a time.
             source: where the items came from, for later backfills.
-            replace: remove a gallery that is there.
+            replace: remove a gallery that is there; refused while a backfill of it is running.
 
         Raises:
             GalleryError: if there is something in the store, an id comes twice, or a vector or payload is not usable.

@@ -46,7 +46,8 @@ class GalleryItems:
             vectors: theirs, floats [n, dim] of any norm but zero.
             payloads: what else is known of each; None: nothing.
             fingerprint: of the model that made the vectors. Items of an older generation are found at once and taken by
-                the next backfill (an unfinished one of everything, too).
+                the next backfill (an unfinished one of everything, too). They are refused if the newest one does not
+                compare with that generation, and there are no other items of it.
 
         Raises:
             GalleryError: for a model that is not of the lineage or no longer served, an id that comes twice or belongs
@@ -54,6 +55,11 @@ class GalleryItems:
         """
         manifest = load_manifest(self.store)
         number = served(manifest, fingerprint, self.store.url)
+        if not manifest.comparable(number, manifest.newest) and not self.store.counts().get(number):
+            name, newest = manifest.name(number), manifest.name(manifest.newest)
+            raise GalleryError(
+                f"{self.store.url}: {newest} does not compare with vectors of {name}: embed with {newest}"
+            )
         items = checked_items(ids, vectors, payloads, number, manifest.generations[number - 1])
         items = replace(
             items, payloads=[stamped(self.scope, *each) for each in zip(items.ids, items.payloads, strict=True)]

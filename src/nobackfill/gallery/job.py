@@ -192,7 +192,7 @@ def stop_job(store: Store) -> Job | None:
         The job that was given up.
 
     Raises:
-        GalleryError: if a process is at work on it.
+        LockTakenError: if a process is at work on it.
     """
     job = read_job(store)
     if job is None or job.finished:
@@ -213,7 +213,7 @@ def _no_piece_taken(store: Store, job: Job) -> None:
             with store.lock(lock_of(number)):
                 pass
     except LockTakenError:
-        raise GalleryError(
+        raise LockTakenError(
             f"{store.url}: a backfill is running; stop it (Ctrl-C, its progress is kept), then repeat this command"
         ) from None
 

@@ -102,7 +102,8 @@ class Manifest(BaseModel):
     Attributes:
         format: of this document.
         generations: of the lineage.
-        serves_from: number of the oldest generation that is searched and whose queries are answered; `switch` moves it.
+        serves_from: number of the oldest generation that is searched and whose queries are answered; `switch` moves it,
+            and so does an upgrade to a model that does not compare with the oldest ones.
         source: where the items came from, as `--data` named it; None for vectors from a file.
         rules: how scores are compared, one for each pair of query and stored generation; scores of other pairs are
             compared as they are.
@@ -198,7 +199,10 @@ class Manifest(BaseModel):
         older = self.compatible_generations(generation, counts, url)
         scales = {each.fingerprint: _scale(generation, each, sample) for each in older}
         added = generation.model_copy(update={"scales": scales})
-        return self.model_copy(update={"generations": (*self.generations, added)})
+        # Else one late item of an older generation would be in the way of every search by the new one.
+        oldest = min((self.number(each.fingerprint) for each in older), default=self.newest + 1)
+        update = {"generations": (*self.generations, added), "serves_from": max(self.serves_from, oldest)}
+        return self.model_copy(update=update)
 
 
 def load_manifest(store: Store) -> Manifest:

@@ -68,11 +68,13 @@ def search_store(
 
 
 def served(manifest: Manifest, fingerprint: str, url: str) -> int:
-    """Number of a generation whose queries and items are taken; raises `GalleryError` after a switch to a newer one."""
+    """Number of a generation whose queries and items are taken; raises `GalleryError` if it is no longer served."""
     number = manifest.number(fingerprint)
     if number < manifest.serves_from:
-        name, newer = (manifest.generations[each - 1].name for each in (number, manifest.serves_from))
-        raise GalleryError(f"{url}: was switched to {newer}; {name} is no longer served: embed with {newer}")
+        name, newer, newest = map(manifest.name, (number, manifest.serves_from, manifest.newest))
+        switched = manifest.comparable(number, manifest.newest)
+        why = f"was switched to {newer}" if switched else f"{newest} does not compare with vectors of {name}"
+        raise GalleryError(f"{url}: {why}; {name} is no longer served: embed with {newer if switched else newest}")
     return number
 
 

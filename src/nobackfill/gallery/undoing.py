@@ -26,7 +26,8 @@ def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Mani
                 "vectors were discarded); remove or upsert them, or leave them as they are (--leave-new)"
             )
         _remove_job(store)
-        update: dict[str, object] = {"serves_from": min(manifest.serves_from, number)}
+        served = (older for older in range(1, number + 1) if manifest.comparable(number, older))
+        update: dict[str, object] = {"serves_from": min(manifest.serves_from, *served)}
         if forget:
             rules = tuple(rule for rule in manifest.rules if rule.query <= number)
             update |= {"generations": manifest.generations[:number], "rules": rules}

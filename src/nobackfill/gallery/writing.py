@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.job import stop_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest, save_manifest
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
-from nobackfill.gallery.stores.base import ItemBatch, LockTakenError, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, ItemBatch, LockTakenError, Payload, Store
 from nobackfill.gallery.vectors import unit_rows
 
 Batch = tuple[Sequence[str], ArrayLike, Sequence[Payload]]
 """Ids, vectors floats [n, dim] of any norm but zero, payloads."""
-CREATING = "creating"  # a document that is there while a gallery is filled for the first time
 LARGEST = 2**63  # integers below this fit every store
 
 
@@ -98,9 +98,9 @@ def _make(store: Store, *, replace: bool) -> None:
         store.create()  # refuses, before anything is taken away
     if replace or (store.read(MANIFEST) is None and store.read(CREATING) is not None):
         try:
-            with store.lock():  # nobody is at it
-                pass
-            store.drop()
+            with store.lock():
+                _stop_job(store)  # its workers hold the locks of their pieces, not this one
+                store.drop()
         except LockTakenError:
             raise
         except GalleryError:
@@ -111,6 +111,16 @@ def _make(store: Store, *, replace: bool) -> None:
         if store.read(MANIFEST) is None:
             raise
         raise GalleryError(f"{error}, or replace the gallery (`gallery create --replace`)") from None
+
+
+def _stop_job(store: Store) -> None:
+    """Raises `LockTakenError` while a backfill is running; a damaged journal is no reason to keep the gallery."""
+    try:
+        stop_job(store)
+    except LockTakenError:
+        raise
+    except GalleryError:
+        pass
 
 
 def _checked(batches: Iterable[Batch], generation: Generation) -> Iterator[ItemBatch]:

@@ -71,7 +71,7 @@ def create(
     elif vectors is not None:
         names, rows = read_vectors(vectors, ids)
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1])
-        batches = array_batches(names, rows, encoder)
+        batches = array_batches(vectors, names, rows, encoder)
         if not names:
             raise ConfigError(f"--vectors {vectors}: has no rows; for a gallery to be filled later give --empty DIM")
     elif encoder is not None and data is not None:

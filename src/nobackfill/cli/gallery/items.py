@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nobackfill.arrays import Array
+from nobackfill.arrays import Array, unit
 from nobackfill.cli.gallery.options import require_source
 from nobackfill.cli.source import open_data
 from nobackfill.cli.vectors import read_array, read_texts
@@ -99,7 +99,7 @@ def embedded_batches(encoder: Encoder, items: DataItems) -> Iterator[Batch]:
 def read_vectors(path: Path, ids: Path | None) -> tuple[list[str], Array]:
     """`--vectors` and `--ids`: a .npy array, mapped, and a text file with one id per line (default: 0, 1, …)."""
     array = read_array(path, "--vectors")
-    if array.ndim != 2 or array.dtype.kind != "f":
+    if array.ndim != 2 or array.dtype.kind != "f" or not array.shape[1]:
         raise ConfigError(f"--vectors {path}: expected floats [n, dim], found {array.dtype} {list(array.shape)}")
     if ids is None:
         return [str(row) for row in range(len(array))], array
@@ -113,11 +113,17 @@ def as_stored(encoder: Encoder | None, rows: Array) -> Array:
     return encoder.encode(rows) if encoder is not None and encoder.spec.modality == "vector" else np.asarray(rows)
 
 
-def array_batches(ids: list[str], array: Array, encoder: Encoder | None) -> Iterator[Batch]:
-    """All rows, some at a time; no payload."""
-    for start in range(0, len(ids), BATCH):
-        some = slice(start, start + BATCH)
-        yield ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]
+def array_batches(path: Path, ids: list[str], array: Array, encoder: Encoder | None) -> Iterator[Batch]:
+    """All rows of `--vectors`, some at a time; no payload. All are looked at before the first is written.
+
+    Raises:
+        DataError: naming the first row of the file that is zero or not finite.
+    """
+    parts = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
+    for some in parts:
+        rows = as_stored(encoder, array[some])
+        unit(rows, f"--vectors {path}", numbers=np.arange(some.start, some.start + len(rows)))
+    return ((ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]) for some in parts)
 
 
 def new_embedder(

@@ -38,7 +38,7 @@ def status(store: StoreArgument, scope: ScopeOption = None, json_: JsonOption = 
         say(f"  {items:>9}  {one.name}, {one.dim} values")
     if now.serves_from > 1:
         name = now.generations[now.serves_from - 1].name
-        say(f"  switched: queries and items older than {name} are not served")
+        say(f"  queries and items older than {name} are not served")
     if now.job and not now.job.finished:
         eta = "time left unknown" if math.isnan(now.seconds_left) else f"about {now.seconds_left:.0f} s left"
         say(

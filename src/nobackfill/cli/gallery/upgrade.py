@@ -62,12 +62,19 @@ def upgrade(
     wanted = check_rule(rule)
     gallery = Gallery.open(store)
     generation, embedder = new_embedder(gallery, run, name, data, split, vectors, ids, workers)
+    served_before = gallery.manifest.serves_from
     added = gallery.upgrade(generation, embedder, sample=sample, rule=wanted, unchecked=unchecked)
     if json_:
         typer.echo(added.model_dump_json(indent=2))
         return
     say(f"{gallery.store.url}: queries of {added.name} now work")
     manifest = gallery.manifest
+    if manifest.serves_from > served_before:
+        oldest = manifest.name(manifest.serves_from)
+        say(
+            f"queries and items older than {oldest} are no longer served: {added.name} does not compare with them",
+            err=True,
+        )
     for pair in manifest.rules:
         if pair.query == manifest.newest:
             say(f"  {rule_line(pair, manifest.name)}")

@@ -43,19 +43,25 @@ def upsert(
     from nobackfill.cli.gallery.items import array_batches, embedded_batches, load_encoder, open_items, read_vectors
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery, Generation
+    from nobackfill.gallery.scope import stamped
+    from nobackfill.gallery.writing import check_ids, checked_payloads
 
     require_model(run, name)
     require_source(data, vectors, ids)
     gallery = Gallery.open(store, scope=read_scope(scope))
     encoder = load_encoder(run)
     fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
+    known = checked_payloads(read_payloads(payloads)) if payloads else {}
+    known = {each: stamped(gallery.scope, each, payload) for each, payload in known.items()}
     if vectors is not None:
-        batches = array_batches(*read_vectors(vectors, ids), encoder)
+        batches = array_batches(vectors, *read_vectors(vectors, ids), encoder)
     elif encoder is not None and data is not None:
-        batches = embedded_batches(encoder, open_items(data, split, workers, encoder))
+        items = open_items(data, split, workers, encoder)
+        check_ids(items.ids)
+        batches = embedded_batches(encoder, items)
     else:
         raise ConfigError("give --run and --data, or --vectors")
-    known, done = read_payloads(payloads) if payloads else {}, 0
+    done = 0
     for names, rows, some in batches:
         both = [{**payload, **known.pop(each, {})} for each, payload in zip(names, some, strict=True)]
         gallery.upsert(names, rows, both, fingerprint=fingerprint)

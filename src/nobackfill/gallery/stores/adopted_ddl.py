@@ -133,6 +133,7 @@ def change(
     db: PostgresConnection,
     statements: Sequence[str],
     grant: Adoption | None = None,
+    first: Callable[[Connection], object] = lambda _: None,
     then: Callable[[Connection], object] = lambda _: None,
 ) -> None:
     """Make changes at one moment, or none of them.
@@ -140,8 +141,9 @@ def change(
     Args:
         db: says where.
         statements: with % doubled.
-        then: what else belongs to that moment.
         grant: whose side schema an administrator has to open to the role, if the role may not make it.
+        first: what belongs to that moment and comes before the statements.
+        then: what comes after them.
 
     Raises:
         GalleryError: if the role may not do that (the message holds what an administrator has to run), or the table is
@@ -153,6 +155,7 @@ def change(
             try:
                 with connection.transaction():
                     connection.execute(f"SET LOCAL lock_timeout = '{LOCK_MILLISECONDS}ms'")
+                    first(connection)
                     for statement in statements:
                         connection.execute(statement, ())
                     then(connection)

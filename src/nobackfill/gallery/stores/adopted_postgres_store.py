@@ -37,7 +37,7 @@ from nobackfill.gallery.stores.base import Best, Floats, ItemBatch, Nearest, Pay
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 
 if TYPE_CHECKING:
-    from psycopg import Cursor
+    from psycopg import Connection, Cursor
 
 Value = TypeVar("Value")
 HITS_PAGE = 8192
@@ -91,15 +91,24 @@ class AdoptedPostgresStore(AdoptedItems):
         Raises:
             GalleryError: if there are rows whose only vector is a new one, and not `leave_new`.
         """
-        table = self.table()
-        if table.adoption.newer and not leave_new:
-            without = self.restore(1) if table.adoption.layout == "same-column" else self._without_older(1)
+        adoption = self.table().adoption
+        put_back, in_place = bool(adoption.newer) and not leave_new, adoption.layout == "same-column"
+
+        def checked(without: int) -> None:
             if without:
                 raise GalleryError(
                     f"{self.url}: rows that have no vector but a new one: {without}; embed them with the old model, or "
                     "leave the new vectors (--leave-new)"
                 )
-        change(self.db, self._undo_statements(leave_new=leave_new))
+
+        def put_rest_back(connection: Connection) -> None:
+            if put_back and in_place:  # what was replaced since has its original only in what goes
+                cursor = connection.cursor()
+                checked(adopted_writing.put_all_back(cursor, self._loaded(cursor)))
+
+        if put_back:
+            checked(self.restore(1) if in_place else self._without_older(1))
+        change(self.db, self._undo_statements(leave_new=leave_new), first=put_rest_back)
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
         """What `drop` runs, as an administrator types it."""

@@ -94,6 +94,14 @@ def restore(cursor: Cursor, table: Table, generation_asked: int, *, leave_new: b
     return without
 
 
+def put_all_back(cursor: Cursor, table: Table) -> int:
+    """Same column: `restore` the application's own vectors; nobody replaces one until the transaction ends."""
+    generations, kept = (quoted(table.adoption.side, name) for name in ("generations", "kept"))
+    cursor.execute(UTC)
+    cursor.execute(f"LOCK TABLE {generations}, {kept} IN ACCESS EXCLUSIVE MODE", ())
+    return restore(cursor, table, 1, leave_new=False)
+
+
 def put_back(cursor: Cursor, table: Table, generation_asked: int) -> None:
     """Same column: kept vectors of this generation or an older one take their place again."""
     side, rows = table.adoption.side, table_of(table.adoption)

@@ -23,6 +23,11 @@ Scales = Mapping[int, tuple[Floats, Floats]]
 """Stored generation → factor and offset of each query, float32 [n]; scores of others are compared as they are."""
 
 
+CREATING = "creating"
+"""A document that is there from the moment a store is made until its gallery is filled, so that what a kill leaves is
+known to be begun again."""
+
+
 class UnreachableError(GalleryError):
     """The store did not answer; worth another try."""
 
@@ -91,7 +96,7 @@ class Store(Protocol):
         """Replace a document, or remove it."""
 
     def create(self) -> None:
-        """Make an empty store; raises `GalleryError` if there is one."""
+        """Make an empty store, with the document `CREATING`; raises `GalleryError` if there is one."""
 
     def drop(self) -> None:
         """Remove everything the gallery made."""

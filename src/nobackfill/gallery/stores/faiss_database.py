@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.stores.base import CREATING
 from nobackfill.gallery.stores.pool import Pool
 
 FILE, FORMAT = "gallery.sqlite", 3
@@ -95,6 +96,7 @@ class FolderDatabase:
         with self._translated(), contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
             connection.executescript(f"PRAGMA user_version = {FORMAT};{SCHEMA}")
             connection.execute("INSERT INTO clock VALUES (0, ?)", (kind,))
+            connection.execute("INSERT INTO documents VALUES (?, ?)", (CREATING, b"{}"))
         handle = os.open(temporary, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)

@@ -26,7 +26,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.formats import parse_payload
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.lance_rows import moved_back, new_rows, replaced, to_replace, with_payloads
 from nobackfill.gallery.stores.lance_search import ids_in_order, nearest, nearest_matching
@@ -70,6 +70,7 @@ class LanceStore(Store):
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise GalleryError(f"{self.url}: exists and is not empty; choose another folder or remove it")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.write(CREATING, b"{}")  # first: what is half made is begun again, too
         try:
             (self.folder / "locks").mkdir()
         except FileExistsError:

@@ -23,7 +23,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row, by_generation
 from nobackfill.gallery.stores.postgres_filters import filter_sql
 from nobackfill.gallery.stores.postgres_writes import PostgresWriter
@@ -76,8 +76,14 @@ class PostgresStore(Store):
             "CREATE TABLE {hits} (id text PRIMARY KEY, hits bigint NOT NULL)",
             "CREATE TABLE {documents} (name text PRIMARY KEY, data bytea NOT NULL)",
         )
+
+        def make(cursor: Cursor) -> None:
+            for statement in statements:
+                self.db.execute(cursor, statement)
+            self.db.execute(cursor, "INSERT INTO {documents} VALUES (%s, %s)", (CREATING, b"{}"))
+
         try:
-            self.db.transaction(lambda cursor: [self.db.execute(cursor, statement) for statement in statements])
+            self.db.transaction(make)
         except self.db.psycopg.errors.UniqueViolation:  # by another process, since we looked
             raise GalleryError(f"{self.url}: the table exists; choose another name or drop it") from None
         self.db.close()
