@@ -250,6 +250,15 @@ def test_an_adopted_collection_is_not_replaced(application: Application) -> None
     check(gallery, application, set(range(COUNT)))
 
 
+def test_a_collection_of_the_application_is_not_replaced(application: Application) -> None:
+    before = application.state()
+    application.client.close()
+    with pytest.raises(GalleryError, match=r"exists"):
+        Gallery.create(application.url, NEWER, replace=True)
+    application.client = qdrant_client.QdrantClient(path=application.url.partition(":")[2].partition("#")[0])
+    assert application.state() == before
+
+
 def test_what_is_refused(application: Application, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="can only be new-column"):
         plan_adoption(application.url, NAME, layout="same-column")
