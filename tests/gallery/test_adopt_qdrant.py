@@ -221,26 +221,6 @@ def test_collections_that_cannot_be_adopted(tmp_path: Path, config: Any, scale: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_rollback_killed_between_taking_away_and_making_anew_is_repaired_by_the_same_command(
-    application: Application, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class PowerError(Exception): ...
-
-    def fail(*_: Any) -> None:
-        raise PowerError
-
-    gallery = application.adopt()
-    gallery.upgrade(NEWER, application.embed, sample=20, rule="plain")
-    backfilled(gallery, application, 20)
-    with monkeypatch.context() as patch, pytest.raises(PowerError):
-        patch.setattr(gallery.store, "add_generation", fail)
-        gallery.rollback(NAME)
-    gallery.rollback(NAME)
-    check(gallery, application, set())
-    backfilled(gallery, application)
-    check(gallery, application, set(range(COUNT)))
-
-
 def test_an_adopted_collection_is_not_replaced(application: Application) -> None:
     gallery = application.adopt()
     gallery.upgrade(NEWER, application.embed, sample=20, rule="plain")
