@@ -29,9 +29,9 @@ from nobackfill.gallery.stores.adopted_ddl import (
     undo_statements,
 )
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
-from nobackfill.gallery.stores.adopted_layout import ADOPTION, Table, side_schema
+from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
 from nobackfill.gallery.stores.adopted_sql import canonical, plain, quoted, table_of
-from nobackfill.gallery.stores.adopted_table import load_table, save
+from nobackfill.gallery.stores.adopted_table import load_adoption, load_table, save
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
 from nobackfill.gallery.stores.base import Best, Floats, ItemBatch, Nearest, Payload, Scales
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
@@ -91,9 +91,10 @@ class AdoptedPostgresStore(AdoptedItems):
         Raises:
             GalleryError: if there are rows whose only vector is a new one, and not `leave_new`.
         """
-        table = self.table()
-        if table.adoption.newer and not leave_new:
-            without = self.restore(1) if table.adoption.layout == "same-column" else self._without_older(1)
+        adoption = self._agreed()
+        same = adoption.layout == "same-column"
+        if not leave_new and adoption.newer and (same or self._found_columns(adoption)):
+            without = self.restore(1) if same else self._without_older(1)
             if without:
                 raise GalleryError(
                     f"{self.url}: rows that have no vector but a new one: {without}; embed them with the old model, or "
@@ -106,9 +107,17 @@ class AdoptedPostgresStore(AdoptedItems):
         return [plain(each) for each in self._undo_statements(leave_new=leave_new)]
 
     def _undo_statements(self, *, leave_new: bool) -> list[str]:
-        adoption = self.table().adoption
-        found = [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
-        return undo_statements(adoption, found, max(adoption.newer, default=None) if leave_new else None)
+        adoption = self._agreed()
+        leave = max(adoption.newer, default=None) if leave_new else None
+        return undo_statements(adoption, self._found_columns(adoption), leave)
+
+    def _agreed(self) -> Adoption:
+        """What was agreed, whatever has become of the table since."""
+        return self.db.transaction(lambda cursor: load_adoption(cursor, self.side, self.url))
+
+    def _found_columns(self, adoption: Adoption) -> list[int]:
+        """Numbers of the generations that the table of this name has columns of."""
+        return [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
 
     def add_generation(self, number: int, dim: int) -> None:
         """Adds columns that are NULL everywhere, and an index built beside readers and writers."""
@@ -279,10 +288,7 @@ class AdoptedPostgresStore(AdoptedItems):
         return self.db.transaction(both)
 
     def _loaded(self, cursor: Cursor) -> Table:
-        table = load_table(cursor, self.side)
-        if table is None:
-            raise GalleryError(f"{self.url}: no gallery there any more: it was abandoned, or the table is gone")
-        return table
+        return load_table(cursor, self.side, self.url)
 
     def _side(self, statement: str) -> str:
         """A statement about the gallery's own tables."""
