@@ -201,7 +201,8 @@ class QdrantStore(QdrantDocuments, Store):
 
         missing = sum(not kept(point, generation) for page in pages() for point in page)
         if not missing or leave_new:
-            self.writer.restore([point for page in pages() for point in page], generation)
+            for page in pages():
+                self.writer.restore(page, generation)
         return missing
 
     @translated
