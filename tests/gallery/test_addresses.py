@@ -26,6 +26,9 @@ def test_urls() -> None:
         assert without_credentials(f"postgresql://me:{password}@host/db#items") == "postgresql://…"
     assert without_credentials("postgresql://me:x@host/db?password=a@b#items") == "postgresql://…"
     assert without_credentials("qdrant+https://:key@host:6333#photos") == "qdrant+https://host:6333#photos"
+    assert without_credentials("postgresql://host/db?sslmode=require#a") == "postgresql://host/db#a"
+    with pytest.raises(GalleryError, match=r"^store 'postgresql://…': has a second '#' .* as %23$"):
+        open_store("postgresql://host/db?password=a#b#items")
     assert without_credentials("faiss:a@b") == "faiss:a@b"
     assert without_credentials("mysql:me:secret@host") == "mysql:…"
     with pytest.raises(GalleryError, match="expected faiss:DIR") as caught:
@@ -46,6 +49,9 @@ MALFORMED = [
     f"postgresql://u:{SECRET}@[::1/db#t",
     f"postgresql://u:{SECRET}@h:port/db#t",
     f"postgresql://h/db?password={SECRET}",
+    f"postgresql://h/db?password=a#{SECRET}#t",
+    f"postgresql://u@h/db?user=a&password=a#{SECRET}#t",
+    f"milvus+http://h/?token=a#{SECRET}#t",
     f"qdrant+http://:{SECRET}@[::1#c",
     f"qdrant+http:u:{SECRET}@h#c",
     f"qdrant+ftp://u:{SECRET}@h#c",

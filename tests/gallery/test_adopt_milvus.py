@@ -278,3 +278,7 @@ def test_the_verbs_show_then_do(application: Application, capsys: pytest.Capture
     assert "collections/drop" in capsys.readouterr().out
     assert run(["gallery", "abandon", application.url, "--leave-new", "--yes"]) == 0
     assert sorted(application.client.list_collections()) == ["items", "items__nobackfill_adopted__g2"]
+    with pytest.raises(GalleryError, match="'items__nobackfill_adopted__g2' beside it; drop or rename what an earlier"):
+        Gallery.adopt(application.url, NAME)
+    application.client.rename_collection("items__nobackfill_adopted__g2", "mine")
+    assert Gallery.adopt(application.url, NAME).status().items == (COUNT,)

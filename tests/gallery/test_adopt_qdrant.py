@@ -221,26 +221,6 @@ def test_collections_that_cannot_be_adopted(tmp_path: Path, config: Any, scale: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_rollback_killed_between_taking_away_and_making_anew_is_repaired_by_the_same_command(
-    application: Application, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class PowerError(Exception): ...
-
-    def fail(*_: Any) -> None:
-        raise PowerError
-
-    gallery = application.adopt()
-    gallery.upgrade(NEWER, application.embed, sample=20, rule="plain")
-    backfilled(gallery, application, 20)
-    with monkeypatch.context() as patch, pytest.raises(PowerError):
-        patch.setattr(gallery.store, "add_generation", fail)
-        gallery.rollback(NAME)
-    gallery.rollback(NAME)
-    check(gallery, application, set())
-    backfilled(gallery, application)
-    check(gallery, application, set(range(COUNT)))
-
-
 def test_an_adopted_collection_is_not_replaced(application: Application) -> None:
     gallery = application.adopt()
     gallery.upgrade(NEWER, application.embed, sample=20, rule="plain")
@@ -248,6 +228,15 @@ def test_an_adopted_collection_is_not_replaced(application: Application) -> None
     with pytest.raises(GalleryError, match="is adopted already; `gallery abandon` ends that"):
         Gallery.create(gallery.store, NEWER, [(["1"], NEW_VECTORS[:1], [{}])], replace=True)
     check(gallery, application, set(range(COUNT)))
+
+
+def test_a_collection_of_the_application_is_not_replaced(application: Application) -> None:
+    before = application.state()
+    application.client.close()
+    with pytest.raises(GalleryError, match=r"exists"):
+        Gallery.create(application.url, NEWER, replace=True)
+    application.client = qdrant_client.QdrantClient(path=application.url.partition(":")[2].partition("#")[0])
+    assert application.state() == before
 
 
 def test_what_is_refused(application: Application, tmp_path: Path) -> None:

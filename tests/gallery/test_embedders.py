@@ -64,6 +64,24 @@ def test_an_upgrade_and_a_backfill_by_an_array(tmp_path: Path) -> None:
     assert gallery.status().fraction == pytest.approx(50 / COUNT)
 
 
+@pytest.mark.parametrize("kind", ["function", "array"])
+def test_an_item_without_a_usable_vector_keeps_its_old_one_and_is_listed(tmp_path: Path, kind: str) -> None:
+    gallery = fresh(open_store(f"faiss:{tmp_path / 'store'}"))
+    rows = NEW_VECTORS.astype(np.float64)
+    rows[3], rows[7, 2], rows[9, 0] = 0, np.nan, -np.inf
+    embedder = ArrayEmbedder(IDS, rows, SECOND.fingerprint)
+    by_function = FunctionEmbedder(lambda ids: rows[[IDS.index(name) for name in ids]], SECOND.fingerprint)
+    chosen = embedder if kind == "array" else by_function
+    gallery.upgrade(SECOND, chosen)
+    assert len(gallery.renew_rules(chosen)) == 1
+    job = gallery.backfill(chosen, batch_size=1)
+    assert job.errors == dict.fromkeys([IDS[3], IDS[7], IDS[9]], "its vector is zero or not finite")
+    assert gallery.status().items == (3, COUNT - 3)
+    assert gallery.verify() == []
+    with pytest.raises(GalleryError, match=r"new vectors: expected floats \[n, 9\], found float64 \[\]"):
+        gallery.backfill(lambda _: 1.0, fingerprint=SECOND.fingerprint)
+
+
 def test_the_curve_of_an_upgrade_is_that_of_its_sample(tmp_path: Path) -> None:
     from nobackfill.evaluation import backfilling_curve
 

@@ -46,7 +46,7 @@ def test_a_mixed_search_is_that_of_the_padded_index(store: Store) -> None:
             items = [name for name in IDS if name in exchanged]
             for generation in (1,):
                 known, _ = vectors_of(store, items, generation)
-                store.replace(ItemBatch(known, 2, embed(known).rows(known, NEW), []), keep_old=False)
+                store.replace(ItemBatch(known, 2, embed(known).checked(known, NEW)[1], []), keep_old=False)
         assert_same(answers(gallery, queries, SECOND), queries @ padded(exchanged).T)
         # In words: cosine on the prefix, times the prefix's norm, for old items; cosine on everything for new ones.
         old = np.linalg.norm(queries[:, :OLD], axis=1, keepdims=True) * (unit(queries[:, :OLD]) @ OLD_VECTORS.T)

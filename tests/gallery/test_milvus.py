@@ -12,7 +12,7 @@ import pytest
 from tests.gallery.live import DIMS, NAMES, unit
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import open_store
+from nobackfill.gallery import Gallery, Generation, open_store
 from nobackfill.gallery.adopting import plan_adoption
 from nobackfill.gallery.filters import parse_filter
 from nobackfill.gallery.stores.base import ItemBatch
@@ -96,6 +96,49 @@ def test_a_gallery_outlives_its_process(tmp_path: Path) -> None:
         ended = subprocess.run(command, check=True, capture_output=True, text=True)
         assert ended.stderr == ""
     assert f"{url}: 9 items" in ended.stdout
+
+
+def test_collections_of_others_are_left_alone(tmp_path: Path) -> None:
+    url = f"milvus:{tmp_path / 'store.db'}#shop"
+    store: Any = open_store(url)
+    other: Any = open_store(f"milvus:{tmp_path / 'store.db'}#other")
+    others = other._connection
+    one = Generation.named("old", 2)
+    for suffix in ("g7", "hits"):
+        others.client.create_collection(f"shop__{suffix}", dimension=2)
+        for replace in (False, True):
+            with pytest.raises(GalleryError, match=f"'shop__{suffix}', and there is one that is not the gallery's"):
+                Gallery.create(store, one, replace=replace)
+        assert others.client.list_collections() == [f"shop__{suffix}"]
+        others.client.drop_collection(f"shop__{suffix}")
+    Gallery.create(store, one)
+    others.client.create_collection("shop__g2", dimension=2)
+    with pytest.raises(GalleryError, match="'shop__g2', and there is one that is not the gallery's"):
+        store.add_generation(2, 2)
+    store.drop()
+    assert others.client.list_collections() == ["shop__g2"]
+    others.close()
+    store.close()
+
+
+def test_a_creation_killed_while_it_makes_a_collection_is_begun_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Any = open_store(f"milvus:{tmp_path / 'store.db'}")
+    store.create()
+    store.write("creating", b"{}")
+    real = store._documents.write
+
+    def die(name: str, data: bytes | None) -> None:
+        if name == "generations":  # the collection is there, and nothing but the intention says whose it is
+            raise KilledError
+        real(name, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(store._documents, "write", die)
+        store.add_generation(1, 2)
+    assert Gallery.create(store, Generation.named("old", 3)).count() == 0
+    store.close()
 
 
 def test_names_that_milvus_does_not_allow_are_refused(tmp_path: Path) -> None:

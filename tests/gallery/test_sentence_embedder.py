@@ -26,7 +26,7 @@ def test_each_item_has_a_vector_or_a_reason() -> None:
     assert first.errors == {"q": "an empty text"}
     assert not second.ids
     assert second.errors == {
-        "s": "its vector is zero or infinite",
+        "s": "its vector is zero or not finite",
         "t": "expected a text, found int",
         "u": "not in the data",
     }

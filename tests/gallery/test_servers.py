@@ -260,6 +260,26 @@ def test_an_upsert_without_an_answer_is_made_again(tmp_path: Path, monkeypatch: 
     store.close()
 
 
+def test_a_rollback_of_qdrant_takes_a_request_for_many_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qdrant_client")
+    monkeypatch.setattr("nobackfill.gallery.stores.qdrant_store.BATCH", COUNT // 3)
+    store: Any = open_store(f"qdrant:{tmp_path / 'store'}")
+    gallery, sent = upgraded(store), []
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint, keep_old=True)
+    real = store.client.upsert
+
+    def counted(collection: str, points: list[Any], **options: Any) -> Any:
+        sent.append(len(points))
+        return real(collection, points, **options)
+
+    monkeypatch.setattr(store.client, "upsert", counted)
+    assert store.restore(1) == 0
+    assert sent == [COUNT // 3] * 3
+    assert store.counts() == {1: COUNT}
+    assert gallery.verify() == []
+    store.close()
+
+
 def test_names_of_tables_are_counted_in_bytes_and_may_hold_a_percent_sign(server: str) -> None:
     with pytest.raises(GalleryError, match="the table's name has 52 bytes; expected at most 50"):
         open_store(f"{server}#{'ü' * 26}")

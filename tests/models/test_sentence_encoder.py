@@ -218,11 +218,24 @@ def test_a_function_is_an_encoder() -> None:
         FunctionEncoder(lambda texts: [1.0] * len(texts), "flat")
     with pytest.raises(DataError, match=r"expected vectors \[2, 2\], found \[1, 2\]"):
         FunctionEncoder(lambda texts: [[1.0, 2.0]], "one").encode(TEXTS[:2])
+    with pytest.raises(DataError, match=r"could not convert .*; expected floats \[n, dim\]"):
+        FunctionEncoder(lambda _: [["x"]], "words")
     for name, message in (("tests:nothing", "MODULE:FUNCTION"), ("sys:path", "path is list, expected a function")):
         with pytest.raises(ConfigError, match=message):
             nobackfill.load(f"python:{name}")
     with pytest.raises(ConfigError, match="model name 'a b'"):
         FunctionEncoder(lengths, "a b")
+
+
+def test_what_a_function_raises_is_one_line_without_its_text() -> None:
+    def hosted(texts: list[str]) -> list[list[float]]:
+        if len(texts) > 1:
+            raise RuntimeError("429 for https://api.example/embed?key=SECRET")
+        return [[1.0, 2.0]]
+
+    with pytest.raises(DataError, match="the model's function failed with RuntimeError on 2 texts") as caught:
+        FunctionEncoder(hosted, "hosted").encode(TEXTS[:2])
+    assert "SECRET" not in str(caught.value)
 
 
 def test_without_sentence_transformers_the_extra_is_named(static: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,12 @@ def renew_rules(store: Store, embedder: Embedder, *, sample: int, rule: Rule, se
     newest = manifest.generations[-1]
     ids = _old_items(store, manifest.newest, sample, seed)
     embedded = next(embedder.embed([ids])) if ids else None
-    if embedded is None or not embedded.ids:
+    if embedded is None:
         return ()
-    rows = compatible_part(store, embedded.rows(ids, newest.dim))
+    embedded, rows = embedded.checked(ids, newest.dim)
+    if not embedded.ids:
+        return ()
+    rows = compatible_part(store, rows)
     samples = paired_samples(store, manifest, newest, embedded, rows)
     samples = [one for one in samples if one.generation < manifest.newest]  # backfilled since they were drawn
     choices = choose_rules(samples, rule, seed)

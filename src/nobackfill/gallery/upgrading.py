@@ -27,8 +27,8 @@ def upgrade_store(
     ids = store.sample(sample, seed)
     if not ids:
         raise GalleryError(f"{store.url}: is empty; create it with {generation.name}, or add items first")
-    embedded = next(embedder.embed([ids]))
-    rows = compatible_part(store, embedded.rows(ids, generation.dim))
+    embedded, rows = next(embedder.embed([ids])).checked(ids, generation.dim)
+    rows = compatible_part(store, rows)
     if not len(rows):
         reason = "".join(f" ({name}: {error})" for name, error in list(embedded.errors.items())[:1])
         raise GalleryError(

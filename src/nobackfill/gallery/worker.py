@@ -160,7 +160,7 @@ class Worker:
         """How many items were replaced, why others could not be embedded, and which the store left alone."""
         if embedded is None:
             raise GalleryError("the embedder ended before the last batch")
-        rows = embedded.rows(list(versions), self.dim)
+        embedded, rows = embedded.checked(list(versions), self.dim)
         ids, made = list(embedded.ids), set(embedded.ids)
         reasons = {
             name: str(embedded.errors.get(name, "the embedder gave no vector")) for name in versions if name not in made

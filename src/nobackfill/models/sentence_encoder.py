@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nobackfill.config import Modality
 from nobackfill.data.samples import TextSamples
-from nobackfill.errors import ConfigError, DataError, RunError, one_line, require
+from nobackfill.errors import ConfigError, DataError, NobackfillError, RunError, one_line, require
 from nobackfill.models.sentence_identity import Lineage, check_sentence_folder, folder_fingerprint, read_lineage
 from nobackfill.models.spec import OlderSpace
 from nobackfill.progress import track
@@ -134,7 +134,15 @@ class FunctionEncoder(TextFunction):
 
     def _rows(self, texts: list[str], role: Role | None) -> Floats:  # noqa: ARG002 (a function knows no roles)
         try:
-            rows = np.asarray(self.function(texts), np.float32)
+            found = self.function(texts)
+        except NobackfillError:
+            raise
+        except Exception as error:  # its text stays out: that of a hosted model often quotes a key
+            raise DataError(
+                f"the model's function failed with {type(error).__name__} on {len(texts)} texts; add -v to see why"
+            ) from error
+        try:
+            rows = np.asarray(found, np.float32)
         except (TypeError, ValueError) as error:
             raise DataError(f"the model's function: {one_line(error)}; expected floats [n, dim]") from error
         if rows.ndim != 2 or not rows.size:

@@ -13,6 +13,8 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.base import Floats
 from nobackfill.gallery.vectors import unit_rows
 
+UNUSABLE = "its vector is zero or not finite"
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -20,7 +22,7 @@ class Embedded:
 
     Attributes:
         ids: of the items that were embedded.
-        vectors: theirs, floats [n, dim] of any norm but zero.
+        vectors: theirs, floats [n, dim] of any norm. A row that is zero or not finite counts as an error of its item.
         errors: id of each other item → why it was not.
     """
 
@@ -28,14 +30,25 @@ class Embedded:
     vectors: ArrayLike
     errors: Mapping[str, str] = field(default_factory=dict)
 
-    def rows(self, wanted: Sequence[str], dim: int) -> Floats:
-        """The vectors, float32 [n, dim] of unit norm; raises `GalleryError` unless they are of items of `wanted`."""
-        rows = unit_rows(self.vectors, dim, "new vectors") if self.ids else np.empty((0, dim), np.float32)
-        if len(rows) != len(self.ids):
+    def checked(self, wanted: Sequence[str], dim: int) -> tuple[Embedded, Floats]:
+        """The items that have a usable vector, the others as errors; and the vectors, float32 [n, dim] of unit norm.
+
+        Raises:
+            GalleryError: unless there is one vector of `dim` values for each item, and all are items of `wanted`.
+        """
+        rows = np.asarray(self.vectors) if self.ids else np.empty((0, dim), np.float32)
+        if rows.ndim > 0 and len(rows) != len(self.ids):
             raise GalleryError(f"expected one vector for each of {len(self.ids)} items, found {len(rows)}")
         if len(set(self.ids)) != len(self.ids) or not set(self.ids) <= set(wanted):
             raise GalleryError("the embedder returned a duplicate item, or one that was not requested")
-        return rows
+        if rows.ndim == 2 and rows.dtype.kind == "f":  # else `unit_rows` refuses them
+            good = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+        else:
+            good = np.ones(len(self.ids), bool)
+        ids = [name for name, fine in zip(self.ids, good, strict=True) if fine]
+        bad = {name: UNUSABLE for name, fine in zip(self.ids, good, strict=True) if not fine}
+        vectors = unit_rows(rows if good.all() else rows[good], dim, "new vectors")
+        return Embedded(ids, vectors, {**self.errors, **bad}), vectors
 
 
 @runtime_checkable

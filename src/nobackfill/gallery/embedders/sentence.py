@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from nobackfill.gallery.embedders.base import Embedded
+from nobackfill.gallery.embedders.base import UNUSABLE, Embedded
 from nobackfill.gallery.lineage import Generation
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ class SentenceEmbedder:
             known = [name for name in ids if name not in errors]
             rows = self.encoder.rows([self.text_of[name] for name in known], role="document")
             good = usable(rows)
-            errors |= {
-                name: "its vector is zero or infinite" for name, fine in zip(known, good, strict=True) if not fine
-            }
+            errors |= {name: UNUSABLE for name, fine in zip(known, good, strict=True) if not fine}
             yield Embedded([name for name in known if name not in errors], rows[good], errors)
 
     def _fault(self, name: str) -> str:

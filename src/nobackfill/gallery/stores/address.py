@@ -33,13 +33,18 @@ class Address:
         """Splits at the first ':' and at the first '#' after it.
 
         Raises:
-            GalleryError: for a server that cannot be one, such as `//[::1`, and a folder that begins with `//`.
+            GalleryError: for a server that cannot be one, such as `//[::1`; for a folder that begins with `//`; for a
+                second '#' after a query string, of which the first one may be of a password.
         """
         scheme, _, rest = url.partition(":")
         location, _, name = rest.partition("#")
         if location.startswith("//"):
             if scheme in LOCAL:
                 raise GalleryError(f"store {without_credentials(url)!r}: expected a path after '{scheme}:', not '//'")
+            if "?" in location and "#" in name:
+                raise GalleryError(
+                    f"store '{scheme}://…': has a second '#' after its query string; write a '#' in a password as %23"
+                )
             try:
                 _ = urlsplit(location).port  # which checks it
             except ValueError:  # what Python says of it quotes the address, a password included
@@ -68,4 +73,6 @@ def without_credentials(url: str) -> str:
     if any(sign in login for sign in "/?#@"):  # of a password that is not encoded; where it ends, nobody knows
         return f"{scheme}://…"
     location, _, name = location.partition("#")
+    if "?" in location and "#" in name:  # the first one may be of a password
+        return f"{scheme}://…"
     return visible(f"{scheme}://{location.partition('?')[0]}" + (f"#{name}" if name else ""))

@@ -92,12 +92,11 @@ class Answers:
     def _look(self) -> _Known | None:
         try:
             ((*found,),) = self.db.answers([table_statement(self.side)])
+            return _Known(found[0][2], parsed_table(found[0], self.db.url)) if found else None
         except UnreachableError:
             raise
         except GalleryError:
             return None
-        table = parsed_table(found[0], self.side) if found else None
-        return None if table is None else _Known(found[0][2], table)
 
 
 def _with_stamp(side: str, best: Statement) -> Statement:

@@ -84,7 +84,10 @@ def inspected(
     if vectors not in ("vector", "halfvec"):
         raise GalleryError(f"{url}: {vector_column!r} is of type {types[vector_column]}; expected vector or halfvec")
     norms, dim = _norms(connection, url, place, vector_column, vectors)
+    found = connection.execute(INDEXES, (oid, vector_column)).fetchall()
     unit = bool(np.all(np.abs(norms - 1) < UNIT))
+    if unit and any(_metric(row[2]) != "cosine" for row in found):
+        unit = not _has_other_norms(connection, place, vector_column, vectors)
     adoption = Adoption(
         namespace=place[0],
         table=place[1],
@@ -94,7 +97,6 @@ def inspected(
         layout=layout,
         payload_columns=payload_columns,
     )
-    found = connection.execute(INDEXES, (oid, vector_column)).fetchall()
     usable = [row for row in found if _metric(row[2]) == "cosine" or unit]
     if usable:
         best = min(usable, key=lambda row: row[1] != "hnsw")
@@ -152,6 +154,13 @@ def _norms(
         )
         raise GalleryError(f"{url}: {column!r} holds {found}; expected vectors of one size")
     return np.array([np.linalg.norm(row) for row in rows]), dims.pop()
+
+
+def _has_other_norms(connection: Connection, place: tuple[str, str], column: str, kind: str) -> bool:
+    """Whether a vector has another norm than 1: reads the table up to the first one, whole if there is none."""
+    norm = f"{'l2_norm' if kind == 'halfvec' else 'vector_norm'}({quoted(column)})"
+    found = connection.execute(f"SELECT 1 FROM {quoted(*place)} WHERE abs({norm} - 1) >= %s LIMIT 1", (UNIT,))
+    return found.fetchone() is not None
 
 
 def _metric(operators: str) -> Literal["cosine", "ip", "l2"] | None:

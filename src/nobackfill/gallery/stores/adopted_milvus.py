@@ -9,6 +9,7 @@ from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.adopted_items import LOOKED_AT, check_norms
 from nobackfill.gallery.stores.adopted_milvus_layout import ADOPTION, STAMP, Adoption
+from nobackfill.gallery.stores.adopted_milvus_rows import later_generations
 from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore, request
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.milvus_connection import NAME, Row
@@ -50,6 +51,10 @@ def inspected(store: AdoptedMilvusStore, column: str | None, payload_keys: tuple
         found = connection.client.describe_collection(store.name)
     if found["collection_name"] != store.name:
         raise GalleryError(f"{url}: {store.name!r} is an alias; name the collection itself: {found['collection_name']}")
+    later = later_generations(connection)
+    if later:  # a new gallery would take it for its own
+        left = connection.collection(f"g{later[-1]}")
+        raise GalleryError(f"{url}: has {left!r} beside it; drop or rename what an earlier gallery left")
     types = {field["name"]: connection.library.DataType(field["type"]).name for field in found["fields"]}
     vectors = [name for name, kind in types.items() if "VECTOR" in kind]
     if column is None and len(vectors) == 1:

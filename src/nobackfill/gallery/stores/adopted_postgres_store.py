@@ -29,9 +29,9 @@ from nobackfill.gallery.stores.adopted_ddl import (
     undo_statements,
 )
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
-from nobackfill.gallery.stores.adopted_layout import ADOPTION, Table, side_schema
+from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
 from nobackfill.gallery.stores.adopted_sql import canonical, plain, quoted, table_of
-from nobackfill.gallery.stores.adopted_table import load_table, save
+from nobackfill.gallery.stores.adopted_table import load_adoption, load_table, save
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
 from nobackfill.gallery.stores.base import Best, Floats, ItemBatch, Nearest, Payload, Scales
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
@@ -91,23 +91,21 @@ class AdoptedPostgresStore(AdoptedItems):
         Raises:
             GalleryError: if there are rows whose only vector is a new one, and not `leave_new`.
         """
-        adoption = self.table().adoption
-        put_back, in_place = bool(adoption.newer) and not leave_new, adoption.layout == "same-column"
+        adoption = self._agreed()
+        in_place = adoption.layout == "same-column"
+        put_back = not leave_new and bool(adoption.newer) and (in_place or bool(self._found_columns(adoption)))
 
-        def checked(without: int) -> None:
+        def check(without: int) -> None:
+            words = "embed them with the old model, or leave the new vectors (--leave-new)"
             if without:
-                raise GalleryError(
-                    f"{self.url}: rows that have no vector but a new one: {without}; embed them with the old model, or "
-                    "leave the new vectors (--leave-new)"
-                )
+                raise GalleryError(f"{self.url}: rows that have no vector but a new one: {without}; {words}")
 
         def put_rest_back(connection: Connection) -> None:
             if put_back and in_place:  # what was replaced since has its original only in what goes
-                cursor = connection.cursor()
-                checked(adopted_writing.put_all_back(cursor, self._loaded(cursor)))
+                check(adopted_writing.put_all_back(cursor := connection.cursor(), self._loaded(cursor)))
 
         if put_back:
-            checked(self.restore(1) if in_place else self._without_older(1))
+            check(self.restore(1) if in_place else self._without_older(1))
         change(self.db, self._undo_statements(leave_new=leave_new), first=put_rest_back)
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
@@ -115,9 +113,17 @@ class AdoptedPostgresStore(AdoptedItems):
         return [plain(each) for each in self._undo_statements(leave_new=leave_new)]
 
     def _undo_statements(self, *, leave_new: bool) -> list[str]:
-        adoption = self.table().adoption
-        found = [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
-        return undo_statements(adoption, found, max(adoption.newer, default=None) if leave_new else None)
+        adoption = self._agreed()
+        leave = max(adoption.newer, default=None) if leave_new else None
+        return undo_statements(adoption, self._found_columns(adoption), leave)
+
+    def _agreed(self) -> Adoption:
+        """What was agreed, whatever has become of the table since."""
+        return self.db.transaction(lambda cursor: load_adoption(cursor, self.side, self.url))
+
+    def _found_columns(self, adoption: Adoption) -> list[int]:
+        """Numbers of the generations that the table of this name has columns of."""
+        return [int(number) for (number,) in self.rows(FOUND_COLUMNS, (plain(table_of(adoption)),))]
 
     def add_generation(self, number: int, dim: int) -> None:
         """Adds columns that are NULL everywhere, and an index built beside readers and writers."""
@@ -132,7 +138,7 @@ class AdoptedPostgresStore(AdoptedItems):
             document = table.adoption.model_copy(update={"dims": dims}).model_dump_json().encode()
             change(self.db, statements, then=lambda connection: save(connection, self.side, ADOPTION, document))
         if number > 1:
-            self._build_index(table, number, dim)
+            build_index(self.db, table, number, dim)
 
     def versions(self, ids: Sequence[str]) -> dict[str, int]:
         return self._with_table(lambda cursor, table: adopted_reading.versions(cursor, table, ids))
@@ -238,7 +244,7 @@ class AdoptedPostgresStore(AdoptedItems):
             made = [each.statement for number in newer for each in column_change(table, number, dims[number])]
             change(self.db, [emptied, *made])
             for number in newer:
-                self._build_index(table, number, dims[number])
+                build_index(self.db, table, number, dims[number])
         return missing_ones
 
     def compact(self, *, forget_kept: bool) -> None:
@@ -270,9 +276,6 @@ class AdoptedPostgresStore(AdoptedItems):
     def _without_older(self, generation: int) -> int:
         return self._with_table(lambda cursor, table: adopted_writing.without_older(cursor, table, generation))
 
-    def _build_index(self, table: Table, number: int, dim: int) -> None:
-        build_index(self.db, table, number, dim)
-
     def _page_of_ids(self, generation: int, size: int, where: Filter | None, last: str | None) -> list[str]:
         return self._with_table(
             lambda cursor, table: adopted_reading.page_of_ids(cursor, table, generation, size, where, last)
@@ -288,10 +291,7 @@ class AdoptedPostgresStore(AdoptedItems):
         return self.db.transaction(both)
 
     def _loaded(self, cursor: Cursor) -> Table:
-        table = load_table(cursor, self.side)
-        if table is None:
-            raise GalleryError(f"{self.url}: no gallery there any more: it was abandoned, or the table is gone")
-        return table
+        return load_table(cursor, self.side, self.url)
 
     def _side(self, statement: str) -> str:
         """A statement about the gallery's own tables."""

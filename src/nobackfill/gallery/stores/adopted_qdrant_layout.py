@@ -14,7 +14,7 @@ import functools
 import hashlib
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ADOPTION = "adoption"
 NUMBERS = 8  # of a sketch
 TOLERANCE = 1e-4  # of each of them; a vector that moves by less is the same
-OURS = re.compile(r"nobackfill_([0-9]+)")
+OURS = re.compile(r"nobackfill_([0-9]+)(_of)?")
 Vectors = Mapping[str, Sequence[float]]
 """A point's named vectors."""
 
@@ -63,9 +63,14 @@ def sketch_name(number: int) -> str:
     return f"nobackfill_{number}_of"
 
 
-def later_generations(names: Sequence[str]) -> list[int]:
-    """Numbers of the generations that named vectors of a collection belong to, in order."""
-    return sorted(int(match[1]) for name in names if (match := OURS.fullmatch(name)))
+def later_generations(names: Collection[str]) -> list[int]:
+    """Numbers of the generations that a collection with these named vectors has room for, in order."""
+    return [number for number in begun(names) if vector_name(number) in names and sketch_name(number) in names]
+
+
+def begun(names: Iterable[str]) -> list[int]:
+    """The same, and those of which a killed process has made, or left, one of the two named vectors only."""
+    return sorted({int(match[1]) for name in names if (match := OURS.fullmatch(name))})
 
 
 def unit(vectors: Sequence[Sequence[float]]) -> Floats:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from nobackfill.errors import GalleryError
@@ -20,6 +20,7 @@ from nobackfill.gallery.stores.adopted_qdrant_layout import (
     ADOPTION,
     NUMBERS,
     Adoption,
+    begun,
     generations_of,
     grouped,
     later_generations,
@@ -78,11 +79,11 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
         if number == 1:
             return
         params = self._params()
-        for name, size in ((vector_name(number), dim), (sketch_name(number), NUMBERS)):
-            if params.get(name) == size:
-                continue
-            if name in params:  # of a generation that was rolled back
-                self.client.delete_vector_name(self.name, name)
+        wanted = {vector_name(number): dim, sketch_name(number): NUMBERS}
+        if all(params.get(name) == size for name, size in wanted.items()):
+            return
+        self._remove(number, params)  # of a generation that was rolled back, or half made
+        for name, size in wanted.items():
             dense = self.models.DenseVectorConfig(size=size, distance=self.models.Distance.DOT)
             self.client.create_vector_name(self.name, name, self.models.DenseVectorNameConfig(dense=dense), wait=True)
 
@@ -189,11 +190,11 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
     def restore(self, generation: int, *, leave_new: bool = False) -> int:
         """New vectors are removed by name, at once; the application's own have stayed."""
         params = self._params()
-        for number in later_generations(list(params)):
+        for number in begun(params):
             if number > generation:
-                for name in (vector_name(number), sketch_name(number)):
-                    self.client.delete_vector_name(self.name, name)
-                self.add_generation(number, params[vector_name(number)])
+                self._remove(number, params)
+                if vector_name(number) in params:  # else the caller knows how large it has to be
+                    self.add_generation(number, params[vector_name(number)])
         return 0
 
     @translated
@@ -214,13 +215,20 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
         return {name: int(params.size) for name, params in vectors.items()}
 
     def _later(self) -> list[int]:
-        return later_generations(list(self._params()))
+        return later_generations(self._params())
+
+    def _remove(self, number: int, params: Collection[str]) -> None:
+        """The named vectors of a generation. Without sketches no point is of it: whatever comes next may be killed."""
+        for name in (sketch_name(number), vector_name(number)):
+            if name in params:
+                self.client.delete_vector_name(self.name, name)
 
     def _going(self, *, leave_new: bool) -> list[str]:
-        later = self._later()
-        left = vector_name(later[-1]) if later and leave_new else None
-        names = [name for number in later for name in (vector_name(number), sketch_name(number))]
-        return [name for name in names if name != left]
+        params = self._params()
+        numbers = begun(params)
+        names = [name for number in numbers for name in (sketch_name(number), vector_name(number)) if name in params]
+        vectors = [vector_name(number) for number in numbers if vector_name(number) in params]
+        return [name for name in names if not (leave_new and name == vectors[-1])]
 
     def _with_own(
         self, adoption: Adoption, *, where: Where | None = None, also: Sequence[object] = (), **more: object

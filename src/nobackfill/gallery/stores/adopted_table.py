@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
+from nobackfill.errors import GalleryError
 from nobackfill.gallery.formats import parse_document
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, side_schema
+from nobackfill.gallery.stores.adopted_layout import ADOPTION, Adoption, Table, columns, side_schema
 from nobackfill.gallery.stores.adopted_sql import quoted
 from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
 
@@ -80,10 +81,20 @@ def has_usage(connection: Connection, side: str) -> bool:
     return bool(found and found[0])
 
 
-def load_table(cursor: Cursor, side: str) -> Table | None:
-    """The adopted table as it is now; None if it was given up."""
+def load_table(cursor: Cursor, side: str, url: str) -> Table:
+    """The adopted table as it is now; raises `GalleryError` if it was given up."""
     found = cursor.execute(*table_statement(side)).fetchone() if has_documents(cursor, side) else None
-    return parsed_table(found, side) if found else None
+    if not found:
+        raise _given_up(url)
+    return parsed_table(found, url)
+
+
+def load_adoption(cursor: Cursor, side: str, url: str) -> Adoption:
+    """What was agreed, whatever has become of the table since; raises `GalleryError` if it was given up."""
+    data = document(cursor, side, ADOPTION) if has_documents(cursor, side) else None
+    if data is None:
+        raise _given_up(url)
+    return _parsed(data, url)
 
 
 def table_statement(side: str) -> tuple[str, Sequence[object]]:
@@ -99,12 +110,17 @@ def table_statement(side: str) -> tuple[str, Sequence[object]]:
     return statement, (ADOPTION,)
 
 
-def parsed_table(found: Row, side: str) -> Table | None:
-    """The table that an answer to `table_statement` speaks of; None if columns of the adoption are gone."""
-    adoption = parse_document(Adoption, bytes(found[0]), f"{side}: the document {ADOPTION!r}")
+def parsed_table(found: Row, url: str) -> Table:
+    """The table that an answer to `table_statement` speaks of; raises `GalleryError` if columns of it are gone."""
+    adoption = _parsed(bytes(found[0]), url)
     types = {str(name): str(kind) for name, kind in found[1]}
-    if adoption.vector_column not in types or adoption.id_column not in types:
-        return None
+    ours = [name for number in adoption.newer for name in columns(number)] if adoption.layout == "new-column" else []
+    for name in (adoption.id_column, adoption.vector_column, *ours):
+        if name not in types:
+            raise GalleryError(
+                f"{url}: {adoption.namespace}.{adoption.table} has no column {name!r} any more: it was renamed or "
+                "dropped, or another table has this one's name; undo that, or `gallery abandon --leave-new`"
+            )
     kind = cast('Literal["vector", "halfvec"]', types[adoption.vector_column].rpartition(".")[2])
     return Table(adoption, types[adoption.id_column], kind, payload_types(adoption, types))
 
@@ -124,3 +140,11 @@ def save(connection: Connection | Cursor, side: str, name: str, data: bytes) -> 
         f"INSERT INTO {quoted(side)}.documents VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET data = excluded.data",
         (name, data),
     )
+
+
+def _parsed(data: bytes, url: str) -> Adoption:
+    return parse_document(Adoption, data, f"{url}: the document {ADOPTION!r}")
+
+
+def _given_up(url: str) -> GalleryError:
+    return GalleryError(f"{url}: no gallery there any more: it was abandoned, or the table is gone")

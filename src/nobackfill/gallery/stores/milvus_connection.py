@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,200}")
+SUFFIX = re.compile(r"documents|hits|g[0-9]+")
 BATCH = 1000  # rows a request; Milvus answers with at most 16,384
 SPACE = uuid.UUID("6f0f4f1e-2f0b-5d0c-9a43-0d9c3c9b8a11")  # of the keys made from ids
 
@@ -101,6 +102,16 @@ class MilvusConnection:
             return False
         with self.translated():
             return bool(self.client.has_collection(self.collection(suffix)))
+
+    def beside(self) -> list[str]:
+        """Suffixes of the collections whose names are those of a gallery's; makes no file where there is none."""
+        if self.folder and not self.folder.exists():
+            return []
+        start = self.collection("")
+        with self.translated():
+            names = self.client.list_collections()
+        found = sorted(name.removeprefix(start) for name in names if name.startswith(start))
+        return [suffix for suffix in found if SUFFIX.fullmatch(suffix)]
 
     def make(self, suffix: object, fields: Sequence[tuple[str, str]], dim: int) -> None:
         """A collection with a text key `pk`, these fields (name and type), and vectors compared exactly."""

@@ -48,15 +48,15 @@ class MilvusStore(Store):
         self._documents.write(name, data)
 
     def create(self) -> None:
-        if self._connection.there("documents"):
-            raise GalleryError(f"{self.url}: a gallery of this name exists; choose another name or drop it")
+        self._rows.check_free()
         if self._connection.folder:
             self._connection.folder.parent.mkdir(parents=True, exist_ok=True)
         self._documents.make()
 
     def drop(self) -> None:
-        numbers = self._rows.dims()
-        for suffix in (*(f"g{number}" for number in numbers), "hits", "documents"):
+        if not self._connection.there("documents"):
+            raise GalleryError(f"{self.url}: no gallery there; nothing was removed")
+        for suffix in (*(f"g{number}" for number in self._rows.made()), "hits", "documents"):
             self._connection.remove(suffix)
 
     def add_generation(self, number: int, dim: int) -> None:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from nobackfill.errors import GalleryError
 from nobackfill.gallery.stores.milvus_connection import BATCH, MilvusConnection, Row, key_of
 from nobackfill.gallery.stores.milvus_documents import MilvusDocuments
 
@@ -25,6 +26,7 @@ FIELDS = [
 ]
 ALL = ["pk", *(name for name, _ in FIELDS), "vector"]
 INTENT, GENERATIONS = "intent", "generations"
+MAKING = "making"  # document: the generation whose collection is being made; a killed process may have left it
 Others = Literal["go", "kept go too", "are kept", "newer go"]
 """What becomes of an item's rows in other generations."""
 
@@ -38,6 +40,15 @@ class MilvusRows:
     def __init__(self, connection: MilvusConnection, documents: MilvusDocuments) -> None:
         self.connection, self.documents = connection, documents
 
+    def check_free(self) -> None:
+        """Raises `GalleryError` if a collection has the name of one that a gallery to be created will have."""
+        there = self.connection.beside()
+        if "documents" in there:
+            url = self.connection.url
+            raise GalleryError(f"{url}: a gallery of this name exists; choose another name or drop it")
+        if there:
+            raise self._foreign(there[0])
+
     def dims(self) -> dict[int, int]:
         """Size of the vectors by generation."""
         data = self.documents.read(GENERATIONS)
@@ -45,12 +56,21 @@ class MilvusRows:
 
     def make(self, number: int, dim: int) -> None:
         """An empty collection for a generation, unless there is one of this size."""
-        dims = self.dims()
-        if dims.get(number) == dim and self.connection.there(f"g{number}"):
+        dims, there = self.dims(), self.connection.there(f"g{number}")
+        if there and dims.get(number) == dim:
             return
+        if there and number not in self.made():
+            raise self._foreign(f"g{number}")
+        self.documents.write(MAKING, str(number).encode())
         self.connection.remove(f"g{number}")
         self.connection.make(f"g{number}", FIELDS, dim)
         self.documents.write(GENERATIONS, json.dumps({**dims, number: dim}).encode())
+        self.documents.write(MAKING, None)
+
+    def made(self) -> set[int]:
+        """Generations whose collections the gallery made, or began to make."""
+        making = self.documents.read(MAKING)
+        return {*self.dims(), *([int(making)] if making else [])}
 
     def current(self, ids: Sequence[str], fields: Sequence[str]) -> dict[str, tuple[int, Row]]:
         """For each item that is there its generation and these fields; of two at one moment the newer one."""
@@ -90,6 +110,14 @@ class MilvusRows:
         keys = [row["pk"] for page in self.connection.pages(f"g{number}", where, ["pk"], BATCH) for row in page]
         for start in range(0, len(keys), BATCH):
             yield self.connection.get(f"g{number}", keys[start : start + BATCH], ALL)
+
+    def _foreign(self, suffix: str) -> GalleryError:
+        """What to say of a collection of somebody else's that is in the way."""
+        name = self.connection.collection(suffix)
+        return GalleryError(
+            f"{self.connection.url}: the gallery's collection would be {name!r}, and there is one that is not the "
+            "gallery's; choose another name after the #, or drop or rename that collection"
+        )
 
     def _settle(self, number: int, keys: Sequence[str], others: Others) -> None:
         for other in self.dims():

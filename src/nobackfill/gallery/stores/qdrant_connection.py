@@ -61,6 +61,7 @@ class QdrantConnection:
         self.url: str = address.url
         self.folder: Path | None = Path(address.location) if address.scheme == "qdrant" else None
         self._client: QdrantClient | None = None
+        self._owner = os.getpid()
         # Local mode is of no use to two threads at once; a server is.
         self.guard: contextlib.AbstractContextManager[object] = (
             threading.RLock() if self.folder else contextlib.nullcontext()
@@ -73,7 +74,8 @@ class QdrantConnection:
 
     def client(self) -> QdrantClient:
         """The client; raises `GalleryError` for an address that cannot be read, or a folder that is in use."""
-        if self._client is None:
+        if self._client is None or (self.folder is None and self._owner != os.getpid()):  # a forked process has its own
+            self._owner = os.getpid()
             self._client = self._local() if self.folder else self._remote()
         return self._client
 

@@ -56,6 +56,8 @@ class QdrantStore(QdrantDocuments, Store):
 
     @translated
     def drop(self) -> None:
+        if not self.client.collection_exists(self.documents):  # then the other collection is somebody else's
+            raise GalleryError(f"{self.url}: no gallery there; nothing was removed")
         for name in (self.name, self.documents):
             self.client.delete_collection(name)
         folder = self.connection.folder
@@ -199,7 +201,8 @@ class QdrantStore(QdrantDocuments, Store):
 
         missing = sum(not kept(point, generation) for page in pages() for point in page)
         if not missing or leave_new:
-            self.writer.restore([point for page in pages() for point in page], generation)
+            for page in pages():
+                self.writer.restore(page, generation)
         return missing
 
     @translated

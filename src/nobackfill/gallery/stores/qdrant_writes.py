@@ -131,12 +131,15 @@ class PointWriter:
 
     def restore(self, points: Sequence[Record], generation: int) -> None:
         """Put back what was kept of this generation or older, where something was."""
+        groups = dict[tuple[int, int], list["PointStruct"]]()
         for point in points:
             vectors = kept(point, generation)
             if vectors:
                 payload = {**point.payload, "generation": max(int(name[1:]) for name in vectors)}
                 made = self.models.PointStruct(id=point.id, vector=vectors, payload=payload)
-                self.send([made], point.payload["version"], point.payload["generation"])
+                groups.setdefault((point.payload["version"], point.payload["generation"]), []).append(made)
+        for (version, held), some in groups.items():
+            self.send(some, version, held)
 
     def send(self, points: list[PointStruct], version: int, held: int | None = None, size: int = BATCH) -> None:
         """Write points whose version is this one (0: that are not there) and whose generation is `held`.
