@@ -15,7 +15,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, Generation, open_store
 from nobackfill.gallery.adopting import plan_adoption
 from nobackfill.gallery.filters import parse_filter
-from nobackfill.gallery.stores.base import ItemBatch
+from nobackfill.gallery.stores.base import CREATING, ItemBatch
 
 pytest.importorskip("milvus_lite")
 RNG = np.random.default_rng(0)
@@ -76,6 +76,7 @@ def test_a_filter_that_the_server_cannot_narrow_down_is_still_exact(
 
 def test_documents_are_longer_than_a_field(tmp_path: Path) -> None:
     store = made(tmp_path)
+    store.write(CREATING, None)
     for size in (0, 45_000, 45_001, 200_000):
         data = RNG.bytes(size)
         store.write("plan", data)

@@ -201,7 +201,6 @@ def test_a_creation_that_was_killed_is_begun_again_and_a_gallery_only_replaced_w
         Gallery.open(store)
 
 
-@pytest.mark.parametrize("store", ["faiss", "postgresql", "lance"], indirect=True)
 def test_a_creation_that_was_killed_before_its_first_item_is_begun_again(store: Store) -> None:
     store.create()
     with pytest.raises(GalleryError, match="no gallery there, or its creation was interrupted"):

@@ -21,10 +21,12 @@ class MilvusDocuments:
     def __init__(self, connection: MilvusConnection) -> None:
         self.connection, self.url = connection, connection.url
 
-    def make(self) -> None:
-        """Empty collections."""
-        self.connection.make("hits", [("item", "VARCHAR"), ("id", "VARCHAR"), ("hits", "INT64")], 2)
+    def make(self, mark: str | None = None) -> None:
+        """Empty collections, but for a document `mark`, which is there as soon as can be."""
         self.connection.make("documents", [("data", "VARCHAR")], 2)
+        if mark is not None:
+            self.write(mark, b"{}")
+        self.connection.make("hits", [("item", "VARCHAR"), ("id", "VARCHAR"), ("hits", "INT64")], 2)
 
     def read(self, name: str) -> bytes | None:
         """A document, None if there is none."""

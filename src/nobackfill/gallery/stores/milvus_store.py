@@ -18,7 +18,7 @@ import numpy as np
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.base import Floats, ItemBatch, LockTakenError, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, Floats, ItemBatch, LockTakenError, Nearest, Payload, Store
 from nobackfill.gallery.stores.folder_lock import folder_lock
 from nobackfill.gallery.stores.milvus_connection import MilvusConnection, Row, key_of
 from nobackfill.gallery.stores.milvus_documents import MilvusDocuments
@@ -51,7 +51,7 @@ class MilvusStore(Store):
         self._rows.check_free()
         if self._connection.folder:
             self._connection.folder.parent.mkdir(parents=True, exist_ok=True)
-        self._documents.make()
+        self._documents.make(CREATING)
 
     def drop(self) -> None:
         if not self._connection.there("documents"):

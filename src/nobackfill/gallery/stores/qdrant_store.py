@@ -18,7 +18,7 @@ import numpy as np
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter as Where
-from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload, Store
+from nobackfill.gallery.stores.base import CREATING, Floats, ItemBatch, Nearest, Payload, Store
 from nobackfill.gallery.stores.qdrant_connection import grouped, point_id, translated
 from nobackfill.gallery.stores.qdrant_documents import QdrantDocuments
 from nobackfill.gallery.stores.qdrant_filters import qdrant_filter
@@ -47,8 +47,9 @@ class QdrantStore(QdrantDocuments, Store):
         for name in (self.name, self.documents):
             if self.client.collection_exists(name):
                 raise GalleryError(f"{self.url}: the collection {name!r} exists; choose another name or delete it")
-        self.client.create_collection(self.name, vectors_config={})
         self.make_documents()
+        self.write(CREATING, b"{}")  # before the items: what is half made is begun again
+        self.client.create_collection(self.name, vectors_config={})
         if not folder:
             fields = (("generation", "integer"), ("seq", "integer"), ("version", "integer"), ("tokens", "keyword"))
             for field, kind in fields:
