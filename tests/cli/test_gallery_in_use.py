@@ -116,7 +116,10 @@ def test_all_of_an_upsert_is_looked_at_before_any_is_written(
         assert message in capsys.readouterr().err
         assert run(["gallery", "count", "faiss:g", "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == {"count": 0}
-    assert run(["gallery", "upsert", *common, "good.npy"]) == 0
+    # A line for all tenants: what belongs to no item here is left out, whosever it is.
+    Path("all.jsonl").write_text('{"id": "no item", "payload": {"tenant": "b"}}\n')
+    assert run(["gallery", "upsert", *common, "good.npy", "--payloads", "all.jsonl", "--scope", '{"tenant": "a"}']) == 0
+    assert "of 1 id there is no item" in capsys.readouterr().err
 
 
 def test_ctrl_c_pauses_a_backfill(

@@ -53,6 +53,12 @@ def test_what_fewer_than_six_queries_say_may_be_chance(queries: int, better: int
     assert (back.low, back.high) == pytest.approx((-difference.high, -difference.low))
 
 
+def test_an_interval_of_a_score_ends_where_scores_do() -> None:
+    values = np.array([[1.0] * 9 + [0.0]])
+    compared = Comparison({"nine": values, "one": 1 - values})
+    assert (compared.interval("nine").high, compared.interval("one").low) == (1, 0)
+
+
 def test_one_query_ships_nothing() -> None:
     gallery = np.eye(4, dtype=np.float32)
     labels = np.array([0, 1, 2, 3])

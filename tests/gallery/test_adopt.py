@@ -150,6 +150,13 @@ def test_what_cannot_be_adopted(plain: Application, change: str, options: dict[s
     assert "\n" not in str(caught.value)
 
 
+def test_a_damaged_journal_does_not_keep_a_table_from_being_abandoned(plain: Application) -> None:
+    gallery = plain.adopt()
+    gallery.store.write("job", b"x")
+    abandon(gallery.store)
+    plain.adopt()
+
+
 def test_a_table_is_adopted_once_and_keeps_its_rows_to_itself(plain: Application) -> None:
     gallery = plain.adopt()
     with pytest.raises(GalleryError, match="is a gallery already"):

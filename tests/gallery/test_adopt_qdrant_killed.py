@@ -85,3 +85,22 @@ def test_what_is_killed_between_two_requests_is_finished_by_the_same_command(
     else:
         vectors = set(client.get_collection("items").config.params.vectors)
         assert vectors == ({"text", "nobackfill_2"} if verb == "leave_new" else {"text"})
+
+
+@pytest.mark.parametrize("half", ["nobackfill_3", "nobackfill_2_of"])
+def test_abandon_leaves_the_newest_whole_generation(application: Application, half: str) -> None:
+    """An upgrade that was killed between its two requests has a vector and no sketch; a rollback, a sketch alone."""
+    from qdrant_client import models
+
+    gallery, client = application.adopt(), application.client
+    gallery.upgrade(NEWER, application.embed, sample=20, rule="plain")
+    backfilled(gallery, application, 20)
+    if half == "nobackfill_3":
+        dense = models.DenseVectorConfig(size=9, distance=models.Distance.DOT)
+        client.create_vector_name("items", half, models.DenseVectorNameConfig(dense=dense))
+    else:
+        client.delete_vector_name("items", "nobackfill_2")
+    abandon(gallery.store, leave_new=True)
+    assert set(client.get_collection("items").config.params.vectors) == {"text", "nobackfill_2"} - (
+        set() if half == "nobackfill_3" else {"nobackfill_2"}
+    )

@@ -145,6 +145,19 @@ def test_late_items_that_the_newest_model_does_not_compare_with_wait_for_the_bac
     assert len(gallery.search(NEW_VECTORS[:1], COUNT + 2, SECOND.fingerprint)[0]) == COUNT + 2
 
 
+def test_a_rollback_does_not_serve_again_what_no_item_is_of(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery, newest = upgraded(store), vectors(THIRD, 4)
+    gallery.backfill(embed, fingerprint=SECOND.fingerprint)
+    gallery.compact()  # else the rollback could bring back items of the first
+    gallery.add_generation(LAST.model_copy(update={"compatible_with": (SECOND.fingerprint,)}), newest)
+    gallery.backfill(lambda ids: newest[[IDS.index(name) for name in ids]], fingerprint=LAST.fingerprint)
+    gallery.rollback("second")
+    assert (store.counts(), gallery.status().serves_from) == ({2: COUNT}, 2)
+    store.upsert(ItemBatch(["late"], 1, OLD_VECTORS[:1], [{}]))  # as an application adds one to its own table
+    monkeypatch.setattr(store, "counts", None)  # a scan of an adopted table: no search can pay for it
+    assert len(gallery.search(newest[:1], COUNT + 1, LAST.fingerprint)[0]) == COUNT
+
+
 def test_a_model_that_was_skipped_adds_no_items(store: Store) -> None:
     gallery = upgraded(store)  # and never backfilled: the next model is trained on the first
     gallery.add_generation(LAST.model_copy(update={"compatible_with": (FIRST.fingerprint,)}), vectors(THIRD, 4))

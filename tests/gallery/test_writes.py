@@ -211,6 +211,19 @@ def test_a_creation_that_was_killed_before_its_first_item_is_begun_again(store: 
         fresh(store)
 
 
+def test_a_creation_that_cannot_take_the_lock_removes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process may have begun it again meanwhile, and what is there is that one's."""
+
+    def taken() -> Any:
+        raise GalleryError("gone")
+
+    with monkeypatch.context() as patch, pytest.raises(GalleryError, match="gone"):
+        patch.setattr(store, "lock", taken)
+        fresh(store)
+    assert store.read("creating") is not None
+    assert fresh(store).count() == COUNT
+
+
 def test_unknown_models_and_bad_items_are_refused_before_anything_is_written(store: Store) -> None:
     gallery = upgraded(store)
     before = held(gallery)

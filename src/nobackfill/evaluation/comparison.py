@@ -22,7 +22,7 @@ class Comparison(Generic[Key]):
     """Values of one score or another, for the same queries and seeds, resampled together.
 
     Args:
-        values: key → float64 [seeds, queries], finite.
+        values: key → float64 [seeds, queries], in 0–1.
         replicates: of the bootstrap.
         seed: of its draws.
     """
@@ -38,8 +38,9 @@ class Comparison(Generic[Key]):
         return float(self._means[self._column[key]])
 
     def interval(self, key: Key) -> Interval:
-        """The mean with its interval."""
-        return Interval.of(self._means[self._column[key]], self._drawn[:, self._column[key]])
+        """The mean with its interval, which ends at 0 and 1 as the values do."""
+        made = Interval.of(self._means[self._column[key]], self._drawn[:, self._column[key]])
+        return Interval(made.mean, max(made.low, 0.0), min(made.high, 1.0))
 
     def difference(self, key: Key, base: Key) -> Difference:
         """One mean minus another, with the interval of the difference.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.job import stop_job
+from nobackfill.gallery.job import stop_any_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, Store
@@ -178,7 +178,7 @@ def abandon(store: Store, *, leave_new: bool = False) -> None:
     """
     adopted = _adopted(store)
     with adopted.lock():
-        stop_job(adopted)  # its workers hold the locks of their pieces, not this one
+        stop_any_job(adopted)  # its workers hold the locks of their pieces, not this one
         adopted.drop(leave_new=leave_new)
 
 

@@ -207,6 +207,16 @@ def stop_job(store: Store) -> Job | None:
     return job
 
 
+def stop_any_job(store: Store) -> None:
+    """As `stop_job`, before the gallery goes: a damaged journal is no reason to keep it."""
+    try:
+        stop_job(store)
+    except LockTakenError:
+        raise
+    except GalleryError:
+        pass
+
+
 def _no_piece_taken(store: Store, job: Job) -> None:
     try:
         for number in range(job.pieces):

@@ -26,8 +26,11 @@ def roll_back(store: Store, name: str, *, forget: bool, leave_new: bool) -> Mani
                 "vectors were discarded); remove or upsert them, or leave them as they are (--leave-new)"
             )
         _remove_job(store)
-        served = (older for older in range(1, number + 1) if manifest.comparable(number, older))
-        update: dict[str, object] = {"serves_from": min(manifest.serves_from, *served)}
+        counts = store.counts()  # while newer models stay, those that have no items are not served for their sake
+        served = (
+            each for each in range(1, number) if manifest.comparable(number, each) and (forget or counts.get(each))
+        )
+        update: dict[str, object] = {"serves_from": min(manifest.serves_from, number, *served)}
         if forget:
             rules = tuple(rule for rule in manifest.rules if rule.query <= number)
             update |= {"generations": manifest.generations[:number], "rules": rules}

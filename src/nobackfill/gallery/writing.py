@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.job import stop_job
+from nobackfill.gallery.job import stop_any_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest, save_manifest
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.base import CREATING, ItemBatch, LockTakenError, Payload, Store
@@ -75,8 +75,8 @@ def create_items(
     items = _checked(batches, generation)
     first = next(items, None)  # before anything is made
     _make(store, replace=replace)
-    try:
-        with store.lock():
+    with store.lock():  # else another process, which may have begun it again, has it
+        try:
             store.write(CREATING, b"{}")
             store.add_generation(1, generation.dim)
             for batch in itertools.chain([] if first is None else [first], items):
@@ -84,11 +84,9 @@ def create_items(
             store.compact(forget_kept=False)
             manifest = save_manifest(store, Manifest(generations=(generation,), source=source))
             store.write(CREATING, None)
-    except LockTakenError:  # of a process that replaced it meanwhile
-        raise
-    except Exception:
-        store.drop()  # half a gallery is none
-        raise
+        except Exception:
+            store.drop()  # half a gallery is none
+            raise
     return manifest
 
 
@@ -99,7 +97,7 @@ def _make(store: Store, *, replace: bool) -> None:
     if replace or (store.read(MANIFEST) is None and store.read(CREATING) is not None):
         try:
             with store.lock():
-                _stop_job(store)  # its workers hold the locks of their pieces, not this one
+                stop_any_job(store)  # its workers hold the locks of their pieces, not this one
                 store.drop()
         except LockTakenError:
             raise
@@ -111,16 +109,6 @@ def _make(store: Store, *, replace: bool) -> None:
         if store.read(MANIFEST) is None:
             raise
         raise GalleryError(f"{error}, or replace the gallery (`gallery create --replace`)") from None
-
-
-def _stop_job(store: Store) -> None:
-    """Raises `LockTakenError` while a backfill is running; a damaged journal is no reason to keep the gallery."""
-    try:
-        stop_job(store)
-    except LockTakenError:
-        raise
-    except GalleryError:
-        pass
 
 
 def _checked(batches: Iterable[Batch], generation: Generation) -> Iterator[ItemBatch]:

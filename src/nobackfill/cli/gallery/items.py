@@ -121,8 +121,7 @@ def array_batches(path: Path, ids: list[str], array: Array, encoder: Encoder | N
     """
     parts = [slice(start, start + BATCH) for start in range(0, len(ids), BATCH)]
     for some in parts:
-        rows = as_stored(encoder, array[some])
-        unit(rows, f"--vectors {path}", numbers=np.arange(some.start, some.start + len(rows)))
+        unit(array[some], f"--vectors {path}", numbers=np.arange(some.start, min(some.stop, len(ids))))
     return ((ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]) for some in parts)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
 from nobackfill.cli.gallery.options import (
     DataOption,
     IdsOption,
@@ -21,6 +24,10 @@ from nobackfill.cli.gallery.options import (
     show,
 )
 from nobackfill.cli.source import SplitOption, WorkersOption
+
+if TYPE_CHECKING:
+    from nobackfill.gallery.scope import Scope
+    from nobackfill.gallery.stores.base import Payload
 
 
 def upsert(
@@ -43,7 +50,6 @@ def upsert(
     from nobackfill.cli.gallery.items import array_batches, embedded_batches, load_encoder, open_items, read_vectors
     from nobackfill.errors import ConfigError
     from nobackfill.gallery import Gallery, Generation
-    from nobackfill.gallery.scope import stamped
     from nobackfill.gallery.writing import check_ids, checked_payloads
 
     require_model(run, name)
@@ -52,12 +58,14 @@ def upsert(
     encoder = load_encoder(run)
     fingerprint = encoder.spec.fingerprint if encoder else Generation.named(name or "", 1).fingerprint
     known = checked_payloads(read_payloads(payloads)) if payloads else {}
-    known = {each: stamped(gallery.scope, each, payload) for each, payload in known.items()}
     if vectors is not None:
-        batches = array_batches(vectors, *read_vectors(vectors, ids), encoder)
+        names, array = read_vectors(vectors, ids)
+        _check_scope(gallery.scope, names, known)
+        batches = array_batches(vectors, names, array, encoder)
     elif encoder is not None and data is not None:
         items = open_items(data, split, workers, encoder)
         check_ids(items.ids)
+        _check_scope(gallery.scope, items.ids, known)
         batches = embedded_batches(encoder, items)
     else:
         raise ConfigError("give --run and --data, or --vectors")
@@ -72,3 +80,12 @@ def upsert(
             err=True,
         )
     show(json_, {"upserted": done, "total": gallery.count()}, f"{gallery.store.url}: {counted(done, 'item')} upserted")
+
+
+def _check_scope(scope: Scope, ids: Sequence[str], payloads: Mapping[str, Payload]) -> None:
+    """Raise `GalleryError` for a payload of another scope before anything is written."""
+    from nobackfill.gallery.scope import stamped
+
+    for each in ids:
+        if each in payloads:
+            stamped(scope, each, payloads[each])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from nobackfill.gallery.embedders.base import UNUSABLE, Embedded
+from nobackfill.gallery.embedders.base import Embedded
 from nobackfill.gallery.lineage import Generation
 
 if TYPE_CHECKING:
@@ -32,15 +32,11 @@ class SentenceEmbedder:
 
     def embed(self, batches: Iterable[list[str]]) -> Iterator[Embedded]:
         """One result for each batch of item ids, in their order."""
-        from nobackfill.models.sentence_encoder import usable
-
         for ids in batches:
             errors = {name: fault for name in ids if (fault := self._fault(name))}
             known = [name for name in ids if name not in errors]
             rows = self.encoder.rows([self.text_of[name] for name in known], role="document")
-            good = usable(rows)
-            errors |= {name: UNUSABLE for name, fine in zip(known, good, strict=True) if not fine}
-            yield Embedded([name for name in known if name not in errors], rows[good], errors)
+            yield Embedded(known, rows, errors)
 
     def _fault(self, name: str) -> str:
         if name not in self.text_of:

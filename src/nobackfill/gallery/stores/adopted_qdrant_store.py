@@ -227,8 +227,12 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
         params = self._params()
         numbers = begun(params)
         names = [name for number in numbers for name in (sketch_name(number), vector_name(number)) if name in params]
-        vectors = [vector_name(number) for number in numbers if vector_name(number) in params]
-        return [name for name in names if not (leave_new and name == vectors[-1])]
+        if not leave_new:
+            return names
+        whole = later_generations(params) or [number for number in numbers if vector_name(number) in params]
+        stays = vector_name(whole[-1]) if whole else ""
+        # The sketch of what stays goes last: whatever is killed before, it is seen to be whole.
+        return sorted((name for name in names if name != stays), key=lambda name: name.startswith(f"{stays}_"))
 
     def _with_own(
         self, adoption: Adoption, *, where: Where | None = None, also: Sequence[object] = (), **more: object
