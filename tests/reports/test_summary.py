@@ -57,7 +57,8 @@ def test_losers_are_those_a_loop_counts() -> None:
     queries, classes = upgrade_summary(UpgradeSection(old="a", new="b", result=result)).losses
     assert queries.startswith(f"{lost} of 150 queries (")
     assert f"; {won} (" in queries
-    expected = f"{len(fallen)} of 5 classes {'loses' if len(fallen) == 1 else 'lose'} mAP, with {np.isin(LABELS, fallen).sum()} queries; "
+    lose = "loses" if len(fallen) == 1 else "lose"
+    expected = f"{len(fallen)} of 5 classes {lose} mAP, with {np.isin(LABELS, fallen).sum()} queries; "
     assert classes.startswith(expected if fallen else "None of 5 classes loses mAP.")
 
 

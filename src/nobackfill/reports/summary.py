@@ -166,9 +166,9 @@ def _losses(result: Upgrade) -> tuple[str, ...]:
     fallen = [line for line in result.classes if line.change() < 0]
     if fallen:
         worst = ", ".join(f"{line.name} ({100 * line.change():+.1f})" for line in fallen[:WORST_CLASSES])
-        asked = sum(line.queries for line in fallen)
+        asked, lose = sum(line.queries for line in fallen), "loses" if len(fallen) == 1 else "lose"
         lines.append(
-            f"{len(fallen)} of {len(result.classes)} classes {'loses' if len(fallen) == 1 else 'lose'} {title(RANKING)}, with {asked:,} queries; "
+            f"{len(fallen)} of {len(result.classes)} classes {lose} {title(RANKING)}, with {asked:,} queries; "
             f"most, in points: {worst}."
         )
     elif result.classes:
