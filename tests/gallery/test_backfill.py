@@ -23,7 +23,7 @@ from tests.gallery.galleries import (
 )
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Store
+from nobackfill.gallery import Embedded, Store, backfill
 from nobackfill.gallery.job import read_job, tallied
 from nobackfill.gallery.stores.base import UnreachableError
 from nobackfill.gallery.vectors import vectors_of
@@ -208,8 +208,9 @@ def test_a_store_that_does_not_answer_is_tried_again_then_left(store: Store, mon
     assert store.counts() == {2: 60}
 
 
-def test_one_writer_at_a_time(store: Store) -> None:
+def test_one_writer_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     gallery = upgraded(store)
+    monkeypatch.setattr(backfill, "WAIT", 0.3)  # not two minutes
     with store.lock(), pytest.raises(GalleryError, match="another process is changing this gallery"):
         gallery.backfill(embed, fingerprint=SECOND.fingerprint)
     gallery.backfill(embed, fingerprint=SECOND.fingerprint)

@@ -24,8 +24,10 @@ def test_each_item_has_a_vector_or_a_reason() -> None:
     assert list(first.ids) == ["r", "p"]
     np.testing.assert_array_equal(first.vectors, [[2, 0], [1, 1]])
     assert first.errors == {"q": "an empty text"}
-    assert not second.ids
-    assert second.errors == {
+    usable, rows = second.checked(["s", "t", "u"], 2)
+    assert not usable.ids
+    assert rows.shape == (0, 2)
+    assert usable.errors == {
         "s": "its vector is zero or not finite",
         "t": "expected a text, found int",
         "u": "not in the data",

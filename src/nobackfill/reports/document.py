@@ -16,7 +16,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from nobackfill.config import explain
-from nobackfill.errors import DataError, one_line
+from nobackfill.errors import DataError, one_line, shortened
 from nobackfill.evaluation import MeanStd, MethodRanking, RetrievalMetrics, Upgrade
 from nobackfill.evaluation.candidates import CandidateResult
 from nobackfill.evaluation.distances import Distance
@@ -281,7 +281,7 @@ def parse_report(tree: object, origin: str) -> Report:
         raise DataError(f"{origin}: a report from before format 1; create it again with the command that made it")
     if tree["format"] != FORMAT:
         raise DataError(
-            f"{origin}: a report of format {str(tree['format'])[:20]}, but this version reads {FORMAT}: "
+            f"{origin}: a report of format {shortened(tree['format'], 20)}, but this version reads {FORMAT}: "
             "use the nobackfill that wrote it, or a newer one"
         )
     try:
