@@ -77,7 +77,6 @@ def create_items(
     _make(store, replace=replace)
     with store.lock():  # else another process, which may have begun it again, has it
         try:
-            store.write(CREATING, b"{}")
             store.add_generation(1, generation.dim)
             for batch in itertools.chain([] if first is None else [first], items):
                 store.insert(batch)

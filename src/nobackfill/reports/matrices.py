@@ -33,7 +33,7 @@ def draw_matrices(report: Report, path: Path, score: str = MAIN) -> None:
         }
         for method in methods
     }
-    # A method with fewer seeds than others is held against the status quo of its own.
+    # A method with fewer seeds than others is compared with the status quo of the same seeds.
     starts = {method: float(np.mean(own[generations[0], generations[0]])) for method, own in cells.items()}
     changes = {
         method: {cell: float(np.mean(values)) - starts[method] for cell, values in own.items()}
