@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import gelu
 
+from nobackfill.models.convolution import Convolution3
+
 PATCH = 2
 EPSILON = 1e-2  # added to the eigenvalues of the patches: the weakest directions are mostly noise
 
@@ -48,9 +50,9 @@ class QuickNet(nn.Module):
 class _Block(nn.Module):
     def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
-        self.convolution1 = nn.Conv2d(width_in, width_out, 3, padding=1, bias=False)
+        self.convolution1 = Convolution3(width_in, width_out)
         self.norm1 = nn.BatchNorm2d(width_out)
-        self.convolution2 = nn.Conv2d(width_out, width_out, 3, padding=1, bias=False)
+        self.convolution2 = Convolution3(width_out, width_out)
         self.norm2 = nn.BatchNorm2d(width_out)
         self.pool = nn.MaxPool2d(2)
 
