@@ -29,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def command_line() -> str:
     """Every verb with its arguments and options."""
     root = typer.main.get_command(app)
-    parts = ["# Command line", "Made from the code, as `nobackfill VERB --help` prints it.", *verbs(root, "nobackfill")]
+    parts = ["# Command line", "As `nobackfill COMMAND --help` prints it.", *verbs(root, "nobackfill")]
     return "\n\n".join(parts) + "\n"
 
 

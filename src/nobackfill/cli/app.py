@@ -37,7 +37,7 @@ app: typer.Typer = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    epilog="`nobackfill VERB --help` shows the options of a verb and an example; every verb takes `-q` and `-v`, too.",
+    epilog="`nobackfill COMMAND --help` shows its options and an example; every command takes `-q` and `-v`, too.",
 )
 START, MODELS, OTHERS, VECTORS, MEASURE = (
     "Start here",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def doctor(
     stores: Annotated[
-        list[str] | None, typer.Argument(metavar="STORE…", help="Galleries to ask for an answer.", show_default=False)
+        list[str] | None, typer.Argument(metavar="STORE…", help="Galleries that should answer.", show_default=False)
     ] = None,
     json_: JsonOption = False,
 ) -> None:

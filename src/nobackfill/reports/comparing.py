@@ -85,7 +85,7 @@ def compare_reports(first: Report, second: Report, names: tuple[str, str]) -> Re
     if not compared:
         raise DataError(
             f"{names[0]} and {names[1]} have no cell in common: found {_listed(ours)} and {_listed(theirs)}; "
-            "compare reports of the same verb"
+            "compare reports of the same command"
         )
     missing = [
         f"Only in {name}: {_listed(only)}."

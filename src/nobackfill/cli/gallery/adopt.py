@@ -40,7 +40,7 @@ def adopt(
     ] = None,
     id_column: Annotated[str, typer.Option("--id-column", help="Column of unique ids: integers, text or uuid.")] = "id",
     fingerprint: Annotated[
-        str | None, typer.Option("--fingerprint", help="Of that model; default: its name stands for it.")
+        str | None, typer.Option("--fingerprint", help="Fingerprint of that model. Default: its name identifies it.")
     ] = None,
     model_name: Annotated[
         str | None, typer.Option("--model-name", help="Instead of --fingerprint: the name that stands for it.")

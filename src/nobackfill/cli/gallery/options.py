@@ -34,7 +34,7 @@ VectorsOption = Annotated[
 IdsOption = Annotated[Path | None, typer.Option("--ids", help="With --vectors: text file, one id per line.")]
 ScopeOption = Annotated[
     str | None,
-    typer.Option("--scope", help='Hold to items with these payload values: \'{"tenant": "a"}\'.', show_default=False),
+    typer.Option("--scope", help='Only items with these payload values: \'{"tenant": "a"}\'.', show_default=False),
 ]
 WhereOption = Annotated[
     str | None,
