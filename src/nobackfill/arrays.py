@@ -15,6 +15,15 @@ ROWS = 2048  # converted at a time: few enough for the caches
 SAFE = 1e-24  # float32 squares between this and its inverse have lost nothing
 
 
+def at_a_time(batch_size: int | None, default: int) -> int:
+    """How many inputs to embed at a time; raises `DataError` for fewer than one."""
+    if batch_size is None:
+        return default
+    if batch_size < 1:
+        raise DataError(f"batch_size: expected at least 1, found {batch_size}")
+    return batch_size
+
+
 def unit(array: Array, name: str, dim: int | None = None, numbers: NDArray[np.int64] | None = None) -> Floats:
     """The first `dim` values (default: all) of each row, at unit norm.
 

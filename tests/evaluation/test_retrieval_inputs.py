@@ -110,7 +110,7 @@ def test_other_bad_arguments() -> None:
         retrieval_metrics(GOOD, GOOD[:2], [0, 1, 2], [0, 1], exclude_self=True)
     with pytest.raises(DataError, match="topk"):
         retrieval_metrics(GOOD, GOOD, [0, 1, 2], [0, 1, 2], topk=(0,))
-    with pytest.raises(DataError, match="found neither"):
+    with pytest.raises(DataError, match="found those of the query only"):
         retrieval_metrics(GOOD, GOOD, [0, 1, 2])
     with pytest.raises(DataError, match="found both"):
         retrieval_metrics(GOOD, GOOD, [0, 1, 2], relevant=[[0], [1], [2]])

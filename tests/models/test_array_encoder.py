@@ -167,3 +167,9 @@ def test_rows_of_any_norm_are_encoded_as_their_directions(tmp_path: Path) -> Non
         with pytest.raises(DataError, match="vectors: row 2 is zero"):
             encoder.encode(rows)
         rows[2] = 1
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_holds_at_least_one(size: int) -> None:
+    with pytest.raises(DataError, match=f"batch_size: expected at least 1, found {size}"):
+        fitted("map").encode(vectors(), batch_size=size)

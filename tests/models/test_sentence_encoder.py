@@ -245,3 +245,8 @@ def test_without_sentence_transformers_the_extra_is_named(static: Path, monkeypa
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingPackageError, match=r"sentence:.* needs .*: pip install 'nobackfill\[sentences\]'"):
         nobackfill.load(f"sentence:{static}")
+
+
+def test_a_batch_of_texts_holds_at_least_one(static: Path) -> None:
+    with pytest.raises(DataError, match="batch_size: expected at least 1, found -1"):
+        load_sentence_encoder(static).encode(TEXTS, batch_size=-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -67,14 +68,14 @@ def backfilling_curve(
     """M(β) when items are re-embedded in random order.
 
     Args:
-        query: new queries, floats [n_q, d]. More than 5,000 are thinned out at random.
+        query: new queries, floats [n_q, d]. Of more than 5,000, so many are drawn at random from those with a match.
         old_gallery: floats [n_g, d_o], by the old model.
         new_gallery: floats [n_g, d], the same items by the new one.
         query_labels: integers [n_q].
         gallery_labels: integers [n_g].
         relevant: instead of labels, see `retrieval_metrics`.
         exclude_self: query i is item i.
-        fractions: β from 0 to 1, ascending.
+        fractions: β from 0 to 1, ascending, at least two.
         rule: how scores of old and new items are compared. `auto` and names are fitted on at most 2,000 of the items,
             without labels; with fewer than 100 items `auto` is `plain`.
         distance: see `retrieval_metrics`; an old vector stands for its values and zeros behind them. With `l2` the only
@@ -83,9 +84,11 @@ def backfilling_curve(
         device: where to compute.
 
     Raises:
-        DataError: for misshapen or non-finite input, galleries of different lengths, an unknown rule, or one that does
-            not fit the distance or the sample.
+        DataError: for misshapen or non-finite input, galleries of different lengths, fractions that do not ascend, an
+            unknown rule, or one that does not fit the distance or the sample.
+        ConfigError: for an unknown distance.
     """
+    fractions = _checked(fractions)
     new = rows_for(distance, as_table(new_gallery, "new gallery"), "new gallery")
     queries = new if query is new_gallery else rows_for(distance, as_table(query, "query"), "query")
     table = as_table(old_gallery, "old gallery")
@@ -99,8 +102,10 @@ def backfilling_curve(
     old = rows_for(distance, table, "old gallery", min(table.shape[1], new.shape[1]))
     random = np.random.default_rng(seed)
     order = random.permutation(len(new))
-    chosen = np.sort(random.permutation(len(queries))[:MAX_QUERIES])
     relevance = matches(query_labels, gallery_labels, relevant, len(queries), len(new))
+    chosen = np.arange(len(queries))
+    if len(queries) > MAX_QUERIES:  # of those that count, which may be few
+        chosen = np.sort(random.permutation(np.flatnonzero(relevance.any(exclude_self=exclude_self)))[:MAX_QUERIES])
     some = Relevance(relevance.starts[chosen], relevance.stops[chosen], relevance.items)
     own = chosen if exclude_self else None
     fitted, may_fall = _rule_for(rule, old, new, distance, seed)
@@ -115,7 +120,14 @@ def backfilling_curve(
     points = [step.scores() for step in steps]
     scores = {name: tuple(point[name] for point in points) for name in points[0]}
     area = {name: float(np.trapezoid(values, fractions)) for name, values in scores.items()}
-    return BackfillingCurve(tuple(fractions), scores, area, steps[0].queries, fitted.name, may_fall)
+    return BackfillingCurve(fractions, scores, area, steps[0].queries, fitted.name, may_fall)
+
+
+def _checked(fractions: Sequence[float]) -> tuple[float, ...]:
+    values = tuple(float(fraction) for fraction in fractions)
+    if len(values) < 2 or not all(0 <= low < high <= 1 for low, high in itertools.pairwise(values)):
+        raise DataError(f"fractions: expected at least two, ascending, from 0 to 1, found {list(values)}")
+    return values
 
 
 def _rule_for(rule: Rule, old: Floats, new: Floats, distance: Distance, seed: int) -> tuple[ScoringRule, bool]:
@@ -143,10 +155,20 @@ def _rule_for(rule: Rule, old: Floats, new: Floats, distance: Distance, seed: in
 
 
 def mean_curve(curves: Sequence[BackfillingCurve]) -> BackfillingCurve | None:
-    """Of several training runs' curves, point by point; None of none. Rules that differ are listed."""
+    """Of several training runs' curves, point by point; None of none. Rules that differ are listed.
+
+    Raises:
+        DataError: if they have other fractions.
+    """
     if not curves:
         return None
     first = curves[0]
+    for curve in curves:
+        if curve.fractions != first.fractions:
+            raise DataError(
+                "backfilling: curves of different fractions have no mean: "
+                f"{list(first.fractions)} and {list(curve.fractions)}"
+            )
     scores = {
         score: tuple(float(np.mean(values)) for values in zip(*(curve.scores[score] for curve in curves), strict=True))
         for score in first.scores

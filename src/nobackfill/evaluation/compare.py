@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from nobackfill.errors import DataError
@@ -15,6 +16,7 @@ from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.relevance import Relevant
 from nobackfill.evaluation.retrieval import RetrievalMetrics, retrieval_metrics
 
+FEWEST_REPLICATES = 100  # fewer say nothing of percentiles
 Vectors = ArrayLike | tuple[ArrayLike, ArrayLike | None]
 """Embeddings by one model: one array if the queries are the gallery's items, else (query, gallery)."""
 
@@ -88,17 +90,21 @@ def compare(
         class_names: names by label.
         rule: how the backfilling curve compares old and new scores; see `backfilling_curve`.
         distance: `cosine` or `l2`, see `retrieval_metrics`.
-        replicates: of the bootstrap.
+        replicates: of the bootstrap, at least 100.
         seed: of all random draws.
         device: where to search.
 
     Raises:
         DataError: for anything `retrieval_metrics` refuses.
+        ConfigError: for an unknown distance.
     """
-    if gallery_labels is None and query_labels is not None and exclude_self:
+    old_pair = _pair(old)
+    if gallery_labels is None and (exclude_self or old_pair[0] is old_pair[1]):
         gallery_labels = query_labels
+    if replicates < FEWEST_REPLICATES:
+        raise DataError(f"replicates: expected at least {FEWEST_REPLICATES}, found {replicates}")
     protocol = Protocol(query_labels, gallery_labels, relevant, exclude_self, distance, device, rule)
-    cells, curve = search_upgrade(protocol, _pair(old), _pair(new), seed=seed)
+    cells, curve = search_upgrade(protocol, old_pair, _pair(new), seed=seed)
     if independent is not None:
         query, gallery = _pair(independent)
         if gallery is None:
@@ -136,4 +142,9 @@ def search_upgrade(
 
 
 def _pair(vectors: Vectors) -> tuple[ArrayLike, ArrayLike | None]:
-    return vectors if isinstance(vectors, tuple) else (vectors, vectors)
+    if isinstance(vectors, tuple):
+        return vectors
+    # A list may be rows of numbers, or two tables.
+    if isinstance(vectors, list) and len(vectors) == 2 and np.ndim(vectors[0]) == 2:
+        return vectors[0], vectors[1]
+    return vectors, vectors

@@ -39,6 +39,7 @@ def comparable(query: ArrayLike, gallery: ArrayLike, distance: Distance = "cosin
 
     Raises:
         DataError: for empty or misshapen input, values that are not finite, and (cosine) vectors of norm zero.
+        ConfigError: for another distance.
     """
     arrays = {"query": as_table(query, "query"), "gallery": as_table(gallery, "gallery")}
     dim = min(array.shape[1] for array in arrays.values())
@@ -50,7 +51,7 @@ def comparable(query: ArrayLike, gallery: ArrayLike, distance: Distance = "cosin
 
 def rows_for(distance: Distance, array: Array, name: str, dim: int | None = None) -> Floats:
     """The first `dim` values of each row, float32 [n, dim]: of unit norm for `cosine`, as they are for `l2`."""
-    if distance == "cosine":
+    if check_distance(distance) == "cosine":
         return unit(array, name, dim)
     dim = array.shape[1] if dim is None else dim
     result = np.empty((len(array), dim), np.float32)

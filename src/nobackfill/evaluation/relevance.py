@@ -30,6 +30,14 @@ class Relevance:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def any(self, *, exclude_self: bool = False) -> NDArray[np.bool_]:
+        """Bool [n_q], the queries that have a match; `exclude_self`: other than item i for query i."""
+        matches = self.stops - self.starts
+        if not exclude_self or not len(self.items):
+            return matches > 0
+        only = self.items[np.minimum(self.starts, len(self.items) - 1)]
+        return (matches > 1) | ((matches == 1) & (only != np.arange(len(self))))
+
 
 def by_label(query_labels: ArrayLike, gallery_labels: ArrayLike, n_q: int, n_g: int) -> Relevance:
     """A gallery item matches a query of the same label; integers [n_q] and [n_g]. Raises `DataError`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from nobackfill.errors import DataError
+from nobackfill.errors import DataError, nearest
 from nobackfill.evaluation.distances import Distance, comparable
 from nobackfill.evaluation.relevance import Relevance, Relevant, by_items, by_label
 from nobackfill.evaluation.scores import CUTOFFS, NEEDED, SCORES, TABLE
@@ -62,8 +62,11 @@ class RetrievalMetrics:
         return {key: float(self.per_query(key)[self.counted].mean()) for key in (*SCORES, *more)}
 
     def per_query(self, score: str) -> NDArray[np.float64]:
-        """One of the scores for each query, float64 [all queries]; NaN if left out."""
-        return next(row for row in TABLE if row.key == score).per_query(self.ranks)
+        """One of the scores for each query, float64 [all queries]; NaN if left out. `DataError` for another name."""
+        known = {row.key: row for row in TABLE}
+        if score not in known:
+            raise DataError(f"score {score!r}: no such score; {nearest(score, known)}")
+        return known[score].per_query(self.ranks)
 
 
 def retrieval_metrics(
@@ -133,7 +136,9 @@ def matches(
     """The matches by labels or by `relevant`, whichever is given; raises `DataError` unless it is one of them."""
     if relevant is None:
         if query_labels is None or gallery_labels is None:
-            raise DataError("expected labels of query and gallery, or `relevant`; found neither")
+            given = [name for name, each in (("query", query_labels), ("gallery", gallery_labels)) if each is not None]
+            found = f"those of the {given[0]} only" if given else "neither"
+            raise DataError(f"expected labels of query and gallery, or `relevant`; found {found}")
         return by_label(query_labels, gallery_labels, n_q, n_g)
     if query_labels is not None or gallery_labels is not None:
         raise DataError("expected labels of query and gallery, or `relevant`; found both")
@@ -142,9 +147,10 @@ def matches(
 
 def check_cutoffs(topk: Sequence[int]) -> tuple[int, ...]:
     """Cut-offs of at least 1, at least one of them; else `DataError`."""
-    if not topk or min(topk) < 1:
-        raise DataError(f"topk: expected cut-offs of at least 1, found {list(topk)}")
-    return tuple(topk)
+    given = np.atleast_1d(np.asarray(topk))
+    if given.ndim != 1 or given.dtype.kind not in "iu" or not given.size or given.min() < 1:
+        raise DataError(f"topk: expected a list of whole numbers of at least 1, found {topk!r}")
+    return tuple(int(k) for k in given)
 
 
 def check_selves(exclude_self: bool, n_q: int, n_g: int) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from nobackfill.errors import DataError
+
 Triangle = Sequence[Sequence[float]]
 """Row i holds M(i/0) … M(i/i) of generation i, oldest first."""
 
@@ -29,8 +31,10 @@ def is_compatible(new_old: float, old_old: float) -> bool:
 
 
 def average_compatibility(matrix: Triangle) -> float:
-    """AC: share of the pairs i > j with M(i/j) > M(j/j)."""
+    """AC: share of the pairs i > j with M(i/j) > M(j/j); raises `DataError` for a single generation."""
     pairs = [is_compatible(row[j], matrix[j][j]) for i, row in enumerate(matrix) for j in range(i)]
+    if not pairs:
+        raise DataError("average compatibility: expected two generations or more, found one")
     return sum(pairs) / len(pairs)
 
 

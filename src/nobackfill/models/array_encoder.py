@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from nobackfill.arrays import Array, unit
+from nobackfill.arrays import Array, at_a_time, unit
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import DataError, RunError
 from nobackfill.models.array_forms import refuse_unknown_options, slerp, unit_parts, unit_rows
@@ -82,7 +82,7 @@ class ArrayEncoder:
         """
         array = check_vectors(samples, self.spec, self.input_dim)
         embeddings = np.empty((len(array), self.spec.dim), np.float32)
-        rows, numbers = batch_size or self.BATCH, np.arange(len(array))
+        rows, numbers = at_a_time(batch_size, self.BATCH), np.arange(len(array))
         for start in range(0, len(array), rows):
             block = unit(array[start : start + rows], "vectors", numbers=numbers[start : start + rows])
             embeddings[start : start + rows] = self._embed(block)

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from nobackfill.arrays import at_a_time
 from nobackfill.data.loader import ImageLoader
 from nobackfill.data.preprocessing import Preprocessing
 from nobackfill.data.samples import Images, Inputs, Samples
@@ -68,9 +69,7 @@ class Encoder(nn.Module):
     @torch.inference_mode()
     def _encoded(self, samples: Inputs, batch_size: int | None, workers: int) -> NDArray[np.float32]:
         """`encode` of samples that are known to be of the right kind."""
-        batch_size = self.BATCH if batch_size is None else batch_size
-        if batch_size < 1:
-            raise DataError(f"batch_size: expected at least 1, found {batch_size}")
+        batch_size = at_a_time(batch_size, self.BATCH)
         embeddings = np.empty((len(samples), self.spec.dim), np.float32)
         if not len(samples):
             return embeddings

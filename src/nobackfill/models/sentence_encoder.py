@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from nobackfill.arrays import at_a_time
 from nobackfill.config import Modality
 from nobackfill.data.samples import TextSamples
 from nobackfill.errors import ConfigError, DataError, NobackfillError, RunError, one_line, require
@@ -101,9 +102,10 @@ class TextFunction:
     def rows(self, texts: Sequence[str], batch_size: int | None = None, *, role: Role | None = None) -> Floats:
         """As `encode`, but a text without a usable vector keeps what the model gave it."""
         vectors = np.empty((len(texts), self.spec.dim), np.float32)
-        starts = range(0, len(texts), batch_size or BLOCK)
+        size = at_a_time(batch_size, BLOCK)
+        starts = range(0, len(texts), size)
         for start in track(starts, f"encoding {len(texts)} texts", len(starts)):
-            some = list(texts[start : start + (batch_size or BLOCK)])
+            some = list(texts[start : start + size])
             found = self._rows(some, role)
             if found.shape != (len(some), self.spec.dim):
                 raise DataError(
