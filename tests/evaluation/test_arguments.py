@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -81,11 +81,11 @@ def test_labels_are_needed_once_where_queries_are_the_gallery() -> None:
 
 
 def test_queries_and_gallery_may_come_as_a_list() -> None:
-    pairs: Any = [OLD[:10], OLD], [NEW[:10], NEW]
+    old, new = cast("Any", [OLD[:10], OLD]), cast("Any", [NEW[:10], NEW])
     expected = compare((OLD[:10], OLD), (NEW[:10], NEW), LABELS[:10], LABELS)
-    assert compare(*pairs, LABELS[:10], LABELS).scores == expected.scores
-    rows: Any = OLD[:2].tolist(), NEW[:2].tolist()  # two vectors, not two tables
-    assert compare(*rows, [0, 0], exclude_self=True).scores["old/old"]["top1"].mean == 1
+    assert compare(old, new, LABELS[:10], LABELS).scores == expected.scores
+    # Two vectors, not two tables.
+    assert compare(OLD[:2].tolist(), NEW[:2].tolist(), [0, 0], exclude_self=True).scores["old/old"]["top1"].mean == 1
 
 
 def test_scores_and_cut_offs_are_known() -> None:

@@ -23,11 +23,10 @@ def test_gradients_are_the_library_s(n: int, height: int, width: int) -> None:
     (out.float() * weights).sum().backward()
 
     # The same in float64, from the values that bf16 keeps.
-    slow, weight = (
-        maps.detach().bfloat16().double().requires_grad_(),
-        layer.weight.detach().bfloat16().double().requires_grad_(),
-    )
-    (conv2d(slow, weight, padding=1) * weights.bfloat16().double()).sum().backward()
+    slow = maps.detach().bfloat16().double().requires_grad_()
+    weight = layer.weight.detach().bfloat16().double().requires_grad_()
+    loss = (conv2d(slow, weight, padding=1) * weights.bfloat16().double()).sum()
+    loss.backward()  # type: ignore[no-untyped-call]
     for found, expected in ((maps.grad, slow.grad), (layer.weight.grad, weight.grad)):
         assert found is not None
         assert expected is not None

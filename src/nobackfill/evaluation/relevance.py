@@ -32,11 +32,12 @@ class Relevance:
 
     def any(self, *, exclude_self: bool = False) -> NDArray[np.bool_]:
         """Bool [n_q], the queries that have a match; `exclude_self`: other than item i for query i."""
-        matches = self.stops - self.starts
+        matches: NDArray[np.int64] = self.stops - self.starts
         if not exclude_self or not len(self.items):
             return matches > 0
         only = self.items[np.minimum(self.starts, len(self.items) - 1)]
-        return (matches > 1) | ((matches == 1) & (only != np.arange(len(self))))
+        others: NDArray[np.bool_] = (matches > 1) | ((matches == 1) & (only != np.arange(len(self))))
+        return others
 
 
 def by_label(query_labels: ArrayLike, gallery_labels: ArrayLike, n_q: int, n_g: int) -> Relevance:
