@@ -125,5 +125,5 @@ def test_the_upper_bound_has_no_old_model(tmp_path: Path) -> None:
     ):
         changed_configs(load_scenario(path))
     simplex = scenario(tmp_path)
-    simplex.generations["new"]["independent"].set += ["method=dsimplex", "model.embedding_dim=9"]
+    simplex.generations["new"]["independent"].set.extend(["method=dsimplex", "model.embedding_dim=9"])
     assert changed_configs(simplex)["new/independent"].method == "dsimplex"
