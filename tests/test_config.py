@@ -67,6 +67,8 @@ def test_overrides(tmp_path: Path, override: str, key: str, value: object) -> No
         ("data.augment.flop=true", r"unknown key 'data.augment.flop': did you mean 'flip'\?"),
         ("model.xyz=3", "unknown key 'model.xyz': known: backbone, classifier_bias"),
         ("model.embedding_dim=1000000000", "key 'model.embedding_dim': .*less than or equal to 65536"),
+        ("model.scale=1e200", "key 'model.scale': input should be less than or equal to 1000000, found '1e200'"),
+        ("freeze=Backbone", r"key 'freeze': string should match pattern '.*\\d\{0,2\}.*', found 'Backbone'"),
         ("epochs=0", r"key 'epochs': .*greater than 0, found 0"),
         ("epochs=many", r"key 'epochs': .*integer.*found 'many'"),
         ("data.classes=all", r"key 'data.classes': .*found 'all'"),
@@ -148,7 +150,10 @@ def test_a_scenario_changes_the_settings_of_its_runs(tmp_path: Path) -> None:
             {"a": {"independent": "x"}, "b": {"independent": "x", "bct": "x"}, "c": {"independent": "x"}},
             "generation 'c': expected 'independent' and the methods of the others",
         ),
-        ({"../a": {"independent": "x"}, "b": {"independent": "x"}}, "key 'generations.../a.*"),
+        (
+            {"../a": {"independent": "x"}, "b": {"independent": "x"}},
+            r"key 'generations.../a.*: string should match pattern '\^\[A-Za-z0-9",
+        ),
         ([], "key 'generations'"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,14 @@ def scenario(folder: Path, **bct: Any) -> ScenarioConfig:
     ("bct", "message"),
     [
         ({"set": ["model.backbone=nonsense"]}, "^new/bct: model.backbone: unknown name 'nonsense'"),
-        ({"set": ["freeze=stages<9"]}, "^new/bct: key 'freeze': 'stages<9': .* at most stages<4 can freeze"),
+        (
+            {"set": ["freeze=stages<9"]},
+            "^new/bct: key 'freeze': 'stages<9', but 'smallnet8' starts from random weights",
+        ),
+        (
+            {"set": ["freeze=stages<9"], "start": "old"},
+            "^new/bct: key 'freeze': 'stages<9': .* at most stages<4 can freeze",
+        ),
         ({"set": ["accumulate=3"]}, "^new/bct: key 'batch_size': 128 does not divide into 3 micro-batches"),
         ({"set": ["model.pretrained=true"]}, "^new/bct: model.pretrained: 'smallnet8' has no published weights"),
         (
@@ -71,3 +79,51 @@ def test_pairs_are_held_out_by_the_same_columns_of_the_same_file(key: str) -> No
     runs._check_split(searched, "new", searched)
     with pytest.raises(ConfigError, match=f"key 'data.{key}': .*this run could train on it"):
         runs._check_split(searched.model_copy(update={key: "other"}), "new", searched)
+
+
+def started(folder: Path, backbone: str) -> str:
+    """A run folder whose spec says that it has this backbone."""
+    architecture = {"backbone": backbone, "head": "plain", "head_options": {"dim": 8, "classes": 10, "old_dim": 0}}
+    preprocessing = {"image_size": 8}
+    spec = {"generation": "x", "dim": 8, "norm": 1.0, "fingerprint": "x", "architecture": architecture}
+    (folder / backbone).mkdir(exist_ok=True)
+    (folder / backbone / "embedding.json").write_text(json.dumps({**spec, "preprocessing": preprocessing}))
+    (folder / backbone / "model.safetensors").touch()
+    return str(folder / backbone)
+
+
+def test_a_run_that_starts_from_a_folder_is_compared_with_that(tmp_path: Path) -> None:
+    """The scenario's own models may have other backbones."""
+    narrow = ["model.backbone=smallnet9", f"init_from={started(tmp_path, 'smallnet9')}"]
+    try_runs(scenario(tmp_path, set=narrow), folders=True)
+    wide = scenario(tmp_path, set=[f"init_from={started(tmp_path, 'smallnet9')}"])
+    with pytest.raises(
+        ConfigError, match="^new/bct: key 'init_from': .*smallnet9 has the backbone 'smallnet9', this r"
+    ):
+        try_runs(wide)
+    gone = scenario(tmp_path, set=[f"init_from={tmp_path / 'gone'}"])
+    try_runs(gone)  # `check` does without run folders
+    with pytest.raises(ConfigError, match="^new/bct: key 'init_from': .*gone: no such run folder; train it first"):
+        try_runs(gone, folders=True)
+
+
+@pytest.mark.parametrize("start", ["old", "independent"])
+def test_a_run_starts_from_one_model(tmp_path: Path, start: str) -> None:
+    found = scenario(tmp_path, set=["init_from=somewhere"], start=start)
+    with pytest.raises(
+        ConfigError, match=rf"^new/bct: key 'init_from': somewhere, .* \(start: {start}\); leave one of"
+    ):
+        changed_configs(found)
+
+
+def test_the_upper_bound_has_no_old_model(tmp_path: Path) -> None:
+    scenario(tmp_path)
+    path = tmp_path / "scenario.yaml"
+    path.write_text(path.read_text().replace("new:\n    independent: plain.yaml", "new:\n    independent: bct.yaml"))
+    with pytest.raises(
+        ConfigError, match="^new/independent: key 'method': 'bct' needs an old model, but the run 'indep"
+    ):
+        changed_configs(load_scenario(path))
+    simplex = scenario(tmp_path)
+    simplex.generations["new"]["independent"].set.extend(["method=dsimplex", "model.embedding_dim=9"])
+    assert changed_configs(simplex)["new/independent"].method == "dsimplex"

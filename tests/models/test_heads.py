@@ -10,7 +10,7 @@ from torch.nn.functional import cosine_similarity
 
 from nobackfill.errors import ConfigError
 from nobackfill.models import BasisTransformHead, PlainHead
-from nobackfill.models.heads import ConcatHead
+from nobackfill.models.heads import ConcatHead, FrozenBasisHead
 
 CLASSES = 5
 TOLERANCE = 2e-5
@@ -49,6 +49,14 @@ def test_p_and_b_stay_orthogonal_through_training(head: BasisTransformHead, step
     train_steps(head, steps)
     for matrix in matrices(head):
         torch.testing.assert_close(matrix @ matrix.T, torch.eye(len(matrix)), atol=1e-4, rtol=0)
+
+
+def test_no_scale_is_too_large_for_a_norm() -> None:
+    """Its square may be: a file of unknown origin says what the scale is."""
+    assert ConcatHead(6, 4, 1e200, CLASSES).norm == 1e200
+    assert BasisTransformHead(6, 2, 4, 1e200, CLASSES).norm == 1e200
+    assert FrozenBasisHead(6, 2, 4, 1e200).norm == 1e200
+    assert BasisTransformHead(6, 0, 4, 3.0, CLASSES).norm == 3
 
 
 def test_training_moves_p_and_b() -> None:

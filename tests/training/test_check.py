@@ -192,11 +192,14 @@ def test_what_cannot_be_checked_is_said(method: str, changes: dict[str, Any], me
         {"accumulate": 3},
         {"accumulate": 64},
         {"freeze": "stages<9"},
+        {"freeze": "stages<9", "init_from": "new"},
         {"model__pretrained": True},
         {"optimizer__layer_decay": 0.5, "model__backbone": "vectors/linear+4"},
     ],
 )
-def test_check_refuses_what_training_refuses(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_check_refuses_what_training_refuses(tmp_path: Path, runs: dict[str, Path], changes: dict[str, Any]) -> None:
+    if "init_from" in changes:
+        changes = {**changes, "init_from": str(runs[changes["init_from"]])}
     config = tiny_config("independent", **changes)
     if config.model.backbone.startswith("vectors/"):
         np.save(tmp_path / "vectors.npy", np.random.default_rng(0).normal(size=(100, 6)))

@@ -22,6 +22,7 @@ from nobackfill.training.checkpoint import newest
 from nobackfill.training.record import EpochRecord
 from nobackfill.training.setup import prepare
 from nobackfill.training.stopping import StoppedError
+from nobackfill.training.unfinished import check_same_data
 
 STEPS = 3  # of an epoch of `tiny_config`
 
@@ -77,9 +78,10 @@ def stop_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     ids=str,
 )
 def test_stopped_in_every_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eager: None, changes: dict[str, Any]
+    tmp_path: Path, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch, eager: None, changes: dict[str, Any]
 ) -> None:
-    config = tiny_config("independent", epochs=2, **changes)
+    start = {"init_from": str(runs["new"])} if "freeze" in changes else {}
+    config = tiny_config("independent", epochs=2, **changes, **start)
     straight = train(config, tmp_path / "straight")
     for step in range(1, 2 * STEPS + 1):
         with monkeypatch.context() as patch:
@@ -138,6 +140,18 @@ def test_an_unfinished_run_asks_for_resume_and_goes_on_only_as_it_was_begun(
         train(changed, run, resume=True)
     with pytest.raises(RunError, match="exists and is not empty"):
         train(config, run)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "\udcff"])
+def test_a_damaged_record_is_named(tmp_path: Path, runs: dict[str, Path], content: str) -> None:
+    config, run = tiny_config("bct", old=str(runs["old"])), tmp_path / "run"
+    shutil.copytree(runs["bct"], run)
+    (run / "teachers.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(RunError, match=rf"^{run / 'teachers.json'}: damaged: .*; remove {run} to train it again$"):
+        train(config, run, resume=True)
+    (tmp_path / "data.json").write_text(content, errors="surrogateescape")
+    with pytest.raises(RunError, match=rf"^{tmp_path / 'data.json'}: damaged: "):
+        check_same_data(tmp_path, {"samples": 3})
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_serves(

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,6 +20,7 @@ from nobackfill.models.heads import PlainHead
 from nobackfill.models.stages import freeze, stages
 from nobackfill.training import train
 from nobackfill.training.muon import Muon
+from nobackfill.training.plan import make_plan
 from nobackfill.training.resolving import resolve
 from nobackfill.training.start import make_optimizer
 
@@ -50,6 +52,24 @@ def test_a_warm_start_takes_what_fits_and_says_what_does_not(tmp_path: Path, run
     assert json.loads((run / "teachers.json").read_text())["init_from"]
     with pytest.raises(ConfigError, match="has the backbone 'smallnet8', this run 'smallnet9'"):
         train(tiny_config("independent", init_from=str(runs["new"]), model__backbone="smallnet9"), tmp_path / "other")
+
+
+def test_a_warm_start_is_one(tmp_path: Path, runs: dict[str, Path]) -> None:
+    """A run that takes nothing would start from random weights."""
+    with pytest.raises(ConfigError, match="has the backbone 'smallnet8', this run 'smallnet9'"):
+        make_plan(tiny_config("independent", init_from=str(runs["new"]), model__backbone="smallnet9"))
+    random = np.random.default_rng(0)
+    sizes, found = {"narrow": 4, "wide": 6}, {}
+    np.save(tmp_path / "labels.npy", np.arange(60) % 3)
+    for name, size in sizes.items():
+        np.save(tmp_path / f"{name}.npy", random.normal(size=(60, size)).astype(np.float32))
+        files = {key: str(tmp_path / f"{file}.npy") for key, file in (("vectors", name), ("labels", "labels"))}
+        model = {"backbone": "vectors/linear", "embedding_dim": size}
+        data = {"name": "vectors", **files, "holdout": 12}
+        found[name] = tiny_config("independent", data=data, model=model, batch_size=16)
+    run = train(found["narrow"], tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"'init_from': .*run: none of its \d tensors has the name and the shape of"):
+        train(found["wide"].model_copy(update={"init_from": run}), tmp_path / "warm")
 
 
 def test_an_orthogonal_matrix_stays_one_in_a_warm_start(tmp_path: Path, runs: dict[str, Path]) -> None:

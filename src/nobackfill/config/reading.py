@@ -109,7 +109,8 @@ def _explained(error: pydantic.ValidationError, model: type[BaseModel]) -> str:
         case "value_error":
             return str(fault["msg"]).removeprefix("Value error, ")
     where = f"key {dotted!r}: " if dotted else ""
-    return f"{where}{fault['msg'].lower()}, found {shortened(found)}"
+    message = fault["msg"]  # of which a pattern or a value must stay as it is
+    return f"{where}{message[:1].lower()}{message[1:]}, found {shortened(found)}"
 
 
 def _keys(model: type[BaseModel], location: Iterable[str | int]) -> tuple[list[str], list[str]]:

@@ -31,7 +31,7 @@ class ModelConfig(Section):
     """Size of the old embedding; checked against the old run when given."""
     extra_dim: Annotated[int, Field(ge=0, le=65536)] | None = None
     """BT²: number k of added dimensions."""
-    scale: Annotated[float, Field(gt=0)] | None = None
+    scale: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """BT²: constant C."""
     rectify: bool | None = None
     """BT²: ReLU before the layer of the added dimensions; the paper's ViT has none."""

@@ -12,8 +12,9 @@ import torch
 from nobackfill.config import INDEPENDENT, DataConfig, RunConfig, VectorData, load_config
 from nobackfill.data import choose_classes, summarise
 from nobackfill.data.vectors import read_rows, split_rows
-from nobackfill.errors import ConfigError, DataError
+from nobackfill.errors import ConfigError, DataError, RunError
 from nobackfill.experiments.config import ScenarioConfig
+from nobackfill.models.runfolder import load_spec
 from nobackfill.training.plan import plan_without_teachers
 from nobackfill.training.resolving import method_of, resolve, teacher_keys
 from nobackfill.training.setup import build_network, try_network
@@ -38,6 +39,7 @@ def run_configs(scenario: ScenarioConfig) -> dict[str, dict[str, RunConfig]]:
         for method, run in methods.items():
             with naming_run(generation, method):
                 config = load_config(run.config, [*run.set, *scenario.set])
+                _check_start(config, run.start, independent=method == INDEPENDENT)
                 loaded[method] = _with_old_inputs(config, before[method]) if before else config
         configs[generation] = loaded
         before = loaded if before else dict.fromkeys(list(scenario.generations.values())[-1], loaded[INDEPENDENT])
@@ -58,8 +60,12 @@ def changed_configs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     return _changed(scenario, _runs(scenario))
 
 
-def try_runs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
+def try_runs(scenario: ScenarioConfig, *, folders: bool = False) -> dict[str, RunConfig]:
     """Build and try every network that is unlike those before it; a text model only once training has its texts.
+
+    Args:
+        scenario: of these runs.
+        folders: whether the run folders that configs start from by themselves (`init_from`) have to be there.
 
     Returns:
         The changed configs, as `changed_configs` does.
@@ -70,14 +76,17 @@ def try_runs(scenario: ScenarioConfig) -> dict[str, RunConfig]:
     runs, tried = _runs(scenario), set()
     for (generation, method), config in runs.items():
         with naming_run(generation, method):
-            if config.init_from is not None:
+            start = scenario.generations[generation][method].start
+            if start is not None:
                 of_old = model_before(scenario, generation, method)
-                start = of_old if config.init_from == Path("old") else (generation, INDEPENDENT)
-                require_same_backbone(config.init_from, runs[start].model.backbone, config.model.backbone)
+                source = of_old if start == "old" else (generation, INDEPENDENT)
+                require_same_backbone(Path(start), runs[source].model.backbone, config.model.backbone)
+            elif config.init_from is not None and (folders or config.init_from.is_dir()):
+                require_same_backbone(config.init_from, _backbone_of(config.init_from), config.model.backbone)
             told_apart = repr((config.method, config.data, config.model, config.freeze, config.optimizer))
             if config.data.modality == "text" or told_apart in tried:
                 continue
-            plan = plan_without_teachers(config.model_copy(update={"init_from": None}))
+            plan = plan_without_teachers(config)
             with torch.random.fork_rng(devices=[]):
                 try_network(plan, build_network(plan, classes=2, weights=False))
             tried.add(told_apart)
@@ -117,7 +126,7 @@ def naming_run(generation: str, method: str) -> Iterator[None]:
 def _runs(scenario: ScenarioConfig) -> dict[tuple[str, str], RunConfig]:
     """(generation, method) → config of each run, told how large the old embedding is; the teachers are placeholders."""
     runs, configs = {}, run_configs(scenario)
-    sizes = _old_sizes(configs)
+    sizes = _old_sizes(scenario, configs)
     for generation, methods in configs.items():
         for method, config in methods.items():
             start = scenario.generations[generation][method].start
@@ -136,6 +145,27 @@ def _changed(scenario: ScenarioConfig, runs: Mapping[tuple[str, str], RunConfig]
         for (generation, method), config in runs.items()
         if scenario.set or scenario.generations[generation][method].set
     }
+
+
+def _check_start(config: RunConfig, start: str | None, *, independent: bool) -> None:
+    """Raise `ConfigError` for an upper bound that is none, and for a run that is to start from two models."""
+    if independent and teacher_keys(method_of(config))["old"]:
+        raise ConfigError(
+            f"key 'method': {config.method!r} needs an old model, but the run {INDEPENDENT!r} is the upper bound, "
+            f"trained without one; expected a method such as {INDEPENDENT!r}"
+        )
+    if start is not None and config.init_from is not None:
+        raise ConfigError(
+            f"key 'init_from': {config.init_from}, but the scenario starts this run from another model "
+            f"(start: {start}); leave one of the two out"
+        )
+
+
+def _backbone_of(run: Path) -> str:
+    try:
+        return load_spec(run).architecture.backbone
+    except RunError as error:
+        raise ConfigError(f"key 'init_from': {error}") from error
 
 
 def _check_split(data: DataConfig, newest: str, searched: DataConfig) -> None:
@@ -182,7 +212,7 @@ def _with_old_inputs(config: RunConfig, older: RunConfig) -> RunConfig:
     return config
 
 
-def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
+def _old_sizes(scenario: ScenarioConfig, configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
     """The size of each run's old embedding, by generation and method; 0 where it has none.
 
     Raises:
@@ -198,8 +228,9 @@ def _old_sizes(configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str
             if section not in known:
                 known[section] = _classes(config.data)
             old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
+            start = scenario.generations[generation][name].start
             with naming_run(generation, name), torch.random.fork_rng(devices=[]):
-                model = resolve(placed_config(config, None, Path("old"), Path("independent"), 0), method).model
+                model = resolve(placed_config(config, start, Path("old"), Path("independent"), 0), method).model
                 sizes[name] = method.head(model, old[generation, name], known[section]).dim
         before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
     return old

@@ -52,7 +52,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
         generation's search of itself comes once, as "independent".
     """
     configs = run_configs(scenario)
-    try_runs(scenario)  # whatever is wrong, before hours pass
+    try_runs(scenario, folders=True)  # whatever is wrong, before hours pass
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     protocol = test.protocol()

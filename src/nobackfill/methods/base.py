@@ -54,6 +54,7 @@ class Method:
             a teacher says has the teacher's name.
         model_defaults: the optional keys of the config's `model` that this method uses, with their defaults.
         needs_labels: whether it has no use for samples without class labels.
+        classifies: whether its loss looks at a classifier W, which the config's `model` has options for.
         whole_batch: whether the loss compares samples with each other or counts them: then it gets the samples of all
             processes at once, and every process computes the same. A micro-batch counts as a batch.
         at_most_one: keys of `loss` that are shares.
@@ -68,6 +69,7 @@ class Method:
     model_defaults: ClassVar[Mapping[str, int | float]] = {}
     idea: ClassVar[str] = ""
     needs_labels: ClassVar[bool] = False
+    classifies: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = False
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
     above_zero: ClassVar[frozenset[str]] = frozenset({"temperature"})

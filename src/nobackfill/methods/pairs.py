@@ -79,6 +79,7 @@ class PairMethod(Method):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"pair"})
+    classifies: ClassVar[bool] = False
     loss_defaults: ClassVar[Mapping[str, float]] = {"temperature": 0.05}
     padded: ClassVar[bool] = False
     """Whether the cross term compares f with old vectors padded with zeros, so that b keeps the norm it has in f."""

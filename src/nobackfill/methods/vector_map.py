@@ -25,6 +25,7 @@ class VectorMap(Method):
     """
 
     kinds: ClassVar[frozenset[Kind]] = frozenset({"vector"})
+    classifies: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = True
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
     loss_defaults: ClassVar[Mapping[str, float]] = {

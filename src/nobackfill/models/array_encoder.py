@@ -156,7 +156,7 @@ def size_of(architecture: Architecture) -> tuple[int, float]:
     options = architecture.head_options
     if architecture.head == "unit":
         return int(options["dim"]), 1.0
-    return int(options["dim"] + options["extra_dim"]), math.sqrt(options["scale"] ** 2 + bool(options["extra_dim"]))
+    return int(options["dim"] + options["extra_dim"]), math.hypot(options["scale"], bool(options["extra_dim"]))
 
 
 def shapes_of(spec: EmbeddingSpec) -> dict[str, Shape]:

@@ -184,7 +184,7 @@ class BasisTransformHead(Head):
         self.in_features: int = dim + old_dim
         self.new_dim, self.extra_dim, self.old_dim = dim, extra_dim, old_dim
         self.dim: int = dim + extra_dim
-        self.norm: float = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.norm: float = math.hypot(scale, 1 if extra_dim else 0)
         self.basis: BasisTransform = BasisTransform(dim, extra_dim, old_dim, scale)
         self.extra: nn.Linear | None = nn.Linear(self.in_features, old_dim) if extra_dim else None
         self.classifier = make_classifier(dim, classes, bias=classifier_bias, scale=classifier_scale)
@@ -231,7 +231,7 @@ class FrozenBasisHead(Head):
         self.in_features: int = dim + beside
         self.new_dim, self.old_dim = dim, old_dim
         self.dim: int = dim + extra_dim
-        self.norm: float = math.sqrt(scale**2 + (1 if extra_dim else 0))
+        self.norm: float = math.hypot(scale, 1 if extra_dim else 0)
         self.basis: BasisTransform = BasisTransform(dim, extra_dim, old_dim, scale)
         if parametrize.is_parametrized(self.basis.P, "weight"):
             parametrize.remove_parametrizations(self.basis.P, "weight", leave_parametrized=True)
@@ -276,7 +276,7 @@ class ConcatHead(Head):
         self.in_features: int = old_dim + dim
         self.dim: int = old_dim + dim
         self.old_dim, self.scale = old_dim, scale
-        self.norm: float = math.sqrt(1 + scale**2)
+        self.norm: float = math.hypot(1, scale)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """[n, d_o + d] to embedding [n, d_o + d], new [n, d], logits, compatible [n, d_o]."""

@@ -19,6 +19,7 @@ from nobackfill.models.spec import named_prefix
 from nobackfill.models.text_backbones import open_source
 from nobackfill.models.text_source import TextSource
 from nobackfill.training.resolving import method_of, resolve, teacher_keys
+from nobackfill.training.start import require_same_backbone
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,10 @@ def make_plan(config: RunConfig) -> RunPlan:
     source = open_source(config.model.backbone, lambda: _training_texts(config))
     if source is not None:
         digests["backbone"] = source.fingerprint
-    return _plan(config, method, data, teachers, digests, source)
+    plan = _plan(config, method, data, teachers, digests, source)
+    if config.init_from is not None:
+        require_same_backbone(config.init_from, teachers["init_from"].architecture.backbone, plan.backbone)
+    return plan
 
 
 def plan_without_teachers(config: RunConfig) -> RunPlan:

@@ -6,6 +6,7 @@ from nobackfill.config import RunConfig
 from nobackfill.errors import ConfigError
 from nobackfill.methods import Method, method_class
 from nobackfill.models.backbones import backbone_modality, check_weights
+from nobackfill.models.text_source import SENTENCE, STATIC
 
 
 def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
@@ -17,9 +18,7 @@ def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
     method = method or method_of(config)
     _check_data(config, method)
     _check_teachers(config, method)
-    for key in ("extra_dim", "scale", "rectify"):
-        if getattr(config.model, key) is not None and key not in method.model_defaults:
-            raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
+    _check_model(config, method)
     _check_init(config)
     if config.mine is not None and (config.data.kind != "pair" or config.old is None):
         lack = f"data {config.data.name!r} are no pairs" if config.data.kind != "pair" else "there is no old model"
@@ -39,6 +38,7 @@ def resolve(config: RunConfig, method: Method | None = None) -> RunConfig:
         )
     if config.average and config.freeze:
         raise ConfigError("keys 'average', 'freeze': frozen weights cannot be averaged; leave one of the two out")
+    _check_freeze(config)
     if config.optimizer.nesterov and config.optimizer.name not in ("sgd", "muon"):
         raise ConfigError(f"key 'optimizer.nesterov': {config.optimizer.name!r} does not use it; leave it out")
     model = {key: value for key, value in config.model.model_dump().items() if value is not None}
@@ -87,10 +87,27 @@ def _check_data(config: RunConfig, method: Method) -> None:
     if config.teacher_view == "same":
         if not data.random_views:
             raise ConfigError(f"key 'teacher_view': {data.kind}s have only one view; leave it out")
-        if not method.teachers & {"old", "independent"}:
+        if not method.needed & {"old", "independent"}:
+            why = " with these weights in loss" if method.teachers & {"old", "independent"} else ""
             raise ConfigError(
-                f"key 'teacher_view': method {config.method!r} does not use teachers' vectors; leave it out"
+                f"key 'teacher_view': method {config.method!r} does not use teachers' vectors{why}; leave it out"
             )
+
+
+def _check_model(config: RunConfig, method: Method) -> None:
+    """Raise `ConfigError` for a key of `model` that nothing looks at; the defaults stand in configs of older runs."""
+    model, defaults = config.model, method.model_defaults
+    for key in ("extra_dim", "scale", "rectify"):
+        if getattr(model, key) is not None and key not in defaults:
+            raise ConfigError(f"key 'model.{key}': method {config.method!r} does not use it; leave it out")
+    for key in ("classifier_scale", "classifier_bias"):
+        if getattr(model, key) not in (None, False) and not method.classifies:
+            raise ConfigError(
+                f"key 'model.{key}': method {config.method!r} trains no classifier on {config.data.kind}s; leave it out"
+            )
+    extra_dim = defaults.get("extra_dim") if model.extra_dim is None else model.extra_dim
+    if extra_dim == 0 and model.rectify not in (None, defaults.get("rectify")):
+        raise ConfigError("key 'model.rectify': with model.extra_dim: 0 there is nothing to rectify; leave it out")
 
 
 def _check_init(config: RunConfig) -> None:
@@ -103,6 +120,17 @@ def _check_init(config: RunConfig) -> None:
         raise ConfigError("keys 'init', 'init_from': both set the output layer; leave one of the two out")
     if config.old is None:
         raise ConfigError(f"key 'init': method {config.method!r} has no old model to fit to; leave it out")
+
+
+def _check_freeze(config: RunConfig) -> None:
+    """Raise `ConfigError` where what is frozen has learnt nothing; whether a backbone has stages is seen later."""
+    model = config.model
+    own = model.pretrained or model.weights is not None or model.backbone.startswith((f"{SENTENCE}:", f"{STATIC}:"))
+    if config.freeze is not None and config.init_from is None and not own and config.data.modality != "vector":
+        raise ConfigError(
+            f"key 'freeze': {config.freeze!r}, but {model.backbone!r} starts from random weights, which would never "
+            "learn; leave it out, or set init_from or published weights"
+        )
 
 
 def _check_teachers(config: RunConfig, method: Method) -> None:

@@ -14,6 +14,7 @@ from nobackfill.models import Network, load
 from nobackfill.models.array_encoder import VECTORS
 from nobackfill.models.stages import freeze, rest_frozen, stages
 from nobackfill.models.static import StaticBackbone
+from nobackfill.models.text_source import SENTENCE, STATIC
 from nobackfill.training.precision import Precision
 
 # timm's limits for a matrix that Muon takes.
@@ -31,7 +32,7 @@ def start_weights(config: RunConfig, network: Network) -> dict[str, object]:
 
 
 def _warm_start(network: Network, run: Path) -> dict[str, object]:
-    """Take every tensor of a run that has the same name and shape here."""
+    """Take every tensor of a run that has the same name and shape here; raises `ConfigError` if none has."""
     source = load(run, "cpu").network
     require_same_backbone(run, source.architecture.backbone, network.architecture.backbone)
     modules = dict(network.named_modules())
@@ -50,11 +51,22 @@ def _warm_start(network: Network, run: Path) -> dict[str, object]:
             taken += 1
             continue
         fresh.append(name)
+    if not taken:
+        raise ConfigError(
+            f"key 'init_from': {run}: none of its {len(fresh)} tensors has the name and the shape of one of this run, "
+            "which would start from random weights; name a run of the same sizes, or leave it out"
+        )
     return {"run": str(run), "tensors_taken": taken, "tensors_that_do_not_fit": fresh}
 
 
 def require_same_backbone(run: Path, name: str, own: str) -> None:
-    """Raises `ConfigError` if a run with the backbone `name` cannot start one with the backbone `own`."""
+    """Raises `ConfigError` if a run with the backbone `name` cannot start one with the backbone `own`.
+
+    Where a text model came from (`static:FOLDER`) does not matter, only of which kind it is.
+    """
+    kinds = [each.partition(":")[0] for each in (name, own)]
+    if kinds[0] == kinds[1] and kinds[0] in (SENTENCE, STATIC):
+        return
     if name != own and not (name.startswith(VECTORS) and own.startswith(VECTORS)):
         raise ConfigError(
             f"key 'init_from': {run} has the backbone {name!r}, this run {own!r}; they must be equal to share weights"

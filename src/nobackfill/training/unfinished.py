@@ -11,8 +11,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from nobackfill.config import ImageData, dump_config, load_config
-from nobackfill.errors import NobackfillError, RunError
+from nobackfill.config import ImageData, RunConfig, dump_config, load_config
+from nobackfill.errors import ConfigError, NobackfillError, RunError, one_line
 from nobackfill.files import publish_folder, write_text
 from nobackfill.models.runfolder import is_run
 from nobackfill.training.checkpoint import newest
@@ -20,6 +20,7 @@ from nobackfill.training.listing import NAMES, present_listing
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.resolving import resolve
 from nobackfill.training.stopping import StoppedError
+from nobackfill.untrusted import read_json
 
 LOCK, FAILURE, METRICS, DATA = "lock", "failure.txt", "metrics.json", "data.json"
 TEACHERS = "teachers.json"  # `RunPlan.digests`
@@ -41,7 +42,7 @@ def check_same_data(working: Path, digests: Mapping[str, object]) -> None:
     if not path.is_file():
         write_text(path, json.dumps(digests, indent=2) + "\n")
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _record(path)
     changed = [
         f"{name} ({before.get(name)}, now {value})" for name, value in digests.items() if before.get(name) != value
     ]
@@ -60,14 +61,14 @@ def unfinished(out: Path) -> Path:
 def check_same_run(run: Path, plan: RunPlan) -> None:
     """Raises `RunError` if a folder holds a run of another config (naming the keys) or against other teachers."""
     if (run / "config.yaml").is_file():
-        before, now = (_flat(each.model_dump()) for each in (resolve(load_config(run / "config.yaml")), plan.config))
+        before, now = (_flat(each.model_dump()) for each in (_config_of(run), plan.config))
         changed = sorted(key for key in before | now if before.get(key) != now.get(key))
         if changed:
             raise RunError(
                 f"{run}: its config differs in {', '.join(map(repr, changed))}; a run can be resumed or reused only "
                 "with the same config; choose another --out or remove it"
             )
-    if (run / TEACHERS).is_file() and (known := json.loads((run / TEACHERS).read_text())) != plan.digests:
+    if (run / TEACHERS).is_file() and (known := _record(run / TEACHERS)) != plan.digests:
         others = sorted(key for key in known | dict(plan.digests) if known.get(key) != plan.digests.get(key))
         raise RunError(
             f"{run}: was trained with other teachers or data than the present ones: {', '.join(others)}; remove it"
@@ -82,7 +83,7 @@ def check_same_finished_run(run: Path, plan: RunPlan) -> None:
     check_same_run(run, plan)
     if not isinstance(plan.config.data, ImageData) or not (run / DATA).is_file():
         return
-    known = json.loads((run / DATA).read_text(encoding="utf-8")).get(NAMES)
+    known = _record(run / DATA).get(NAMES)
     if known != (now := present_listing(plan.config.data)):
         raise RunError(
             f"{run}: was trained on other images than are there now ({NAMES} {known}, now {now}); restore the images, "
@@ -159,6 +160,28 @@ def publish(working: Path, out: Path) -> None:
     shutil.rmtree(working / "checkpoint", ignore_errors=True)
     publish_folder(working, out)
     (out / LOCK).unlink(missing_ok=True)  # not before: whoever waits for it must not find the folder free
+
+
+def _config_of(run: Path) -> RunConfig:
+    """As it was written: fully resolved, but for keys that came later, and with keys that are refused since."""
+    config = load_config(run / "config.yaml")
+    try:
+        return resolve(config)
+    except ConfigError:
+        return config
+
+
+def _record(path: Path) -> dict[str, object]:
+    """What is on record of a run in a JSON file; raises `RunError` if it is damaged."""
+    try:
+        tree = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged: {one_line(error)}; remove {path.parent} to train it again") from error
+    if not isinstance(tree, dict):
+        raise RunError(
+            f"{path}: damaged: expected an object, found {type(tree).__name__}; remove {path.parent} to train it again"
+        )
+    return tree
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
