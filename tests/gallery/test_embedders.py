@@ -62,7 +62,7 @@ def test_of_texts_only_those_at_fault_are_named() -> None:
         embedded(Strict(), ["one", "fail"])
     function = FunctionEncoder(lambda texts: [[float("o" in text), 0.0] for text in texts], "o")
     made = embedded(function, ["one", "a", None])
-    assert (made.ids, made.vectors.tolist()) == (["0"], [[1.0, 0.0]])
+    assert (made.ids, np.asarray(made.vectors).tolist()) == (["0"], [[1.0, 0.0]])
     assert made.errors == {"1": "its vector is zero or not finite", "2": "expected a string, found NoneType"}
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from nobackfill.config import Modality
+from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import Inputs
 from nobackfill.errors import RunError
 from nobackfill.models.encoder import Encoder
@@ -47,7 +48,7 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.generation_: str = spec.generation
         self.fingerprint_: str = spec.fingerprint
         preprocessing = getattr(spec, "preprocessing", None)  # a model of texts that is no run has none
-        if hasattr(preprocessing, "input_dim"):
+        if isinstance(preprocessing, VectorPreprocessing):
             self.n_features_in_ = preprocessing.input_dim
         elif hasattr(self, "n_features_in_"):
             del self.n_features_in_
