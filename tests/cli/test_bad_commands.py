@@ -114,3 +114,14 @@ def test_bad_input_is_one_line_on_stderr_and_exit_code_2(
     assert message in line
     assert len(line) < 700
     assert list(Path().rglob("*")) == []  # nothing half-written
+
+
+@pytest.mark.parametrize(
+    "given", [["--ray", "local"], ["--split", "train"], ["--on-bad-image", "skip"], ["--workers", "1"]]
+)
+def test_options_of_data_do_not_go_with_arrays(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["embed", "gone", "--vectors", "x.npy", "--out", "v.npy", *given]) == 2
+    assert f"{given[0]}: works only with --data, and --vectors x.npy is given; leave it out" in capsys.readouterr().err
+    if given[0] != "--ray":
+        assert run(["evaluate", "--query", "x.npy", "--gallery", "y.npy", *given]) == 2
+        assert f"{given[0]}: works only with run folders, but --query x.npy is an array" in capsys.readouterr().err

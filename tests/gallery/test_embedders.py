@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.gallery.galleries import COUNT, FIRST, IDS, NEW_VECTORS, OLD_VECTORS,
 
 import nobackfill
 from nobackfill.cli.gallery import items as cli_items
-from nobackfill.errors import GalleryError
+from nobackfill.errors import DataError, GalleryError
 from nobackfill.gallery import ArrayEmbedder, Embedded, FunctionEmbedder, RunFolderEmbedder
 from nobackfill.gallery.stores.registry import open_store
 
@@ -43,6 +44,31 @@ def test_items_of_a_text_run_are_documents_and_queries_queries(monkeypatch: pyte
     images = TextModel("image")
     list(cli_items.embedded_batches(images, items))  # type: ignore[arg-type]
     assert images.asked == [3]
+
+
+@pytest.mark.train
+def test_of_texts_only_those_at_fault_are_named() -> None:
+    from nobackfill.models.sentence_encoder import FunctionEncoder, check_texts
+
+    class Strict(TextModel):
+        def encode(self, samples: list[str], workers: int = 0, role: str | None = None) -> np.ndarray:
+            if "fail" in check_texts(samples):
+                raise DataError("it fails")
+            return super().encode(samples, workers, role)
+
+    made = embedded(Strict(), ["one", None, "two"])
+    assert (made.ids, made.errors) == (["0", "2"], {"1": "expected a string, found NoneType"})
+    with pytest.raises(DataError, match="it fails"):
+        embedded(Strict(), ["one", "fail"])
+    function = FunctionEncoder(lambda texts: [[float("o" in text), 0.0] for text in texts], "o")
+    made = embedded(function, ["one", "a", None])
+    assert (made.ids, np.asarray(made.vectors).tolist()) == (["0"], [[1.0, 0.0]])
+    assert made.errors == {"1": "its vector is zero or not finite", "2": "expected a string, found NoneType"}
+
+
+def embedded(encoder: object, samples: list[Any]) -> Embedded:
+    embedder = RunFolderEmbedder("run", samples, encoder=encoder)  # type: ignore[arg-type]
+    return next(embedder.embed([[str(position) for position in range(len(samples))]]))
 
 
 def test_an_id_that_comes_twice_has_no_one_vector() -> None:

@@ -17,11 +17,11 @@ from torch.nn.utils import parametrize
 
 import nobackfill
 from nobackfill.cli.app import run as run_command
-from nobackfill.data.preprocessing import Preprocessing
+from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing
 from nobackfill.errors import MissingPackageError, RunError
 from nobackfill.interop import export_encoder
 from nobackfill.interop.formats import FORMATS
-from nobackfill.interop.graph import Graph
+from nobackfill.interop.graph import Graph, encoder_facts
 from nobackfill.models.runfolder import load_spec
 from nobackfill.models.text import TextEncoder
 
@@ -168,12 +168,39 @@ def test_a_missing_package_names_the_extra(
 
 
 def test_the_steps_before_an_image_s_graph_are_told(runs: dict[str, Path]) -> None:
-    from nobackfill.interop.graph import encoder_facts
-
     spec = nobackfill.load(runs["old"]).spec
     assert "resized (bilinear, antialiased) to 8×8, then (pixel / 255 − mean)" in encoder_facts(spec)["before"]
     cropped = spec.model_copy(update={"preprocessing": Preprocessing(image_size=8, resize=9, interpolation="bicubic")})
     assert "(bicubic, antialiased) to 9 on the shorter side, centre-cropped to 8×8" in encoder_facts(cropped)["before"]
+
+
+PROMPTS = {"prompt": "p: ", "query_prompt": "q: ", "document_prompt": ""}
+TEXT_STEPS: dict[str, tuple[dict[str, Any], str]] = {
+    "plain": ({}, "the run folder's tokenizer.json, cut to 64 tokens, padded with 3"),
+    "masked": ({"masked": True}, "the run folder's tokenizer.json, cut to 64 tokens, padded with -1"),
+    "bare": (
+        {"marks": False, "left_out": 5},
+        "the run folder's tokenizer.json without its marks of beginning and end, cut to 64 tokens, token 5 removed, "
+        "padded with 3",
+    ),
+    "prompt": (
+        {"prompt": "p: "},
+        "'p: ' put before each text, the run folder's tokenizer.json, cut to 64 tokens, padded with 3",
+    ),
+    "prompts": (
+        PROMPTS,
+        "'q: ' put before queries, 'p: ' put before other texts, the run folder's tokenizer.json, cut to 64 tokens, "
+        "padded with 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TEXT_STEPS)
+def test_the_steps_before_a_text_s_graph_are_told(name: str, vector_runs: dict[str, Path]) -> None:
+    changes, expected = TEXT_STEPS[name]
+    settings = TextPreprocessing.model_validate({"tokenizer": 64 * "0", "max_tokens": 64, "padding": 3, **changes})
+    spec = load_spec(vector_runs["map"]).model_copy(update={"preprocessing": settings})
+    assert encoder_facts(spec)["before"] == expected
 
 
 def test_the_verb(vector_runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

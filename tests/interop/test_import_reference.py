@@ -190,6 +190,8 @@ MALFORMED: dict[str, tuple[Callable[[Path], object], str]] = {
     "code in a script": (evil_script, "not a checkpoint of tensors only: it names"),
     "a list": (lambda path: torch.save([1], path), "expected a dict with 'model_state_dict', found list"),
     "no tensors": (lambda path: torch.save({"model_state_dict": {"a": 1}}, path), "found int at 'a'"),
+    "sparse": (changed(fc3__bias=torch.eye(OLD)[0].to_sparse()), "tensor 'fc3.bias' is torch.sparse_coo, expected one"),
+    "meta": (changed(fc3__bias=torch.empty(OLD, device="meta")), "tensor 'fc3.bias' is meta, expected one"),
     "missing": (changed(fc3__bias=None), r"tensor for 'head.extra.bias' is missing"),
     "surplus": (changed(surprise=torch.zeros(1)), r"unexpected tensor 'backbone.surprise'"),
     "shape": (changed(fc3__bias=torch.zeros(3)), r"tensor for 'head.extra.bias' has shape \[3\], expected \[12\]"),
@@ -234,6 +236,8 @@ def test_the_verb_writes_a_run_folder(
         (["--out", "x", "--old", "gone"], "gone: no such run folder"),
         (["--out", "x", "--method", "btt"], "unknown method 'btt'; did you mean"),
         (["--out", "x", "--scale", "0"], "model.scale: expected a finite value above 0"),
+        (["--out", "x", "--arch", "resnet34"], "--arch: unknown architecture 'resnet34'; did you mean 'resnet"),
+        (["--out", "x", "--method", "independent"], "--old-dim: only a BT² model has it, and --method is independent"),
     ):
         assert run(["import-reference", "new.checkpoint", *size, *dims, *more]) == 2
         assert message in capsys.readouterr().err

@@ -19,6 +19,8 @@ import nobackfill
 from nobackfill.cli.app import run as command
 from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.errors import ConfigError, RunError
+from nobackfill.interop.export import export_encoder
+from nobackfill.interop.import_text import import_text
 from nobackfill.interop.sentence_export import export_sentence_transformer, save_sentence_folder, sentence_model
 from nobackfill.interop.standard_modules import head_modules
 from nobackfill.models import Architecture, OlderSpace, runfolder
@@ -101,6 +103,15 @@ def test_the_command_writes_it_and_says_what_it_checked(
     assert "--base is missing" in capsys.readouterr().err
     assert command(["export", str(run), "--out", str(tmp_path / "run.onnx"), "--base", "sentence:x"]) == 2
     assert "--base: goes with --format sentence-transformers" in capsys.readouterr().err
+
+
+def test_a_run_of_token_vectors_is_no_graph_but_a_folder(base: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    runfolder.save(import_text(f"static:{base}"), tmp_path / "run")
+    with pytest.raises(RunError, match="run: cannot be exported to torch: no graph .* use --format sentence-transf"):
+        export_encoder(tmp_path / "run", tmp_path / "model.pt2", "torch")
+    assert not (tmp_path / "model.pt2").exists()
+    assert export_sentence_transformer(tmp_path / "run", tmp_path / "out").path.is_dir()
 
 
 def test_what_standard_modules_cannot_say_is_refused(base: Path, text_run: Path, tmp_path: Path) -> None:

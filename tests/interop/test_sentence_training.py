@@ -208,6 +208,7 @@ def test_what_does_not_go_together_is_said() -> None:
         ({"loss": own, "old": old, "method": "bct", "weights": {"old": 1}}, "weights: unknown key 'old'"),
         ({"loss": own, "old": old, "weights": {"old": -1}}, "'old': expected a value of at least 0, found -1"),
         ({"loss": own, "old": old, "method": "bct", "independent": model}, "bct has no use for it"),
+        ({"loss": own, "old": old, "weights": {"independent": 3}}, "'independent': there is no independent model"),
         ({"loss": own, "old": old, "independent": static_model(size=4)}, "independent: 4 values, but .* has 10"),
     ]
     for arguments, message in cases:
@@ -229,3 +230,19 @@ def test_old_vectors_do_not_replace_labels(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[:, 1], old.encode_document(TEXTS), atol=1e-6)
     with pytest.raises(DataError, match="has a column 'score', where the old vectors would go"):
         with_old_vectors(data.add_column("score", [1.0] * N), old)
+
+
+def test_old_vectors_stand_in_the_order_in_which_the_trainer_reads_the_columns() -> None:
+    datasets = pytest.importorskip("datasets")
+    old = static_model(size=OLD, prompts={"query": "where ", "document": "the "})
+    data = datasets.Dataset.from_dict({"document": COLUMNS[1], "source": TEXTS, "query": TEXTS})
+    made = with_old_vectors(data, old, columns=["query", "document"])
+    assert made.column_names == ["query", "document", "label"]
+    assert (made[0]["query"], made[0]["document"]) == (TEXTS[0], COLUMNS[1][0])
+    found = np.asarray(made["label"], np.float32)
+    np.testing.assert_allclose(found[:, 0], old.encode_query(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(found[:, 1], old.encode_document(COLUMNS[1]), atol=1e-6)
+    with pytest.raises(DataError, match="no column 'queries' in the data set; it has document, source, query"):
+        with_old_vectors(data, old, columns=["queries", "document"])
+    with pytest.raises(DataError, match="expected each name once"):
+        with_old_vectors(data, old, columns=["query", "query"])

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from tests.interop.conftest import NEW, OLD, vectors
+from tests.sentence_models import TEXTS as KNOWN
+from tests.sentence_models import bert_model, save
 from torch import nn
 
 import nobackfill
@@ -19,6 +21,9 @@ pytest.importorskip("sentence_transformers")
 from sentence_transformers import SentenceTransformer
 
 from nobackfill.interop import SentenceModule
+from nobackfill.interop.import_text import import_text
+from nobackfill.models import runfolder
+from nobackfill.models.text import TextEncoder
 
 
 class Letters(nn.Module):
@@ -72,6 +77,22 @@ def test_a_text_run_stands_alone(text_run: Path) -> None:
     assert module.tokenize(TEXTS)["input_ids"].equal(module.preprocess(TEXTS)["input_ids"])
     with pytest.raises(DataError, match=r"texts: item 0 is tuple, expected a string"):
         module.preprocess([("a", "b")])
+
+
+def test_a_text_run_s_prompts_go_before_texts_of_their_role(tmp_path: Path) -> None:
+    prompts = {"query": "where is ", "document": "the money ", "passage": "new pin "}
+    folder = save(bert_model(prompts=prompts, default_prompt_name="passage"), tmp_path / "folder")
+    (tmp_path / "run").mkdir()
+    runfolder.save(import_text(f"sentence:{folder}"), tmp_path / "run")
+    encoder = nobackfill.load(tmp_path / "run", "cpu")
+    assert isinstance(encoder, TextEncoder)
+    model = SentenceTransformer(modules=[SentenceModule(tmp_path / "run")], device="cpu")
+    np.testing.assert_allclose(model.encode(KNOWN), encoder.encode(KNOWN), atol=1e-6)
+    queries = encoder.encode(KNOWN, role="query")
+    np.testing.assert_allclose(model.encode_query(KNOWN), queries, atol=1e-6)
+    np.testing.assert_allclose(model.encode_document(KNOWN), encoder.encode(KNOWN, role="document"), atol=1e-6)
+    np.testing.assert_allclose(model.encode(KNOWN, prompt="where is "), queries, atol=1e-6)
+    assert np.abs(queries - encoder.encode(KNOWN)).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", ["vectors", "text"])

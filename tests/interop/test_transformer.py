@@ -92,6 +92,20 @@ def test_fitting_only_binds_it_to_a_generation(vector_runs: dict[str, Path], tmp
         pickle.loads(stale).transform(vectors(2))
 
 
+def letters(texts: list[str]) -> list[list[float]]:
+    """A model of texts that is no run."""
+    return [[1.0, *(text.count(letter) for letter in "abc")] for text in texts]
+
+
+def test_a_model_of_texts_that_is_no_run_is_fitted_too() -> None:
+    step, texts = EncoderTransformer("python:tests.interop.test_transformer:letters"), ["abba", "c"]
+    found = step.fit_transform(texts)
+    assert np.array_equal(found, np.array(letters(texts), np.float32))
+    assert step.n_features_out_ == 4
+    assert not hasattr(step, "n_features_in_")
+    assert np.array_equal(pickle.loads(pickle.dumps(step)).transform(texts), found)
+
+
 def test_a_run_of_images_after_one_of_vectors_has_no_number_of_values(
     runs: dict[str, Path], vector_runs: dict[str, Path]
 ) -> None:

@@ -18,6 +18,8 @@ from nobackfill.cli.source import (
     open_data,
 )
 
+IMAGES = 256  # per batch
+
 
 def embed(
     run: Annotated[Path, typer.Argument(metavar="MODEL", help=MODEL_HELP, show_default=False)],
@@ -28,7 +30,9 @@ def embed(
     ] = None,
     split: SplitOption = "test",
     on_bad_image: BadImageOption = "fail",
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per batch.")] = 256,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Samples per batch. Default: 256; with --vectors 4096.")
+    ] = None,
     ray: RayOption = None,
     workers: WorkersOption = None,
     json_: JsonOption = False,
@@ -51,20 +55,30 @@ def embed(
         raise ConfigError(f"--out {out}: unknown extension {out.suffix!r}, expected {' or '.join(WRITERS)}")
     if (data is None) == (vectors is None):
         raise ConfigError("embed: expected either --data, or --vectors for a fitted run")
+    if vectors is not None:
+        for_data = {
+            "--split": split != "test",
+            "--on-bad-image": on_bad_image != "fail",
+            "--ray": ray is not None,
+            "--workers": workers is not None,
+        }
+        ignored = [option for option, given in for_data.items() if given]
+        if ignored:
+            raise ConfigError(f"{ignored[0]}: works only with --data, and --vectors {vectors} is given; leave it out")
     encoder = load(run)
     if ray is not None and not isinstance(encoder.spec, EmbeddingSpec):
         raise ConfigError(f"--ray: works with run folders, and {run} is not one; leave it out")
     if vectors is not None:
         images = items_of(vectors, encoder)
-        made = encoder.encode_set(images)
+        made = encoder.encode_set(images, batch_size=batch_size)
     else:
         images, processes = open_data(data or "", split, on_bad_image, workers)
         if ray is None:
-            made = encoder.encode_set(images, processes, batch_size)
+            made = encoder.encode_set(images, processes, batch_size or IMAGES)
         else:
             from nobackfill.interop.cluster import encode_set_on_cluster
 
-            made = encode_set_on_cluster(run, images, batch_size, ray, None)
+            made = encode_set_on_cluster(run, images, batch_size or IMAGES, ray, None)
     write_vectors(out, made, images, encoder.spec)
     if json_:
         print_json(

@@ -124,8 +124,15 @@ def evaluate(
         query_texts, gallery_texts, exclude_self,
     )  # fmt: skip
     if query.suffix == ".npy":
-        for option, value in (("--data", data), ("--independent", independent)):
-            if value is not None:
+        for_runs = {
+            "--data": data is not None,
+            "--independent": independent is not None,
+            "--split": split != "test",
+            "--on-bad-image": on_bad_image != "fail",
+            "--workers": workers is not None,
+        }
+        for option, given in for_runs.items():
+            if given:
                 raise ConfigError(
                     f"{option}: works only with run folders, but --query {query} is an array; leave it out"
                 )

@@ -20,9 +20,11 @@ def import_reference(
     out: Annotated[Path, typer.Option(help="Output run folder.", show_default=False)],
     embedding_dim: Annotated[int, typer.Option(min=1, help="Embedding size d.")] = 128,
     method: Annotated[str, typer.Option(help="How it was trained: independent, bct or bt2.")] = "independent",
-    old_dim: Annotated[int, typer.Option(min=1, help="BT²: old embedding size.")] = 128,
-    extra_dim: Annotated[int, typer.Option(min=0, help="BT²: number of added dimensions k.")] = 32,
-    scale: Annotated[float, typer.Option(min=0, help="BT²: constant C.")] = 2.0,
+    old_dim: Annotated[int | None, typer.Option(min=1, help="BT²: old embedding size. Default: 128.")] = None,
+    extra_dim: Annotated[
+        int | None, typer.Option(min=0, help="BT²: number of added dimensions k. Default: 32.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option(min=0, help="BT²: constant C. Default: 2.")] = None,
     old: Annotated[
         Path | None, typer.Option(help="Run folder of the old model it is compatible with, to record that.")
     ] = None,
@@ -59,9 +61,18 @@ def import_reference(
     from nobackfill.interop.import_reference import METHODS, ReferenceModel
     from nobackfill.interop.import_reference import import_reference as read
     from nobackfill.models import runfolder
+    from nobackfill.models.reference import PREFIX, REFERENCE
 
     if method not in METHODS:
         raise ConfigError(f"--method: unknown method {method!r}; {nearest(method, METHODS)}")
+    if PREFIX + arch not in REFERENCE:
+        known = [name.removeprefix(PREFIX) for name in REFERENCE]
+        raise ConfigError(f"--arch: unknown architecture {arch!r}; {nearest(arch, known)}")
+    for option, value in (("--old-dim", old_dim), ("--extra-dim", extra_dim), ("--scale", scale)):
+        if value is not None and method != "bt2":
+            raise ConfigError(f"{option}: only a BT² model has it, and --method is {method}; leave it out")
+    old_dim = 128 if old_dim is None else old_dim
+    extra_dim, scale = 32 if extra_dim is None else extra_dim, 2.0 if scale is None else scale
     require_new(out)
     preprocessing = Preprocessing(
         image_size=image_size,

@@ -82,9 +82,9 @@ class TextTokenizer:
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(settings.max_tokens)
 
-    def tokens(self, texts: Sequence[str], role: Role | None = None) -> Tokens:
-        """Tokens of texts, each after the prompt of its role."""
-        prompt, left_out = self.settings.prompt_of(role), self.settings.left_out
+    def tokens(self, texts: Sequence[str], role: Role | None = None, prompt: str | None = None) -> Tokens:
+        """Tokens of texts, each after the prompt given, or else that of its role."""
+        prompt, left_out = self.settings.prompt_of(role) if prompt is None else prompt, self.settings.left_out
         parts: list[list[int]] = []
         cut: list[bool] = []
         for start in range(0, len(texts), CHUNK):

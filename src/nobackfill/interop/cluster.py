@@ -7,35 +7,44 @@ import logging
 import os
 import pickle
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.arrays import Array
+from nobackfill.config import Modality
 from nobackfill.data.preprocessing import Role, read_image
 from nobackfill.data.samples import Inputs, Samples, TextSamples
 from nobackfill.errors import ConfigError, DataError, one_line, require
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.roles import encode_as
 from nobackfill.models.runfolder import load
+from nobackfill.models.sentence_encoder import TextFunction, usable
 
 Sound = tuple[list[int], NDArray[np.float32], dict[int, str]]
 """Places of the samples that could be embedded, their vectors, and why the others could not."""
 
 
-def encode_sound(encoder: Encoder, samples: Inputs, workers: int = 0, role: Role | None = "document") -> Sound:
+def encode_sound(
+    encoder: Encoder | TextFunction, samples: Inputs, workers: int = 0, role: Role | None = "document"
+) -> Sound:
     """Embed items that can be; image files that are gone or do not decode are named instead of ending it all.
 
+    So are texts that are no strings, or to which a model that is no run gives no usable vector.
+
     Raises:
-        DataError: if something else than an image file is at fault.
+        DataError: if something else is at fault.
     """
+    if isinstance(encoder, TextFunction):
+        return _sound_texts(encoder, list(samples), role)
     try:
         return list(range(len(samples))), encode_as(encoder, samples, role, workers), {}
     except DataError:
-        faults = _unreadable(samples)
+        faults = _faults(samples, encoder.spec.modality)
         if not faults:
             raise
         sound = [place for place in range(len(samples)) if place not in faults]
@@ -131,10 +140,29 @@ class _Worker:
         return {"number": batch["number"], "made": made}
 
 
-def _unreadable(samples: Inputs) -> dict[int, str]:
+def _sound_texts(encoder: TextFunction, texts: Sequence[Any], role: Role | None) -> Sound:
+    faults = _no_strings(texts)
+    places = [place for place in range(len(texts)) if place not in faults]
+    vectors = encoder.rows([texts[place] for place in places], role=role)
+    good = usable(vectors)
+    faults |= {place: "its vector is zero or not finite" for place, fine in zip(places, good, strict=True) if not fine}
+    return [place for place, fine in zip(places, good, strict=True) if fine], vectors[good], faults
+
+
+def _faults(samples: Inputs, modality: Modality) -> dict[int, str]:
+    """Samples that are at fault themselves, by their places."""
+    if isinstance(samples, np.ndarray) or modality == "vector":
+        return {}
+    return _no_strings(samples) if modality == "text" else _unreadable(samples)
+
+
+def _no_strings(texts: Sequence[Any]) -> dict[int, str]:
+    kinds = {place: type(text).__name__ for place, text in enumerate(texts) if not isinstance(text, str)}
+    return {place: f"expected a string, found {kind}" for place, kind in kinds.items()}
+
+
+def _unreadable(samples: Sequence[Any]) -> dict[int, str]:
     faults: dict[int, str] = {}
-    if isinstance(samples, np.ndarray):
-        return faults
     for place, source in enumerate(samples):
         try:
             read_image(source)

@@ -17,8 +17,13 @@ from nobackfill.interop.graph import Graph, encoder_facts, free_dimensions, rand
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.spec import EmbeddingSpec
+from nobackfill.models.static import StaticBackbone
 
 TOLERANCE = 1e-4
+STATIC = (
+    "no graph that leaves the number of texts open takes the mean of as many token vectors as each has; use "
+    "--format sentence-transformers"
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,8 @@ def export_encoder(run: str | Path, out: str | Path, form: str = "onnx", *, chec
             if check:
                 difference = _difference(encoder, layout.open(temporary))
         except Exception as error:  # the tracer meets a stranger's backbone
-            raise RunError(f"{run}: cannot be exported to {form}: {_reason(error)}") from error
+            static = isinstance(encoder.network.backbone, StaticBackbone)
+            raise RunError(f"{run}: cannot be exported to {form}: {STATIC if static else _reason(error)}") from error
         if difference is not None and not difference <= TOLERANCE:  # nor NaN
             raise RunError(
                 f"{run}: not exported: its {form} file gives values that differ by up to {difference:.2g} from the "

@@ -106,9 +106,7 @@ def _input(spec: EmbeddingSpec) -> tuple[Shape, str]:
     if isinstance(settings, VectorPreprocessing):
         return ["batch", settings.input_dim], "none; the graph scales vectors to unit norm"
     if isinstance(settings, TextPreprocessing):
-        return ["batch", "tokens"], (
-            f"the run folder's tokenizer.json, cut to {settings.max_tokens} tokens, padded with {settings.padding}"
-        )
+        return ["batch", "tokens"], _text_steps(settings)
     side = settings.image_size
     resizing = f"resized ({settings.interpolation}, antialiased) to {side}×{side}"
     if settings.resize is not None:
@@ -120,6 +118,23 @@ def _input(spec: EmbeddingSpec) -> tuple[Shape, str]:
         f"RGB upright by its EXIF tag, uint8, {resizing}, then (pixel / 255 − mean) / std with mean "
         f"{list(settings.mean)} and std {list(settings.std)}, channels first"
     )
+
+
+def _text_steps(settings: TextPreprocessing) -> str:
+    """From a text to its row of tokens, in the order in which `TextTokenizer` goes."""
+    prompts = {
+        "queries": settings.prompt_of("query"),
+        "documents": settings.prompt_of("document"),
+        "other texts": settings.prompt_of(None),
+    }
+    if len(set(prompts.values())) == 1:
+        prompts = {"each text": settings.prompt}
+    steps = [f"{prompt!r} put before {which}" for which, prompt in prompts.items() if prompt]
+    marks = "" if settings.marks else " without its marks of beginning and end"
+    steps += [f"the run folder's tokenizer.json{marks}", f"cut to {settings.max_tokens} tokens"]
+    if settings.left_out is not None:
+        steps.append(f"token {settings.left_out} removed")
+    return ", ".join([*steps, f"padded with {-1 if settings.masked else settings.padding}"])
 
 
 def random_inputs(encoder: Encoder, count: int, seed: int = 0) -> Tensor:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -99,7 +100,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     try:
         if zipfile.is_zipfile(path) and _is_torchscript(path):
             return _read_torchscript(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # torch's own, of sparse tensors, which are refused below
+            warnings.filterwarnings("ignore", message="Validating sparse tensor invariants", category=UserWarning)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a reader fed with a stranger's bytes may raise anything
         # torch's own words would advise to load the file with its code: not to be passed on.
         advice = "weights_only" in str(error)
@@ -111,6 +114,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise RunError(f"{path}: expected tensors by name, found {type(value).__name__} at {name!r}")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            kind = "quantized" if value.is_quantized else "meta" if value.is_meta else str(value.layout)
+            raise RunError(f"{path}: tensor {name!r} is {kind}, expected one that holds all its values; save it dense")
     return dict(state)
 
 

@@ -163,20 +163,29 @@ def with_old_vectors(dataset: Dataset, old: OldModel, columns: Sequence[str] | N
         dataset: `datasets.Dataset` with a column of queries and one or more of documents, in this order.
         old: the old model: `SentenceTransformer`, an encoder of `nobackfill.load`, or what that takes, such as
             `sentence:FOLDER`.
-        columns: of texts; None: all columns.
+        columns: of texts, queries first; None: all columns. The trainer reads every column in the data set's order, so
+            what is returned has these in this order and no others.
 
     Returns:
         The data set with a column "label", float32 [columns, d_o] a row.
 
     Raises:
-        DataError: if there is such a column already, or a text has no vector.
+        DataError: if there is such a column already, a column is missing or named twice, or a text has no vector.
     """
     taken = [name for name in LABEL_COLUMNS if name in dataset.column_names]
     if taken:
         raise DataError(f"with_old_vectors: the data set has a column {taken[0]!r}, where the old vectors would go")
+    if columns:
+        absent = [name for name in columns if name not in dataset.column_names]
+        if absent:
+            there = ", ".join(dataset.column_names)
+            raise DataError(f"with_old_vectors: columns: no column {absent[0]!r} in the data set; it has {there}")
+        if len(set(columns)) < len(columns):
+            raise DataError(f"with_old_vectors: columns: expected each name once, found {list(columns)}")
+        dataset = dataset.select_columns(list(columns))
     encoder = _encoder(old)
     sides = []
-    for place, name in enumerate(columns or dataset.column_names):
+    for place, name in enumerate(dataset.column_names):
         texts = list(dataset[name])
         if isinstance(encoder, TextFunction):
             sides.append(encoder.encode(texts, role="document" if place else "query"))
@@ -233,6 +242,10 @@ def _weights(method: str, given: Mapping[str, float] | None, independent: bool) 
     if independent and "independent" not in weights:
         raise ConfigError(f"independent: {method} has no use for it; only bt2 has")
     if not independent:
+        if (given or {}).get("independent"):
+            raise ConfigError(
+                "weights: key 'independent': there is no independent model to weigh; give independent=, or leave it out"
+            )
         weights.pop("independent", None)
     return weights
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nobackfill.data.preprocessing import VectorPreprocessing
+from nobackfill.data.preprocessing import Role, VectorPreprocessing
 from nobackfill.errors import RunError, require
 from nobackfill.models import runfolder
 from nobackfill.models.spec import fingerprint
@@ -74,9 +74,17 @@ class SentenceModule(InputModule):  # type: ignore[misc]
         self,
         inputs: Sequence[str],
         prompt: str | None = None,
+        *,
+        task: str | None = None,
         **kwargs: object,  # noqa: ARG002 (the others' options)
     ) -> dict[str, Tensor]:
         """Texts to {"input_ids": int64 [n, t]}.
+
+        Args:
+            inputs: strings.
+            prompt: put before each of them instead of the run's own; None or "": the run's own.
+            task: "query" and "document", which `encode_query` and `encode_document` give, take the run's prompt for it.
+            kwargs: not used.
 
         Raises:
             DataError: for anything but strings.
@@ -87,8 +95,8 @@ class SentenceModule(InputModule):  # type: ignore[misc]
                 f"SentenceModule of {self.encoder.spec.generation}: takes vectors; put it after the modules of the "
                 "model that makes them"
             )
-        texts = self.encoder.tokens(inputs)
-        return {"input_ids": self.encoder.tokens([prompt + text for text in inputs]) if prompt else texts}
+        roles: dict[str | None, Role] = {"query": "query", "document": "document"}
+        return {"input_ids": self.encoder.tokens(inputs, roles.get(task), prompt or None)}
 
     def get_embedding_dimension(self) -> int:
         """Number of values of an embedding."""

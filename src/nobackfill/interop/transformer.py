@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from nobackfill.config import Modality
+from nobackfill.data.preprocessing import VectorPreprocessing
 from nobackfill.data.samples import Inputs
 from nobackfill.errors import RunError
 from nobackfill.models.encoder import Encoder
@@ -19,12 +20,13 @@ from nobackfill.models.runfolder import load, load_spec
 class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Embeds samples by the encoder of a run.
 
-    Nothing is learnt, so `transform` may be called without `fit`. After `fit` it is bound to that generation: should
-    the run folder come to hold another one, `transform` says so instead of mixing the vectors of two models. The
-    encoder itself is neither pickled nor cloned; copies read it from the run folder again.
+    Nothing is learnt, so `transform` may be called without `fit`. After `fit` it is bound to that generation: it goes
+    on with the encoder that it has read. That is neither pickled nor cloned; copies read it from the run folder again,
+    and should this have come to hold another generation, their `transform` says so instead of mixing the vectors of two
+    models.
 
     Args:
-        run: run folder.
+        run: run folder; or `sentence:FOLDER`, `python:MODULE:FUNCTION`.
         batch_size: samples at a time; None: the encoder's own.
 
     Attributes:
@@ -45,8 +47,9 @@ class EncoderTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         self.n_features_out_: int = spec.dim
         self.generation_: str = spec.generation
         self.fingerprint_: str = spec.fingerprint
-        if hasattr(spec.preprocessing, "input_dim"):
-            self.n_features_in_ = spec.preprocessing.input_dim
+        preprocessing = getattr(spec, "preprocessing", None)  # a model of texts that is no run has none
+        if isinstance(preprocessing, VectorPreprocessing):
+            self.n_features_in_ = preprocessing.input_dim
         elif hasattr(self, "n_features_in_"):
             del self.n_features_in_
         return self

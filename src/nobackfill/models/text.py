@@ -88,7 +88,19 @@ class TextEncoder(Encoder):
             positions = order[start : start + batch_size]
             yield torch.from_numpy(positions), torch.from_numpy(tokens.batch(positions)).to(device)
 
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """What `forward` takes of n ≥ 1 texts: int64 [n, t] on the CPU, t that of the longest; raises `DataError`."""
-        tokens = self._tokens.tokens(self._check(texts))
+    def tokens(self, texts: Sequence[str], role: Role | None = None, prompt: str | None = None) -> Tensor:
+        """What `forward` takes of n ≥ 1 texts.
+
+        Args:
+            texts: strings.
+            role: which of the model's prompts goes before them; None: the default one, if there is any.
+            prompt: another one instead.
+
+        Returns:
+            int64 [n, t] on the CPU, t that of the longest.
+
+        Raises:
+            DataError: for anything but strings.
+        """
+        tokens = self._tokens.tokens(self._check(texts), role, prompt)
         return torch.from_numpy(tokens.batch(np.arange(len(tokens))))
