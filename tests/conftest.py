@@ -22,7 +22,18 @@ TRAIN = all(find_spec(name) for name in ("torch", "torchvision", "timm", "accele
 if not TRAIN:  # the base install: rooms and files whose every test needs the extra
     collect_ignore = ["interop", "methods", "training", "data/test_augment.py", "data/test_screening.py"]
     collect_ignore += ["experiments/test_cifar100_scenarios.py", "experiments/test_kinds.py"]
-    models = ("backbones", "classifier", "clip", "heads", "mirrored", "quicknet", "runfolder", "text_models", "vit")
+    models = (
+        "backbones",
+        "classifier",
+        "clip",
+        "convolution",
+        "heads",
+        "mirrored",
+        "quicknet",
+        "runfolder",
+        "text_models",
+        "vit",
+    )
     collect_ignore += [f"models/test_{name}.py" for name in models]
 
 
