@@ -36,6 +36,14 @@ def read_json(path: Path, limit: int = TEXT_BYTES) -> object:
     return parse_json(read_text(path, limit))
 
 
+def read_object(path: Path, limit: int = TEXT_BYTES) -> dict[str, object]:
+    """As `read_json`, of a file that holds an object; `ValueError` for another value."""
+    tree = read_json(path, limit)
+    if not isinstance(tree, dict):
+        raise ValueError(f"expected an object, found {type(tree).__name__}")
+    return tree
+
+
 def parse_json(text: str) -> object:
     """As `read_json`."""
     brackets = text.count("[") + text.count("{")

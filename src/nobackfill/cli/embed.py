@@ -15,6 +15,7 @@ from nobackfill.cli.source import (
     RayOption,
     SplitOption,
     WorkersOption,
+    given_for_data,
     open_data,
 )
 
@@ -56,15 +57,9 @@ def embed(
     if (data is None) == (vectors is None):
         raise ConfigError("embed: expected either --data, or --vectors for a fitted run")
     if vectors is not None:
-        for_data = {
-            "--split": split != "test",
-            "--on-bad-image": on_bad_image != "fail",
-            "--ray": ray is not None,
-            "--workers": workers is not None,
-        }
-        ignored = [option for option, given in for_data.items() if given]
-        if ignored:
-            raise ConfigError(f"{ignored[0]}: works only with --data, and --vectors {vectors} is given; leave it out")
+        for option, given in {**given_for_data(split, on_bad_image, workers), "--ray": ray is not None}.items():
+            if given:
+                raise ConfigError(f"{option}: works only with --data, and --vectors {vectors} is given; leave it out")
     encoder = load(run)
     if ray is not None and not isinstance(encoder.spec, EmbeddingSpec):
         raise ConfigError(f"--ray: works with run folders, and {run} is not one; leave it out")

@@ -9,7 +9,7 @@ import typer
 
 from nobackfill.cli.output import JsonOption, for_people
 from nobackfill.cli.panels import ADVANCED
-from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption
+from nobackfill.cli.source import DATA_HELP, BadImageOption, SplitOption, WorkersOption, given_for_data
 
 
 def evaluate(
@@ -127,9 +127,7 @@ def evaluate(
         for_runs = {
             "--data": data is not None,
             "--independent": independent is not None,
-            "--split": split != "test",
-            "--on-bad-image": on_bad_image != "fail",
-            "--workers": workers is not None,
+            **given_for_data(split, on_bad_image, workers),
         }
         for option, given in for_runs.items():
             if given:

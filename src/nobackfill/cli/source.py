@@ -39,6 +39,11 @@ BadImageOption = Annotated[
 ]
 
 
+def given_for_data(split: str, on_bad_image: str, workers: int | None) -> dict[str, bool]:
+    """Which of the options that `open_data` takes beside `--data` differ from their defaults."""
+    return {"--split": split != "test", "--on-bad-image": on_bad_image != "fail", "--workers": workers is not None}
+
+
 def open_data(data: str, split: str, on_bad_image: str, workers: int | None) -> tuple[Samples, int]:
     """The images named by `--data` and `--split`, and the processes to decode them with; lists what was skipped.
 

@@ -16,7 +16,7 @@ from nobackfill.arrays import Array
 from nobackfill.config import Modality, explain
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import RunError, one_line, shortened
-from nobackfill.untrusted import read_json
+from nobackfill.untrusted import read_object
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,11 +103,9 @@ def read_spec(path: Path) -> EmbeddingSpec:
             with.
     """
     try:
-        tree = read_json(path, MAX_BYTES)
+        tree = read_object(path, MAX_BYTES)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {one_line(error)}") from error
-    if not isinstance(tree, dict):
-        raise RunError(f"{path}: damaged: expected an object, found {type(tree).__name__}")
     _refuse_other_formats(path, tree)
     digest = tree.pop(PREFIXES_DIGEST, None)
     try:

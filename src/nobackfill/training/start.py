@@ -34,7 +34,6 @@ def start_weights(config: RunConfig, network: Network) -> dict[str, object]:
 def _warm_start(network: Network, run: Path) -> dict[str, object]:
     """Take every tensor of a run that has the same name and shape here; raises `ConfigError` if none has."""
     source = load(run, "cpu").network
-    require_same_backbone(run, source.architecture.backbone, network.architecture.backbone)
     modules = dict(network.named_modules())
     current = network.state_dict()
     taken, fresh = 0, []

@@ -20,7 +20,7 @@ from nobackfill.training.listing import NAMES, present_listing
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.resolving import resolve
 from nobackfill.training.stopping import StoppedError
-from nobackfill.untrusted import read_json
+from nobackfill.untrusted import read_object
 
 LOCK, FAILURE, METRICS, DATA = "lock", "failure.txt", "metrics.json", "data.json"
 TEACHERS = "teachers.json"  # `RunPlan.digests`
@@ -174,14 +174,9 @@ def _config_of(run: Path) -> RunConfig:
 def _record(path: Path) -> dict[str, object]:
     """What is on record of a run in a JSON file; raises `RunError` if it is damaged."""
     try:
-        tree = read_json(path)
+        return read_object(path)
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"{path}: damaged: {one_line(error)}; remove {path.parent} to train it again") from error
-    if not isinstance(tree, dict):
-        raise RunError(
-            f"{path}: damaged: expected an object, found {type(tree).__name__}; remove {path.parent} to train it again"
-        )
-    return tree
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
