@@ -21,7 +21,8 @@ def test_the_old_model_gets_its_own_inputs(tmp_path: Path, monkeypatch: pytest.M
     samples = VectorSamples(new, np.zeros(4, np.int64), ("",), "made", old_inputs=old)
 
     def loaded(name: str) -> Any:
-        spec = SimpleNamespace(as_prefixes=lambda: (named_prefix(name, 3),), modality="vector")
+        spaces = (named_prefix(name, 3), named_prefix(f"before {name}", 2))
+        spec = SimpleNamespace(as_prefixes=lambda: spaces, modality="vector")
         return SimpleNamespace(spec=spec, encode=lambda items, workers: items)
 
     monkeypatch.setattr(fit_models, "open_data", lambda *_: (samples, 0))
@@ -29,6 +30,7 @@ def test_the_old_model_gets_its_own_inputs(tmp_path: Path, monkeypatch: pytest.M
     given = fit_models.embedded_pairs(Path("a"), Path("b"), "data", "train", tmp_path, alone=True)
     assert given is not None
     assert (np.load(given.pairs.old).max(), np.load(given.pairs.new).max()) == (1.0, 2.0)
+    assert given.pairs.old_prefixes == (named_prefix("before a", 2),)  # what the old model's vectors search
 
 
 def test_texts_are_embedded_as_the_items_of_a_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,39 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
 def test_trained_fits_are_compatible_with_the_model_whose_fingerprint_is_known(
     tmp_path: Path, pairs: Pairs, brief: None
 ) -> None:
-    known = dataclasses.replace(pairs, old_space=OlderSpace(generation="old", dim=OLD, fingerprint="0123abcd"))
+    nearest, oldest = (OlderSpace(generation=f"old{dim}", dim=dim, fingerprint=f"abc{dim}") for dim in (OLD, OLD - 2))
+    known = dataclasses.replace(pairs, old_space=nearest, old_prefixes=(oldest,))
     methods = ("mlp", "infonce", "bt2", "bt2_residual")
     fit(known, tmp_path / "run", methods=methods, directions=("to-old",), settings=Settings(hidden=8))
     runs = [tmp_path / "run", *(tmp_path / "run/methods").iterdir()]
     assert len(runs) == 1 + 2 * len(methods)  # and the closed form that each starts from
-    assert {nobackfill.load(run).spec.prefixes for run in runs} == {(known.old_space,)}
+    # The rates that lost are not looked at again: they know the nearest generation only.
+    prefixes = [nobackfill.load(run).spec.prefixes for run in runs]
+    assert {one[:1] for one in prefixes} == {(nearest,)}
+    assert prefixes[0] == (nearest, oldest)
+    assert prefixes.count((nearest, oldest)) == 1 + len(methods)
+
+
+def test_the_run_serves_a_gallery_that_holds_two_older_generations(tmp_path: Path, pairs: Pairs) -> None:
+    nearest, oldest = (OlderSpace(generation=f"old{dim}", dim=dim, fingerprint=f"abc{dim}") for dim in (OLD, OLD - 2))
+    known = dataclasses.replace(pairs, old_space=nearest, old_prefixes=(oldest,))
+    fit(known, tmp_path / "run", methods=("ridge",))
+    encoder = nobackfill.load(tmp_path / "run")
+    assert encoder.spec.prefixes == (nearest, oldest)
+    assert len(nobackfill.load(tmp_path / "run/methods/ridge-to-new").spec.prefixes) == 1  # searches new vectors
+    old, new, _ = items(40, seed=4)
+    ids = [str(number) for number in range(40)]
+    generations = [
+        Generation(name=one.generation, dim=one.dim, fingerprint=one.fingerprint, compatible_with=older)
+        for one, older in ((oldest, ()), (nearest, (oldest.fingerprint,)))
+    ]
+    batch = (ids[:20], old[:20, :-2], [{} for _ in ids[:20]])
+    gallery = Gallery.create(f"faiss:{tmp_path / 'gallery'}", generations[0], [batch])
+    gallery.upgrade(generations[1], ArrayEmbedder(ids, old, nearest.fingerprint))
+    gallery.upsert(ids[20:], old[20:], fingerprint=nearest.fingerprint)
+    gallery.upgrade(Generation.of(encoder.spec), ArrayEmbedder(ids, encoder.encode(new), encoder.spec.fingerprint))
+    found = gallery.search(encoder.encode(new), 3, encoder.spec.fingerprint)
+    assert {int(hit.id) < 20 for line in found for hit in line} == {True, False}
 
 
 @pytest.mark.train

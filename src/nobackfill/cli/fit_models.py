@@ -47,15 +47,16 @@ def embedded_pairs(
                           "--labels and the names")  # fmt: skip
     samples, workers = open_data(data, split, "fail", None)
     files: dict[str, Path] = {}
-    spaces: dict[str, OlderSpace] = {}
+    spaces: dict[str, tuple[OlderSpace, ...]] = {}  # of the model itself, and of those before it
     for side, model in (("old", old), ("new", new)):
         encoder = load(str(model))
-        spaces[side] = encoder.spec.as_prefixes()[0]
+        spaces[side] = encoder.spec.as_prefixes()
         items = for_old_model(samples) if side == "old" else samples
         made = encode_as(encoder, items.inputs(encoder.spec.modality), "document", workers)  # as a gallery does
         files[side] = _written(arrays / f"{side}.npy", made)
-    if spaces["old"].fingerprint == spaces["new"].fingerprint:
-        raise ConfigError(f"--old-model, --new-model: both are {spaces['old'].generation}; an upgrade needs two models")
+    (old_space, *old_prefixes), (new_space, *_) = spaces["old"], spaces["new"]
+    if old_space.fingerprint == new_space.fingerprint:
+        raise ConfigError(f"--old-model, --new-model: both are {old_space.generation}; an upgrade needs two models")
     labels = None
     if len(np.unique(samples.labels)) > 1:
         labels = _written(arrays / "labels.npy", samples.labels)
@@ -63,10 +64,11 @@ def embedded_pairs(
         files["old"],
         files["new"],
         labels,
-        old_name=spaces["old"].generation,
-        new_name=spaces["new"].generation,
-        old_space=spaces["old"],
-        new_space=spaces["new"],
+        old_name=old_space.generation,
+        new_name=new_space.generation,
+        old_space=old_space,
+        new_space=new_space,
+        old_prefixes=tuple(old_prefixes),
     )
     return Given(pairs)
 

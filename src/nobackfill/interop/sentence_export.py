@@ -16,7 +16,7 @@ from nobackfill.errors import ConfigError, RunError, one_line, require
 from nobackfill.files import atomic_folder, require_new
 from nobackfill.interop.export import Exported
 from nobackfill.interop.prompts import Prompts, prompts_of
-from nobackfill.maps.folders import BASE
+from nobackfill.maps.lineage import BASE
 from nobackfill.models.encoder import Encoder
 from nobackfill.models.runfolder import load
 from nobackfill.models.sentence_encoder import SENTENCE, SentenceEncoder, load_sentence_encoder

@@ -20,7 +20,7 @@ from nobackfill.evaluation.verdict import Verdict
 from nobackfill.files import atomic_file, publish_folder, require_new, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate
 from nobackfill.maps.fits import DEFAULT_FITS, FITS, require_for
-from nobackfill.maps.folders import BASE
+from nobackfill.maps.lineage import note_lineage
 from nobackfill.maps.linear import ridge
 from nobackfill.maps.moments import Moments, moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
@@ -129,7 +129,7 @@ def fit(
         for name in methods:
             if task.direction in FITS[name].directions:
                 candidates += FITS[name].make(task)
-    _note_bases(pairs, candidates)
+    note_lineage(pairs, candidates)
     results = assess_fits(held, candidates)
     best = best_candidate([one for one in candidates if one.direction in directions])
     _publish(working, out, best)
@@ -278,14 +278,6 @@ def _take(working: Path, described: Mapping[str, object]) -> None:
             raise RunError(f"{working}: contains an unfinished fit with other settings, or other files; remove it")
     working.mkdir(parents=True, exist_ok=True)
     write_text(working / "fit.json", text)
-
-
-def _note_bases(pairs: Pairs, candidates: Sequence[Candidate]) -> None:
-    """Write into each run whose vectors it takes, where that is one model, and known."""
-    for one in candidates:
-        space = pairs.new_space if one.direction == "to-old" else pairs.old_space
-        if space is not None and one.inputs == "x":
-            write_text(one.folder / BASE, json.dumps(space.model_dump(), indent=2) + "\n")
 
 
 def _publish(working: Path, out: Path, best: Candidate) -> None:

@@ -15,8 +15,6 @@ from nobackfill.maps.basis import Basis
 from nobackfill.maps.linear import LinearMap
 from nobackfill.models import Architecture, ArrayEncoder, OlderSpace, runfolder
 
-BASE = "base.json"  # the model whose vectors a run takes
-
 
 def map_encoder(method: str, fitted: LinearMap, prefix: OlderSpace) -> ArrayEncoder:
     """X ↦ normalize(W·x + c), whose vectors compare with those of `prefix`."""

@@ -31,6 +31,7 @@ class Pairs:
         side: .npy file of a second vector of each item, floats [n, d_s], that is stored beside the old one.
         old_name, new_name: of the models.
         old_space, new_space: the models themselves, where more than their names is known.
+        old_prefixes: older generations whose vectors the old model searches, newest first.
     """
 
     old: Path
@@ -40,6 +41,7 @@ class Pairs:
     new_name: str = "new"
     old_space: OlderSpace | None = None
     new_space: OlderSpace | None = None
+    old_prefixes: tuple[OlderSpace, ...] = ()
     side: Path | None = None
 
     def read(self) -> tuple[Array, Array, Integers | None]:
