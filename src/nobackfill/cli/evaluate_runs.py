@@ -78,7 +78,7 @@ def evaluate_runs(
             upgrades.append(_assess_step(old, names[-1], protocol, cells, upper, vectors, searched))
             if not specs[-1].compatible_with(encoders[old].spec):
                 typer.echo(
-                    f"{names[-1]} was not trained to be compatible with {old}: expect chance level in the cross-test."
+                    f"{names[-1]} was not trained to be compatible with {old}: its queries cannot search those vectors."
                 )
         if len(names) > 2:
             print_searches(searches, _titles(cells))

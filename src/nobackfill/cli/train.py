@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
@@ -39,6 +38,7 @@ def train(
     settings = load_config(config, set_)
     from nobackfill.evaluation.scores import PAIR_SCORES, SCORES
     from nobackfill.evaluation.scores import title as score_title
+    from nobackfill.models.runfolder import read_record
     from nobackfill.reports.training import draw_history
     from nobackfill.training import train as train_run
     from nobackfill.training.processes import is_main
@@ -48,16 +48,17 @@ def train(
     if not is_main():
         return
     draw_history(run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = read_record(run / "metrics.json")
     if json_:
         print_json({"run": str(run), **metrics})
         return
     typer.echo(f"{run}: trained in {metrics['seconds']:.0f} s on {metrics['device']}, {metrics['precision']}")
+    tests = cast("dict[str, dict[str, float]]", metrics)
     for name, title in (("status_quo", "old/old"), ("cross_test", "new/old"), ("self_test", "new/new")):
-        if name in metrics:
-            label = title if "cross_test" in metrics else "self-test"
-            keys = [*SCORES, *(key for key in PAIR_SCORES if key in metrics[name])]
-            scores = "  ".join(f"{score_title(key)} {metrics[name][key]:6.1%}" for key in keys)
+        if name in tests:
+            label = title if "cross_test" in tests else "self-test"
+            keys = [*SCORES, *(key for key in PAIR_SCORES if key in tests[name])]
+            scores = "  ".join(f"{score_title(key)} {tests[name][key]:6.1%}" for key in keys)
             typer.echo(f"  {label:9}  {scores}")
     if "not_tested" in metrics:
         typer.echo(f"  not tested: {metrics['not_tested']}")

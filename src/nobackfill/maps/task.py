@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +23,7 @@ from nobackfill.maps.linear import LinearMap, ridge
 from nobackfill.maps.moments import Moments
 from nobackfill.maps.pairs import Integers, unit_rows_of
 from nobackfill.models import ArrayEncoder, OlderSpace
-from nobackfill.models.runfolder import is_run
+from nobackfill.models.runfolder import is_run, read_record
 
 Direction = Literal["to-old", "to-new"]
 Inputs = Literal["x", "old + new", "old + side"]
@@ -175,7 +173,7 @@ def finished(task: Task, name: str, inputs: Inputs = "x") -> Candidate | None:
     folder = folder_of(task, name)
     if not is_run(folder):
         return None
-    metrics: Mapping[str, object] = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = read_record(folder / "metrics.json")
     return Candidate(name, task.direction, folder, str(metrics["choice"]), float(str(metrics["validation"])), inputs)
 
 

@@ -1,4 +1,4 @@
-"""A new model trained with no thought for the old one: the upper bound of new/new, chance at new/old."""
+"""A new model trained without the old one: the upper bound of new/new; cannot search old vectors."""
 
 from __future__ import annotations
 

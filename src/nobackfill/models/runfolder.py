@@ -18,6 +18,7 @@ from nobackfill.files import atomic_file, read_text, require_regular, write_text
 from nobackfill.models.array_encoder import ArrayEncoder, shapes_of, size_of
 from nobackfill.models.sentence_encoder import load_named
 from nobackfill.models.spec import EmbeddingSpec, fingerprint, read_spec, spec_text
+from nobackfill.untrusted import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,14 @@ def save(encoder: Encoder | ArrayEncoder, folder: Path) -> None:
 def is_run(folder: Path) -> bool:
     """Whether a finished run is there."""
     return (folder / SPEC).is_file() and (folder / WEIGHTS).is_file()
+
+
+def read_record(path: Path) -> dict[str, object]:
+    """What a JSON file of a run has on record, such as `metrics.json`; raises `RunError` if it is damaged."""
+    try:
+        return read_object(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise RunError(f"{path}: damaged: {one_line(error)}; remove {path.parent} to train it again") from error
 
 
 def load_spec(run: str | Path) -> EmbeddingSpec:

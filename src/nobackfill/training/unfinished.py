@@ -12,15 +12,14 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from nobackfill.config import ImageData, RunConfig, dump_config, load_config
-from nobackfill.errors import ConfigError, NobackfillError, RunError, one_line
+from nobackfill.errors import ConfigError, NobackfillError, RunError
 from nobackfill.files import publish_folder, write_text
-from nobackfill.models.runfolder import is_run
+from nobackfill.models.runfolder import is_run, read_record
 from nobackfill.training.checkpoint import newest
 from nobackfill.training.listing import NAMES, present_listing
 from nobackfill.training.plan import RunPlan
 from nobackfill.training.resolving import resolve
 from nobackfill.training.stopping import StoppedError
-from nobackfill.untrusted import read_object
 
 LOCK, FAILURE, METRICS, DATA = "lock", "failure.txt", "metrics.json", "data.json"
 TEACHERS = "teachers.json"  # `RunPlan.digests`
@@ -42,7 +41,7 @@ def check_same_data(working: Path, digests: Mapping[str, object]) -> None:
     if not path.is_file():
         write_text(path, json.dumps(digests, indent=2) + "\n")
         return
-    before = _record(path)
+    before = read_record(path)
     changed = [
         f"{name} ({before.get(name)}, now {value})" for name, value in digests.items() if before.get(name) != value
     ]
@@ -68,7 +67,7 @@ def check_same_run(run: Path, plan: RunPlan) -> None:
                 f"{run}: its config differs in {', '.join(map(repr, changed))}; a run can be resumed or reused only "
                 "with the same config; choose another --out or remove it"
             )
-    if (run / TEACHERS).is_file() and (known := _record(run / TEACHERS)) != plan.digests:
+    if (run / TEACHERS).is_file() and (known := read_record(run / TEACHERS)) != plan.digests:
         others = sorted(key for key in known | dict(plan.digests) if known.get(key) != plan.digests.get(key))
         raise RunError(
             f"{run}: was trained with other teachers or data than the present ones: {', '.join(others)}; remove it"
@@ -83,7 +82,7 @@ def check_same_finished_run(run: Path, plan: RunPlan) -> None:
     check_same_run(run, plan)
     if not isinstance(plan.config.data, ImageData) or not (run / DATA).is_file():
         return
-    known = _record(run / DATA).get(NAMES)
+    known = read_record(run / DATA).get(NAMES)
     if known != (now := present_listing(plan.config.data)):
         raise RunError(
             f"{run}: was trained on other images than are there now ({NAMES} {known}, now {now}); restore the images, "
@@ -169,14 +168,6 @@ def _config_of(run: Path) -> RunConfig:
         return resolve(config)
     except ConfigError:
         return config
-
-
-def _record(path: Path) -> dict[str, object]:
-    """What is on record of a run in a JSON file; raises `RunError` if it is damaged."""
-    try:
-        return read_object(path)
-    except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"{path}: damaged: {one_line(error)}; remove {path.parent} to train it again") from error
 
 
 def _flat(tree: Mapping[str, object], prefix: str = "") -> dict[str, object]:
