@@ -242,6 +242,8 @@ def test_a_collection_of_the_application_is_not_replaced(application: Applicatio
 def test_what_is_refused(application: Application, tmp_path: Path) -> None:
     with pytest.raises(GalleryError, match="can only be new-column"):
         plan_adoption(application.url, NAME, layout="same-column")
+    with pytest.raises(GalleryError, match="id column 'sku': a collection has its own ids; leave it out"):
+        plan_adoption(application.url, NAME, id_column="sku")
     with pytest.raises(GalleryError, match="no collection 'items'"):
         plan_adoption(f"qdrant:{tmp_path / 'none'}#items", NAME)
     assert not (tmp_path / "none").exists()

@@ -55,6 +55,27 @@ def test_damage_is_one_line(tmp_path: Path, damage: str) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_database_of_an_application_is_not_replaced(tmp_path: Path) -> None:
+    import lancedb
+
+    lancedb.connect(tmp_path / "store").create_table("items", [{"name": "mine"}])
+    (tmp_path / "store" / "locks").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    batches = [(NAMES[:2], unit(RNG, 2, DIMS[1]), [{}, {}])]
+    with pytest.raises(GalleryError, match="exists and is not empty"):
+        Gallery.create(f"lance:{tmp_path / 'store'}", Generation.named("m", DIMS[1]), batches, replace=True)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(GalleryError, match="no gallery there; nothing was changed"):
+        open_store(f"lance:{tmp_path / 'store'}").drop()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_results_are_asked_for(tmp_path: Path) -> None:
+    rows, first = unit(RNG, 2, DIMS[1]), Generation.named("m", DIMS[1])
+    gallery = Gallery.create(f"lance:{tmp_path / 'store'}", first, [(NAMES[:2], rows, [{}, {}])])
+    assert gallery.search(rows, 0, first.fingerprint) == [[], []]
+
+
 def test_drop_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     store = made(tmp_path)
     (tmp_path / "store" / "thesis.tex").write_text("mine")

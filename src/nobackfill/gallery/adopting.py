@@ -82,6 +82,8 @@ def plan_adoption(
     if address.scheme in QDRANT + MILVUS and address.name is not None:
         if layout != "new-column":
             raise GalleryError(f"{address.url}: layout {layout!r}: a collection can only be new-column")
+        if id_column != "id":
+            raise GalleryError(f"{address.url}: id column {id_column!r}: a collection has its own ids; leave it out")
         plan = _plan_qdrant if address.scheme in QDRANT else _plan_milvus
         return plan(address, name, vector_column, fingerprint, payload_columns)
     if address.scheme not in POSTGRES or address.name is None:

@@ -50,6 +50,8 @@ def search_store(
     manifest = load_manifest(store)  # another process may have upgraded it
     query_generation = served(manifest, fingerprint, store.url)
     rows = unit_rows(queries, manifest.generations[query_generation - 1].dim, "queries")
+    if k == 0:  # which some stores refuse
+        return [[] for _ in rows]
     asked = {
         number: manifest.query_vectors(rows, query_generation, number)
         for number in _searchable(store, manifest, query_generation)

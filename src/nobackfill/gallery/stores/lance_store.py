@@ -49,6 +49,7 @@ Value = TypeVar("Value")
 PAGE = 8192
 SHIFT = 24  # a commit adds fewer than 2**24 items, which are numbered in the order they came
 FLOOR = "removed-version"  # document: the highest version of a removed item; one that is added again goes on from it
+BESIDE = "beside.sqlite"
 
 
 class LanceStore(Store):
@@ -58,7 +59,7 @@ class LanceStore(Store):
         self.folder: Path = Path(address.location)
         self.url = address.url
         self._table = LanceTable(address)
-        self._beside = SideFile(self.folder / "beside.sqlite", self.url)
+        self._beside = SideFile(self.folder / BESIDE, self.url)
 
     def read(self, name: str) -> bytes | None:
         return self._beside.read(name)
@@ -78,6 +79,7 @@ class LanceStore(Store):
         self._table.create()
 
     def drop(self) -> None:
+        self._require_gallery()
         for name in ("items.lance", "locks"):
             if not (self.folder / name).is_symlink():
                 shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -242,10 +244,16 @@ class LanceStore(Store):
 
     def lock(self, name: str = "gallery") -> AbstractContextManager[Callable[[], None]]:
         """A lock on a file: the system lets go of it when its owner is gone."""
+        self._require_gallery()
         return folder_lock(self.folder / "locks" / quote(name, safe=""), self.url)
 
     def close(self) -> None:
         """Nothing is held between calls."""
+
+    def _require_gallery(self) -> None:
+        """Raise `GalleryError` where no gallery is: an application's LanceDB table may be called `items` too."""
+        if not (self.folder / BESIDE).is_file():
+            raise GalleryError(f"{self.url}: no gallery there; nothing was changed")
 
     def _write(self, action: Callable[[Table], Value]) -> Value:
         with write_lock(self.folder / "locks" / "write", self.url):
