@@ -11,6 +11,7 @@ from tests.gallery.live import DIMS, NAMES, unit
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Gallery, Generation, open_store
 from nobackfill.gallery.stores.base import CREATING, ItemBatch, Store
+from nobackfill.gallery.writing import Batch
 
 pytest.importorskip("lancedb")
 RNG = np.random.default_rng(0)
@@ -61,7 +62,7 @@ def test_a_database_of_an_application_is_not_replaced(tmp_path: Path) -> None:
     lancedb.connect(tmp_path / "store").create_table("items", [{"name": "mine"}])
     (tmp_path / "store" / "locks").mkdir()
     before = sorted(tmp_path.rglob("*"))
-    batches = [(NAMES[:2], unit(RNG, 2, DIMS[1]), [{}, {}])]
+    batches: list[Batch] = [(NAMES[:2], unit(RNG, 2, DIMS[1]), [{}, {}])]
     with pytest.raises(GalleryError, match="exists and is not empty"):
         Gallery.create(f"lance:{tmp_path / 'store'}", Generation.named("m", DIMS[1]), batches, replace=True)
     assert sorted(tmp_path.rglob("*")) == before

@@ -16,6 +16,7 @@ from nobackfill.evaluation.candidates import FULL, STATUS_QUO, CandidateResult
 from nobackfill.evaluation.kinds import Kind
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.gallery import ArrayEmbedder, Gallery, Generation
+from nobackfill.gallery.writing import Batch
 from nobackfill.maps import FITS, Held, Pairs, Settings, budget, fit, fitting
 from nobackfill.maps.pairs import split_rows, without_twins
 from nobackfill.models import OlderSpace
@@ -131,7 +132,7 @@ def test_the_run_serves_a_gallery_that_holds_two_older_generations(tmp_path: Pat
         Generation(name=one.generation, dim=one.dim, fingerprint=one.fingerprint, compatible_with=older)
         for one, older in ((oldest, ()), (nearest, (oldest.fingerprint,)))
     ]
-    batch = (ids[:20], old[:20, :-2], [{} for _ in ids[:20]])
+    batch: Batch = (ids[:20], old[:20, :-2], [{} for _ in ids[:20]])
     gallery = Gallery.create(f"faiss:{tmp_path / 'gallery'}", generations[0], [batch])
     gallery.upgrade(generations[1], ArrayEmbedder(ids, old, nearest.fingerprint))
     gallery.upsert(ids[20:], old[20:], fingerprint=nearest.fingerprint)
