@@ -22,6 +22,7 @@ from nobackfill.maps.pairs import split_rows, without_twins
 from nobackfill.models import OlderSpace
 
 QUICK = ("procrustes", "ridge")
+NEAREST, OLDEST = (OlderSpace(generation=f"old{dim}", dim=dim, fingerprint=f"abc{dim}") for dim in (OLD, OLD - 2))
 
 
 @pytest.fixture
@@ -106,36 +107,34 @@ def test_the_run_serves_a_gallery_of_the_old_model(tmp_path: Path, pairs: Pairs)
 def test_trained_fits_are_compatible_with_the_model_whose_fingerprint_is_known(
     tmp_path: Path, pairs: Pairs, brief: None
 ) -> None:
-    nearest, oldest = (OlderSpace(generation=f"old{dim}", dim=dim, fingerprint=f"abc{dim}") for dim in (OLD, OLD - 2))
-    known = dataclasses.replace(pairs, old_space=nearest, old_prefixes=(oldest,))
+    known = dataclasses.replace(pairs, old_space=NEAREST, old_prefixes=(OLDEST,))
     methods = ("mlp", "infonce", "bt2", "bt2_residual")
     fit(known, tmp_path / "run", methods=methods, directions=("to-old",), settings=Settings(hidden=8))
     runs = [tmp_path / "run", *(tmp_path / "run/methods").iterdir()]
     assert len(runs) == 1 + 2 * len(methods)  # and the closed form that each starts from
     # The rates that lost are not looked at again: they know the nearest generation only.
     prefixes = [nobackfill.load(run).spec.prefixes for run in runs]
-    assert {one[:1] for one in prefixes} == {(nearest,)}
-    assert prefixes[0] == (nearest, oldest)
-    assert prefixes.count((nearest, oldest)) == 1 + len(methods)
+    assert {one[:1] for one in prefixes} == {(NEAREST,)}
+    assert prefixes[0] == (NEAREST, OLDEST)
+    assert prefixes.count((NEAREST, OLDEST)) == 1 + len(methods)
 
 
 def test_the_run_serves_a_gallery_that_holds_two_older_generations(tmp_path: Path, pairs: Pairs) -> None:
-    nearest, oldest = (OlderSpace(generation=f"old{dim}", dim=dim, fingerprint=f"abc{dim}") for dim in (OLD, OLD - 2))
-    known = dataclasses.replace(pairs, old_space=nearest, old_prefixes=(oldest,))
+    known = dataclasses.replace(pairs, old_space=NEAREST, old_prefixes=(OLDEST,))
     fit(known, tmp_path / "run", methods=("ridge",))
     encoder = nobackfill.load(tmp_path / "run")
-    assert encoder.spec.prefixes == (nearest, oldest)
+    assert encoder.spec.prefixes == (NEAREST, OLDEST)
     assert len(nobackfill.load(tmp_path / "run/methods/ridge-to-new").spec.prefixes) == 1  # searches new vectors
     old, new, _ = items(40, seed=4)
     ids = [str(number) for number in range(40)]
     generations = [
         Generation(name=one.generation, dim=one.dim, fingerprint=one.fingerprint, compatible_with=older)
-        for one, older in ((oldest, ()), (nearest, (oldest.fingerprint,)))
+        for one, older in ((OLDEST, ()), (NEAREST, (OLDEST.fingerprint,)))
     ]
     batch: Batch = (ids[:20], old[:20, :-2], [{} for _ in ids[:20]])
     gallery = Gallery.create(f"faiss:{tmp_path / 'gallery'}", generations[0], [batch])
-    gallery.upgrade(generations[1], ArrayEmbedder(ids, old, nearest.fingerprint))
-    gallery.upsert(ids[20:], old[20:], fingerprint=nearest.fingerprint)
+    gallery.upgrade(generations[1], ArrayEmbedder(ids, old, NEAREST.fingerprint))
+    gallery.upsert(ids[20:], old[20:], fingerprint=NEAREST.fingerprint)
     gallery.upgrade(Generation.of(encoder.spec), ArrayEmbedder(ids, encoder.encode(new), encoder.spec.fingerprint))
     found = gallery.search(encoder.encode(new), 3, encoder.spec.fingerprint)
     assert {int(hit.id) < 20 for line in found for hit in line} == {True, False}

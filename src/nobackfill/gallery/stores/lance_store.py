@@ -49,7 +49,6 @@ Value = TypeVar("Value")
 PAGE = 8192
 SHIFT = 24  # a commit adds fewer than 2**24 items, which are numbered in the order they came
 FLOOR = "removed-version"  # document: the highest version of a removed item; one that is added again goes on from it
-BESIDE = "beside.sqlite"
 
 
 class LanceStore(Store):
@@ -59,7 +58,7 @@ class LanceStore(Store):
         self.folder: Path = Path(address.location)
         self.url = address.url
         self._table = LanceTable(address)
-        self._beside = SideFile(self.folder / BESIDE, self.url)
+        self._beside = SideFile(self.folder / "beside.sqlite", self.url)
 
     def read(self, name: str) -> bytes | None:
         return self._beside.read(name)
@@ -252,7 +251,7 @@ class LanceStore(Store):
 
     def _require_gallery(self) -> None:
         """Raise `GalleryError` where no gallery is: an application's LanceDB table may be called `items` too."""
-        if not (self.folder / BESIDE).is_file():
+        if not self._beside.path.is_file():
             raise GalleryError(f"{self.url}: no gallery there; nothing was changed")
 
     def _write(self, action: Callable[[Table], Value]) -> Value:
