@@ -80,10 +80,18 @@ def test_a_scenario_of_pairs_says_what_evaluate_says(
 def test_a_scenario_of_vectors_says_what_its_runs_say(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each generation embeds vectors of its own, of the same items."""
+    """Each run embeds vectors of its own, of the same items."""
     monkeypatch.chdir(tmp_path)
     old, new, labels = items(500)
-    write(tmp_path, old=old, new=new, labels=labels, test=np.arange(400, 500), others=np.arange(300, 400))
+    write(
+        tmp_path,
+        old=old,
+        new=new,
+        both=np.hstack([new, old]),
+        labels=labels,
+        test=np.arange(400, 500),
+        others=np.arange(300, 400),
+    )
     for name in ("old", "new"):
         data = {"name": "vectors", "vectors": f"{name}.npy", "labels": "labels.npy", "test_rows": "test.npy"}
         common = {"model": {"backbone": "vectors/linear", "embedding_dim": 8}, "batch_size": 64, "precision": "fp32"}
@@ -91,7 +99,11 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     settings = {"config": "new.yaml", "set": ["method=prefix"]}  # the scenario knows what the old model takes
     generations: dict[str, dict[str, Any]] = {
         "old": {"independent": "old.yaml"},
-        "new": {"independent": "new.yaml", "prefix": settings},
+        "new": {
+            "independent": "new.yaml",
+            "prefix": settings,
+            "larger": {"config": "new.yaml", "set": ["method=prefix", "data.vectors=both.npy"]},
+        },
     }
     Path("scenario.yaml").write_text(yaml.safe_dump({"generations": generations, "seeds": 1}, sort_keys=False))
     small = ["method=dsimplex_hoc"]
@@ -117,13 +129,14 @@ def test_a_scenario_of_vectors_says_what_its_runs_say(
     assert run(["check", "scenario.yaml"]) == 0
     assert run(["run", "scenario.yaml", "--out", "out"]) == 0
     found = {(each.method, each.query, each.gallery): each.scores for each in read_report(Path("out")).searches}
-    metrics = json.loads(Path("out/seed0/new/prefix/metrics.json").read_text())
-    for key, cell in (
-        ("self_test", ("prefix", "new", "new")),
-        ("cross_test", ("prefix", "new", "old")),
-        ("status_quo", ("independent", "old", "old")),
-    ):
-        assert found[cell]["mean_ap"] == pytest.approx(metrics[key]["mean_ap"])
+    for method in ("prefix", "larger"):
+        metrics = json.loads(Path(f"out/seed0/new/{method}/metrics.json").read_text())
+        for key, cell in (
+            ("self_test", (method, "new", "new")),
+            ("cross_test", (method, "new", "old")),
+            ("status_quo", ("independent", "old", "old")),
+        ):
+            assert found[cell]["mean_ap"] == pytest.approx(metrics[key]["mean_ap"])
     capsys.readouterr()
     command = ["evaluate", "--query", "out/seed0/new/prefix", "--gallery", "out/seed0/old/independent"]
     assert run([*command, "--data", "out/seed0/new/prefix/config.yaml", "--out", "alone.json"]) == 0

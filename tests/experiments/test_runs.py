@@ -52,6 +52,11 @@ def scenario(folder: Path, **bct: Any) -> ScenarioConfig:
             {"set": ["model.backbone=smallnet9"], "start": "old"},
             "^new/bct: key 'init_from': old has the backbone 'smallnet8', this run 'smallnet9'",
         ),
+        ({"set": ["model.old_dim=9"]}, "^new/bct: key 'model.old_dim': 9, but old/independent has an embedding of 8"),
+        (
+            {"set": ["method=bt2", "model.embedding_dim=16", "model.extra_dim=2"]},
+            "^new/bct: key 'model.embedding_dim': 16, but new/independent has an embedding of 8",
+        ),
     ],
 )
 def test_what_would_end_a_run_is_found_before_the_first(tmp_path: Path, bct: dict[str, Any], message: str) -> None:

@@ -255,5 +255,5 @@ def test_overrides_are_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_a_term_of_weight_0_needs_no_prototypes() -> None:
     """Check gives a loss what training gives it, and no more."""
-    check = check_config(tiny_config("bct", old="none", model__old_dim=4, loss__prototypes=0))
-    assert set(check.loss) == {"labels"}
+    check = check_config(tiny_config("prefix", old="none", model__old_dim=4, loss__prototypes=0))
+    assert set(check.loss) == {"labels", "old"}

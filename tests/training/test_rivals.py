@@ -81,6 +81,8 @@ def test_one_class_only_is_refused_in_a_sentence(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", np.zeros(300, np.int64))
     with pytest.raises(DataError, match=r"new\.npy: one class only, but method 'ract' tells classes apart"):
         train(settings, tmp_path / "run")
+    with pytest.raises(DataError, match="one class only, but method 'independent' tells classes apart"):
+        train(tiny_config("independent", data__classes=1), tmp_path / "digits")
 
 
 def test_a_simplex_too_small_for_the_classes_is_refused(runs: dict[str, Path], tmp_path: Path) -> None:

@@ -101,6 +101,17 @@ def test_labels_train_every_backbone(root: Path, tmp_path: Path, backbone: str) 
     assert ("texts_cut" in found) == (backbone == "sentence")  # it reads 16 tokens
 
 
+def test_a_fresh_model_knows_no_word_of_what_it_is_not_trained_on(tmp_path: Path) -> None:
+    rows = [f"{word} {number},{word}" for word in ("apple", "pear", "plum") for number in range(20)]
+    (tmp_path / "fruit.csv").write_text("\n".join(["text,label", *rows]))
+    fruit = config(tmp_path, "independent", "fresh", data__train=str(tmp_path / "fruit.csv"), data__classes=2)
+    source = make_plan(fruit).source
+    assert source is not None
+    words = set(json.loads(source.tokenizer)["model"]["vocab"])
+    assert {"apple", "pear"} <= words
+    assert "plum" not in words
+
+
 @pytest.mark.parametrize("method", PAIR_METHODS)
 @pytest.mark.parametrize("backbone", ["sentence", "static"])
 def test_pairs_train_every_method(root: Path, tmp_path: Path, method: str, backbone: str) -> None:

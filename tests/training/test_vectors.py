@@ -112,8 +112,8 @@ def test_the_loss_equals_a_loop() -> None:
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected, rel=1e-4)
     assert VectorMap({"old": 0, "contrast": 1}).needed == {"old"}
     assert BT2Vectors({}).needed == {"old"}
-    with pytest.raises(ConfigError, match="all 0: there is nothing to learn"):
-        VectorMap({"old": 0}).loss({"compatible": b}, Batch(labels))
+    with pytest.raises(ConfigError, match=r"keys 'loss.old', 'loss.prototypes', 'loss.contrast': 0, so that nothing"):
+        VectorMap({"old": 0})
     with pytest.raises(ConfigError, match=r"loss.temperature': expected a value above 0"):
         VectorMap({"temperature": 0})
 
@@ -165,6 +165,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown backbone": ({"model__backbone": "vectors/keep*8"}, "expected vectors/linear or vectors/keep"),
     "views": ({"teacher_view": "same"}, "vectors have only one view"),
     "prototypes without labels": ({"data__labels": None}, "prototypes need data.labels"),
+    "another old size": ({"model__old_dim": 9}, "key 'model.old_dim': 9, but data.old_vectors have"),
     "another size": ({"model__embedding_dim": 9}, "9, but the vectors to keep have 14 values"),
     "rows outside": ({"data__rows": "rows.npy"}, r"expected row numbers 0…499"),
     "test rows outside": ({"data__test_rows": "rows.npy"}, r"expected row numbers 0…499"),

@@ -118,6 +118,11 @@ class ImageData(DataSection):
     @pydantic.model_validator(mode="after")
     def _check(self) -> ImageData:
         augment, size = self.augment, self.image_size
+        if self.resize is not None and self.resize < size:
+            raise ValueError(
+                f"key 'data.resize': {self.resize} is less than the image size of {size} that is cropped from it; "
+                f"expected at least {size}, or null"
+            )
         if augment.crop == "padded" and augment.padding_mode == "reflect" and augment.padding >= size:
             raise ValueError(
                 f"key 'data.augment.padding': {augment.padding} pixels of reflection do not fit images of {size}; "

@@ -126,14 +126,19 @@ def naming_run(generation: str, method: str) -> Iterator[None]:
 def _runs(scenario: ScenarioConfig) -> dict[tuple[str, str], RunConfig]:
     """(generation, method) → config of each run, told how large the old embedding is; the teachers are placeholders."""
     runs, configs = {}, run_configs(scenario)
-    sizes = _old_sizes(scenario, configs)
+    sizes = _sizes(scenario, configs)
     for generation, methods in configs.items():
         for method, config in methods.items():
             start = scenario.generations[generation][method].start
             placed = placed_config(config, start, Path("old"), Path("independent"), 0)
-            if size := sizes[generation, method]:
-                placed = placed.model_copy(update={"model": placed.model.model_copy(update={"old_dim": size})})
+            needed, before = teacher_keys(method_of(config)), model_before(scenario, generation, method)
             with naming_run(generation, method):
+                if needed["independent"]:
+                    _check_size("model.embedding_dim", config.model.embedding_dim, (generation, INDEPENDENT), sizes)
+                if needed["old"] and before in sizes:
+                    _check_size("model.old_dim", config.model.old_dim, before, sizes)
+                    model = placed.model.model_copy(update={"old_dim": sizes[before]})
+                    placed = placed.model_copy(update={"model": model})
                 resolve(placed)
             runs[generation, method] = placed
     return runs
@@ -212,28 +217,32 @@ def _with_old_inputs(config: RunConfig, older: RunConfig) -> RunConfig:
     return config
 
 
-def _old_sizes(scenario: ScenarioConfig, configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
-    """The size of each run's old embedding, by generation and method; 0 where it has none.
+def _sizes(scenario: ScenarioConfig, configs: Mapping[str, Mapping[str, RunConfig]]) -> dict[tuple[str, str], int]:
+    """The size of each run's embedding, by generation and method.
 
     Raises:
         ConfigError: where an embedding does not suit its older generation or the number of classes.
     """
-    old: dict[tuple[str, str], int] = {}
-    before: dict[str, int] = {}  # by method, the size of the older generation
+    sizes: dict[tuple[str, str], int] = {}
     known: dict[str, int] = {}  # by section of data, which many runs share: to count classes may read all texts
     for generation, methods in configs.items():
-        sizes: dict[str, int] = {}
         for name, config in methods.items():
             method, section = method_of(config), repr(config.data)
             if section not in known:
                 known[section] = _classes(config.data)
-            old[generation, name] = before[name] if before and teacher_keys(method)["old"] else 0
+            before = sizes.get(model_before(scenario, generation, name), 0)  # 0 in the first generation
             start = scenario.generations[generation][name].start
             with naming_run(generation, name), torch.random.fork_rng(devices=[]):
                 model = resolve(placed_config(config, start, Path("old"), Path("independent"), 0), method).model
-                sizes[name] = method.head(model, old[generation, name], known[section]).dim
-        before = sizes if before else dict.fromkeys(list(configs.values())[-1], sizes[INDEPENDENT])
-    return old
+                old = before if teacher_keys(method)["old"] else 0
+                sizes[generation, name] = method.head(model, old, known[section]).dim
+    return sizes
+
+
+def _check_size(key: str, said: int | None, run: tuple[str, str], sizes: Mapping[tuple[str, str], int]) -> None:
+    """Raise `ConfigError` for a size that is not that of the run it comes from."""
+    if said not in (None, sizes[run]):
+        raise ConfigError(f"key {key!r}: {said}, but {'/'.join(run)} has an embedding of {sizes[run]}")
 
 
 def _classes(data: DataConfig) -> int:

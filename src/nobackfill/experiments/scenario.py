@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nobackfill.config import INDEPENDENT, DataConfig, VectorData
+from nobackfill.config import INDEPENDENT, RunConfig, VectorData
 from nobackfill.data import load_split
 from nobackfill.errors import DataError
 from nobackfill.evaluation import RetrievalMetrics
@@ -56,7 +56,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
     names = list(configs)
     data = configs[names[-1]][INDEPENDENT].data
     protocol = test.protocol()
-    seen = {name: _as_seen(configs[name][INDEPENDENT].data, test) for name in names}
+    seen = _as_seen(configs, test)
     vectors: dict[tuple[str, str], Sides] = {}
     with bar("scenario", sum(scenario.seeds_of(method) for methods in configs.values() for method in methods)) as step:
         for seed in range(scenario.seeds):
@@ -71,7 +71,7 @@ def run_scenario(scenario: ScenarioConfig, out: Path, test: SearchSet) -> Iterat
                     placed = placed_config(config, start, old, root / generation / INDEPENDENT, seed)
                     with naming_run(generation, method):
                         train(placed, run, resume=True)
-                    vectors[generation, method] = seen[generation].encode(load(run), data.processes)
+                    vectors[generation, method] = seen[repr(config.data)].encode(load(run), data.processes)
                     for gallery in names[: position + 1]:
                         new = vectors[generation, method]
                         older = vectors[model_of(scenario, gallery, method)]
@@ -85,16 +85,21 @@ def scenario_test_set(scenario: ScenarioConfig) -> SearchSet:
     return SearchSet(load_split(run_configs(scenario)[list(scenario.generations)[-1]][INDEPENDENT].data, "test"))
 
 
-def _as_seen(data: DataConfig, test: SearchSet) -> SearchSet:
-    """What is searched, as a generation takes it: the same, but of vectors each generation has its own.
+def _as_seen(configs: Mapping[str, Mapping[str, RunConfig]], test: SearchSet) -> dict[str, SearchSet]:
+    """What is searched, as each run takes it, by its section of data: the same, but of vectors each has its own.
 
     Raises:
         DataError: if these are not vectors of the same items, as far as labels tell.
     """
-    if not isinstance(data, VectorData):
-        return test
-    own = load_split(data, "test")
-    if not np.array_equal(own.labels, test.samples.labels):
-        raise DataError(f"{own.origin}, {test.samples.origin}: the labels of the test rows differ; "
-                        "expected the same items in every generation")  # fmt: skip
-    return SearchSet(own)
+    seen: dict[str, SearchSet] = {}
+    for data in (config.data for methods in configs.values() for config in methods.values()):
+        if repr(data) in seen:
+            continue
+        seen[repr(data)] = test
+        if isinstance(data, VectorData):
+            own = load_split(data, "test")
+            if not np.array_equal(own.labels, test.samples.labels):
+                raise DataError(f"{own.origin}, {test.samples.origin}: the labels of the test rows differ; "
+                                "expected the same items in every run")  # fmt: skip
+            seen[repr(data)] = SearchSet(own)
+    return seen

@@ -28,6 +28,7 @@ class AdvBCT(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
+    ties: ClassVar[tuple[str, ...]] = ("boundary", "adversary")
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "adversary": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True

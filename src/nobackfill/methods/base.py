@@ -58,6 +58,7 @@ class Method:
         whole_batch: whether the loss compares samples with each other or counts them: then it gets the samples of all
             processes at once, and every process computes the same. A micro-batch counts as a batch.
         at_most_one: keys of `loss` that are shares.
+        ties: those of the terms that make the new model compatible with the old one; at least one must be above 0.
         above_zero: those that must not be 0.
         whole: those that are whole numbers.
         constants: the weights and constants in force.
@@ -72,7 +73,8 @@ class Method:
     classifies: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = False
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing"})
-    above_zero: ClassVar[frozenset[str]] = frozenset({"temperature"})
+    ties: ClassVar[tuple[str, ...]] = ()
+    above_zero: ClassVar[frozenset[str]] = frozenset({"temperature", "prototype_scale"})
     whole: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, loss: Mapping[str, float]) -> None:
@@ -88,6 +90,12 @@ class Method:
             if key in self.whole and value % 1:
                 raise ConfigError(f"key 'loss.{key}': expected a whole number, found {value}")
         self.constants: dict[str, float] = {**self.loss_defaults, **loss}
+        if self.ties and not any(self.constants[key] for key in self.ties):
+            named = ", ".join(f"'loss.{key}'" for key in self.ties)
+            raise ConfigError(
+                f"key{'s' * (len(self.ties) > 1)} {named}: 0, so that nothing makes the new model compatible with the "
+                "old one; set a weight above 0, or train with method: independent"
+            )
 
     def check_input(self, model: ModelConfig, shape: tuple[int, ...]) -> None:
         """Raise `ConfigError` if the model does not suit samples of this shape; most methods take any."""

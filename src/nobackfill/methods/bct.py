@@ -21,6 +21,7 @@ class BCT(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"prototypes"})
+    ties: ClassVar[tuple[str, ...]] = ("prototypes",)
     loss_defaults: ClassVar[Mapping[str, float]] = {"prototypes": 10.0, "prototype_scale": 1.0, "label_smoothing": 0.1}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
@@ -28,14 +29,14 @@ class BCT(Method):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         smoothing = self.constants["label_smoothing"]
-        parts = {"labels": cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing)}
-        if self.constants["prototypes"]:
-            old_classifier = prototype_loss(
-                output["compatible"],
-                required(batch.prototypes),
-                batch.labels,
-                scale=self.constants["prototype_scale"],
-                label_smoothing=smoothing,
-            )
-            parts["prototypes"] = self.constants["prototypes"] * old_classifier
-        return parts
+        old_classifier = prototype_loss(
+            output["compatible"],
+            required(batch.prototypes),
+            batch.labels,
+            scale=self.constants["prototype_scale"],
+            label_smoothing=smoothing,
+        )
+        return {
+            "labels": cross_entropy(output["logits"], batch.labels, label_smoothing=smoothing),
+            "prototypes": self.constants["prototypes"] * old_classifier,
+        }

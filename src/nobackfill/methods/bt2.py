@@ -28,6 +28,7 @@ class BT2(Method):
         "prototype_scale": 1.0,
         "label_smoothing": 0.0,
     }
+    ties: ClassVar[tuple[str, ...]] = ("prototypes", "old")
     model_defaults: ClassVar[Mapping[str, int | float]] = {"extra_dim": 32, "scale": 2.0, "rectify": True}
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:

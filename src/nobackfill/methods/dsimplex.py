@@ -51,6 +51,7 @@ class DSimplexHOC(DSimplex):
         "d-Simplex with a contrastive term to the old vectors (HOC): each image near its own old vector"
     )
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
+    ties: ClassVar[tuple[str, ...]] = ("old",)
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "labels": 0.1,
         "old": 0.9,
@@ -60,10 +61,7 @@ class DSimplexHOC(DSimplex):
     whole_batch: ClassVar[bool] = True
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        parts = super().loss(output, batch)
-        if self.constants["old"]:
-            scores = normalize(required(batch.old)) @ normalize(output["compatible"]).T * self.constants["sharpness"]
-            different = batch.labels[:, None] != batch.labels[None, :]
-            terms = torch.logsumexp(scores * different, dim=1) - scores.diagonal()
-            parts["old"] = self.constants["old"] * terms.mean()
-        return parts
+        scores = normalize(required(batch.old)) @ normalize(output["compatible"]).T * self.constants["sharpness"]
+        different = batch.labels[:, None] != batch.labels[None, :]
+        terms = torch.logsumexp(scores * different, dim=1) - scores.diagonal()
+        return {**super().loss(output, batch), "old": self.constants["old"] * terms.mean()}

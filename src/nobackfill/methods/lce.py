@@ -27,6 +27,7 @@ class LCE(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
+    ties: ClassVar[tuple[str, ...]] = ("boundary", "alignment")
     loss_defaults: ClassVar[Mapping[str, float]] = {"boundary": 1.0, "alignment": 1.0, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True

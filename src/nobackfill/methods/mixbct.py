@@ -24,9 +24,11 @@ class MixBCT(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "statistics"})
+    ties: ClassVar[tuple[str, ...]] = ("mix",)
     loss_defaults: ClassVar[Mapping[str, float]] = {"mix": 0.3, "kept": 0.9, "label_smoothing": 0.0}
     needs_labels: ClassVar[bool] = True
     whole_batch: ClassVar[bool] = True
+    above_zero: ClassVar[frozenset[str]] = Method.above_zero | {"kept"}
     at_most_one: ClassVar[frozenset[str]] = frozenset({"mix", "kept", "label_smoothing"})
 
     def head(self, model: ModelConfig, old_dim: int, classes: int) -> Head:
@@ -38,7 +40,7 @@ class MixBCT(Method):
         for number, members in by_class(old, labels, classes):
             distances = torch.linalg.vector_norm(members - centre[number], dim=1).sort().values
             count = -int(-self.constants["kept"] * len(members) // 1)  # rounded up
-            radius[number] = distances[count - 1] if count else -1.0
+            radius[number] = distances[count - 1]
         return {"centre": centre, "radius": radius}
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:

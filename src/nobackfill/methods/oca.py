@@ -23,6 +23,7 @@ class OCA(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"prototypes"})
+    ties: ClassVar[tuple[str, ...]] = ("prototypes", "alignment")
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "labels": 5.0,
         "prototypes": 10.0,

@@ -136,6 +136,7 @@ class BCTPairs(PairMethod, BCT):
 
     padded: ClassVar[bool] = True
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
+    ties: ClassVar[tuple[str, ...]] = ("cross",)
     loss_defaults: ClassVar[Mapping[str, float]] = {"cross": 1.0, "temperature": 0.05}
 
 
@@ -143,6 +144,7 @@ class BT2Pairs(PairMethod, BT2):
     """All terms, on BT²'s head."""
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "independent"})
+    ties: ClassVar[tuple[str, ...]] = ("cross", "old")
     loss_defaults: ClassVar[Mapping[str, float]] = {"independent": 1.0, "cross": 1.0, "old": 5.0, "temperature": 0.05}
 
 
@@ -150,6 +152,7 @@ class PrefixPairs(PairMethod, PrefixMethod):
     """The cross term and the cosine to the old vectors, on one plain embedding."""
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
+    ties: ClassVar[tuple[str, ...]] = ("cross", "old")
     loss_defaults: ClassVar[Mapping[str, float]] = {"cross": 1.0, "old": 5.0, "temperature": 0.05}
 
 

@@ -21,6 +21,7 @@ class PrefixMethod(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
+    ties: ClassVar[tuple[str, ...]] = ("prototypes", "old")
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "prototypes": 1.0,
         "prototype_scale": 16.0,

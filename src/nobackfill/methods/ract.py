@@ -24,6 +24,7 @@ class RACT(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old"})
+    ties: ClassVar[tuple[str, ...]] = ("old",)
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "old": 1.0,
         "temperature": 0.01,
@@ -39,15 +40,14 @@ class RACT(Method):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         weight, labels = self.constants, batch.labels
-        parts = {"labels": cross_entropy(output["logits"], labels, label_smoothing=weight["label_smoothing"])}
-        if weight["old"]:
-            b, old = normalize(output["compatible"]), normalize(required(batch.old))
-            hardest = int(weight["hardest"])
-            own = (b * old).sum(dim=1, keepdim=True)
-            others = [of_other_classes(b @ each.T, labels, hardest) for each in (old, b)]
-            scores = torch.cat([own, *others], dim=1) / weight["temperature"]
-            parts["old"] = weight["old"] * cross_entropy(scores, torch.zeros_like(labels))
-        return parts
+        b, old = normalize(output["compatible"]), normalize(required(batch.old))
+        own = (b * old).sum(dim=1, keepdim=True)
+        others = [of_other_classes(b @ each.T, labels, int(weight["hardest"])) for each in (old, b)]
+        scores = torch.cat([own, *others], dim=1) / weight["temperature"]
+        return {
+            "labels": cross_entropy(output["logits"], labels, label_smoothing=weight["label_smoothing"]),
+            "old": weight["old"] * cross_entropy(scores, torch.zeros_like(labels)),
+        }
 
 
 def of_other_classes(scores: Tensor, labels: Tensor, hardest: int) -> Tensor:

@@ -30,6 +30,7 @@ class UniBCT(Method):
     """
 
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"statistics"})
+    ties: ClassVar[tuple[str, ...]] = ("centres",)
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "centres": 1.0,
         "scale": 30.0,
@@ -41,7 +42,7 @@ class UniBCT(Method):
     }
     needs_labels: ClassVar[bool] = True
     at_most_one: ClassVar[frozenset[str]] = frozenset({"label_smoothing", "spread"})
-    above_zero: ClassVar[frozenset[str]] = frozenset({"scale", "neighbours", "temperature"})
+    above_zero: ClassVar[frozenset[str]] = Method.above_zero | {"scale", "neighbours"}
     whole: ClassVar[frozenset[str]] = frozenset({"neighbours"})
 
     def __init__(self, loss: Mapping[str, float]) -> None:
@@ -64,11 +65,11 @@ class UniBCT(Method):
 
     def loss(self, output: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         weight, labels = self.constants, batch.labels
-        parts = {"labels": cross_entropy(output["logits"], labels, label_smoothing=weight["label_smoothing"])}
-        if weight["centres"]:
-            cosines = normalize(output["compatible"]) @ batch.statistics["centre"].T
-            parts["centres"] = weight["centres"] * margin_softmax(cosines, labels, weight["scale"], weight["margin"])
-        return parts
+        cosines = normalize(output["compatible"]) @ batch.statistics["centre"].T
+        return {
+            "labels": cross_entropy(output["logits"], labels, label_smoothing=weight["label_smoothing"]),
+            "centres": weight["centres"] * margin_softmax(cosines, labels, weight["scale"], weight["margin"]),
+        }
 
 
 def refined(vectors: Tensor, neighbours: int, temperature: float, spread: float) -> Tensor:

@@ -28,6 +28,7 @@ class VectorMap(Method):
     classifies: ClassVar[bool] = False
     whole_batch: ClassVar[bool] = True
     teachers: ClassVar[frozenset[Teacher]] = frozenset({"old", "prototypes"})
+    ties: ClassVar[tuple[str, ...]] = ("old", "prototypes", "contrast")
     loss_defaults: ClassVar[Mapping[str, float]] = {
         "old": 1.0,
         "prototypes": 0.0,
@@ -53,8 +54,6 @@ class VectorMap(Method):
         if weight["contrast"]:
             scores = b @ normalize(required(batch.old)).T / weight["temperature"]
             parts["contrast"] = weight["contrast"] * cross_entropy(scores, torch.arange(len(b), device=b.device))
-        if not parts:
-            raise ConfigError("key 'loss': old, prototypes and contrast are all 0: there is nothing to learn")
         return parts
 
 

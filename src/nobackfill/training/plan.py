@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nobackfill.config import ImageData, RunConfig
-from nobackfill.data import DataSummary, PairSamples, TextSamples, load_split, summarise
+from nobackfill.data import DataSummary, PairSamples, TextSamples, load_split, summarise, training_samples
 from nobackfill.data.preprocessing import Preprocessing, TextPreprocessing, VectorPreprocessing
 from nobackfill.errors import ConfigError, DataError
 from nobackfill.methods import Method
@@ -171,6 +171,10 @@ def _plan(
         name, old_dim, known = data.old_space
         if old and old.dim != old_dim:
             raise ConfigError(f"key 'old': {config.old} has an embedding of {old.dim}, data.old_vectors {old_dim}")
+        if config.model.old_dim not in (None, old_dim):
+            raise ConfigError(
+                f"key 'model.old_dim': {config.model.old_dim}, but data.old_vectors have {old_dim} values"
+            )
         named = named_prefix(name, old_dim)
         prefixes = prefixes or (named.model_copy(update={"fingerprint": known or named.fingerprint}),)
     method.check_input(config.model, preprocessing.input_shape)
@@ -178,8 +182,8 @@ def _plan(
 
 
 def _training_texts(config: RunConfig) -> Iterable[str]:
-    """Those of training, both sides of pairs."""
-    samples = load_split(config.data, "train")
+    """Those that are trained on, both sides of pairs."""
+    samples, _, _ = training_samples(load_split(config.data, "train"), config.data)
     if isinstance(samples, PairSamples):
         return [*samples.queries.texts, *samples.documents.texts]
     return samples.texts if isinstance(samples, TextSamples) else ()

@@ -75,7 +75,7 @@ def prepare(plan: RunPlan, accelerator: Accelerator) -> Setup:
     with torch.random.fork_rng(devices=[]):
         try_network(plan, build_network(plan, classes=2, weights=False))
     samples, classes, class_count = training_samples(load_split(config.data, "train"), config.data)
-    if plan.method.needs_labels and class_count < 2:
+    if plan.method.classifies and config.data.labelled and class_count < 2:
         raise DataError(f"{samples.origin}: one class only, but method {config.method!r} tells classes apart")
     cut = 0
     if plan.source is not None:
