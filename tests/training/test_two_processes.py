@@ -54,7 +54,7 @@ def launched(
 ) -> Launched:
     """`nobackfill train` as two processes; the first run finds an empty cache, so both embed for its teachers."""
     folder = tmp_path_factory.mktemp("two")
-    settings = {"bt2": config(runs)}
+    settings = {"bt2": config(runs), "all_extra": config(runs, model__extra_dim=4)}
     settings |= {"odd": config(runs, batch_size=63), "norms": config(runs, model__backbone="smallnet8")}
     settings |= {method: rival(method, runs) for method in ("ract", "advbct")}
     if TEXT:
@@ -110,6 +110,11 @@ def test_two_processes_equal_one(launched: Launched, tmp_path: Path) -> None:
     assert metrics[0]["status_quo"] == pytest.approx(metrics[1]["status_quo"], abs=1e-6)  # no padded duplicates
     for name in ("self_test", "cross_test"):
         assert metrics[0][name]["mean_ap"] == pytest.approx(metrics[1][name]["mean_ap"], abs=2e-3)
+
+
+def test_as_many_extra_dimensions_as_old_ones(launched: Launched, tmp_path: Path) -> None:
+    """P takes no part in the loss; its gradient is 0, which the processes share like any other."""
+    launched.equal("all_extra", train(launched.settings["all_extra"], tmp_path / "whole"), ())
 
 
 def test_what_two_processes_cannot_do_is_refused(launched: Launched) -> None:

@@ -8,12 +8,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import (
-    DistributedDataParallelKwargs,
-    GradientAccumulationPlugin,
-    broadcast_object_list,
-    gather_object,
-)
+from accelerate.utils import GradientAccumulationPlugin, broadcast_object_list, gather_object
 from numpy.typing import NDArray
 from torch import nn
 
@@ -36,14 +31,11 @@ def start_processes(config: RunConfig) -> Accelerator:
     Raises:
         ConfigError: if the batch does not divide into processes and micro-batches.
     """
-    unused = (config.model.extra_dim or 0) >= (config.model.old_dim or config.model.embedding_dim)
     accelerator = Accelerator(
         cpu=torch.accelerator.current_accelerator(check_available=True) is None,  # else it would not see a launcher
         mixed_precision="no",
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=1),
         dynamo_backend="no",
-        # With k ≥ d_o the compatible part is made of o alone: P gets no gradient, which DDP has to be told.
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
     )
     micro_batches = accelerator.num_processes * config.accumulate
     if config.batch_size % micro_batches or config.batch_size // micro_batches < 2:  # batch norm needs two
