@@ -177,7 +177,11 @@ def fit(
 
 def _print(section: FitSection, out: Path, swept: bool) -> None:
     """The table, and what it does not say."""
+    from nobackfill.evaluation.candidates import published
+    from nobackfill.evaluation.comparison import found
+    from nobackfill.evaluation.verdict import STATUS_QUO
     from nobackfill.reports.fits import fit_table
+    from nobackfill.reports.summary import fit_summary
     from nobackfill.reports.tables import print_table
 
     print_table(fit_table(section))
@@ -189,8 +193,9 @@ def _print(section: FitSection, out: Path, swept: bool) -> None:
         typer.echo(f"held-out queries left out because their vectors are among the fitted pairs: {section.dropped}")
     if section.fitted_on_gallery:
         typer.echo("The gallery searched here was used for fitting: results with a mapped gallery are optimistic.")
-    if not section.labelled:
-        typer.echo("Without labels or relevance, results show only the agreement with a full backfill.")
     for reason in section.verdict.reasons:
         typer.echo(reason)
-    typer.echo(f"{out}: {section.best}; {section.verdict.decision}")
+    if (own := published(section.results, section.best)) and own.change:
+        typer.echo(f"{out}: {own.name}, {own.searched}, {found(own.change, STATUS_QUO)}")
+    decision = section.verdict.decision
+    typer.echo(f"Verdict: {decision}. {fit_summary(section).decision if decision == 'use it' else ''}".rstrip())

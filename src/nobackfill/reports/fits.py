@@ -32,7 +32,7 @@ def fit_table(fit: FitSection) -> Table:
         values = [f"{100 * each.scores[score]:.1f}" for score in scores]
         against = each.change[decisive(each.change)[-1]].points() if each.change else ""
         cells = [cell(each.name), each.searched, str(each.dim), *values, f"{100 * each.overlap:.1f}", against]
-        table.add_row(*cells, each.decision or "", cell(each.choice))
+        table.add_row(*cells, each.word, cell(each.choice))
     return table
 
 
