@@ -17,8 +17,13 @@ from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, FIT_SCORES
 from nobackfill.evaluation.verdict import Decision, Verdict
 
 STATUS_QUO, FULL = "status quo", "full backfill"
-NEAREST = 10  # answers that are compared with a full backfill's
+NEAREST = 10  # answers that are compared with a full backfill's, at most
 UNMEASURED = "Whether the new model's answers are better is unknown: without labels or relevance nothing measures it."
+
+
+def compared_among(items: int) -> int:
+    """How many neighbours agreement compares; ten of eleven items would be the same ones for every map."""
+    return max(1, min(NEAREST, (items - 1) // 3))
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,7 @@ class CandidateSearch:
         name: of the method, or STATUS_QUO, FULL.
         searched: in words: `old/old`, `new/old`, `new/mapped`, `old + new/old`, `new/new`.
         dim: values of the vectors that are searched.
-        nearest: int64 [n, 10], the items found, best first.
+        nearest: int64 [n, `compared_among(items)`], the items found, best first.
         choice: settings that were chosen.
         validation: score by which settings were chosen.
     """
@@ -48,12 +53,13 @@ class CandidateResult:
 
     Attributes:
         name, searched, dim, choice, validation: see `CandidateSearch`.
-        overlap: mean fraction of a full backfill's nearest ten that is among this search's.
+        overlap: mean fraction of a full backfill's nearest items that is among as many of this search's.
         scores: score → mean; empty without labels or relevance.
         change: score that decides (else `overlap`) → difference to the status quo; None for the status quo itself, and
             without labels for the full backfill, which is what `overlap` is measured by.
         queries: how many there are that have a match; None without labels or relevance, like the next two.
         lost, won: queries whose first answer is wrong, and was right by the status quo; and the other way round.
+        nearest: how many items `overlap` compares.
     """
 
     name: str
@@ -67,6 +73,7 @@ class CandidateResult:
     queries: int | None = None
     lost: int | None = None
     won: int | None = None
+    nearest: int = NEAREST
 
     @property
     def kind(self) -> Kind | None:
@@ -123,6 +130,7 @@ def assess_candidates(
                 queries=queries,
                 lost=lost,
                 won=won,
+                nearest=one.nearest.shape[1],
             )
         )
     means = Comparison(values)

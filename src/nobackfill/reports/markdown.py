@@ -145,7 +145,7 @@ def _fit(fit: FitSection) -> str:
         "query/gallery",
         "values",
         *map(title, scores),
-        "overlap at 10",
+        f"overlap at {fit.results[0].nearest}",
         f"{compared} against the status quo",
         "",
     ]

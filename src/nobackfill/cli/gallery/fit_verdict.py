@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def fit_warning(run: Path | None) -> str | None:
-    """One line if the run folder holds a fit that was no better than doing nothing; None if not, or nothing is known."""
+    """One line if the run folder is of a fit that lost to doing nothing; None if not, or nothing is known."""
     from nobackfill.errors import NobackfillError
     from nobackfill.evaluation.candidates import keep_old, published
     from nobackfill.evaluation.comparison import found
