@@ -65,6 +65,13 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_npy(path: Path, array: Array) -> Path:
+    """Replace a .npy file in one step; returns its path."""
+    with atomic_file(path) as temporary:
+        np.save(temporary, array)
+    return path
+
+
 def require_new(out: Path) -> None:
     """Raises `RunError` unless `out` is absent or an empty folder."""
     if out.is_dir() and any(out.iterdir()):

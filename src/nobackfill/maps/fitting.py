@@ -15,7 +15,7 @@ from nobackfill.arrays import Array
 from nobackfill.errors import ConfigError, RunError, nearest
 from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
 from nobackfill.evaluation.verdict import Verdict
-from nobackfill.files import atomic_file, publish_folder, require_new, write_text
+from nobackfill.files import publish_folder, require_new, write_npy, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate
 from nobackfill.maps.checks import checked_held, refuse_no_matches, refuse_side, refuse_unusable
 from nobackfill.maps.fits import FITS, default_fits, require_for
@@ -123,8 +123,7 @@ def fit(
         "held_fraction": None if apart else held_fraction,
     }
     _take(working, described)
-    with atomic_file(working / ROWS_FILE) as temporary:
-        np.save(temporary, _trained_rows(split, settings))
+    write_npy(working / ROWS_FILE, _trained_rows(split, settings))
     candidates: list[Candidate] = []
     for task in tasks:
         for name in methods:
