@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tokenize import TokenError
@@ -25,8 +25,7 @@ TEXT_BYTES = 2**30
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, with its ending; flushed and renamed to `path` when the block succeeds."""
-    if path.exists() and not path.is_file():
-        raise RunError(f"{path}: cannot be written: there is something there that is no file")
+    require_files([path])
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(handle)
@@ -39,6 +38,13 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def require_files(paths: Iterable[Path]) -> None:
+    """Raises `RunError` for something that `atomic_file` would not replace: a folder, a pipe, a device."""
+    for path in paths:
+        if path.exists() and not path.is_file():
+            raise RunError(f"{path}: cannot be written: there is something there that is no file; name another one")
 
 
 def lines_of(text: str) -> list[str]:
@@ -57,6 +63,13 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file whole."""
     with atomic_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_npy(path: Path, array: Array) -> Path:
+    """Replace a .npy file in one step; returns its path."""
+    with atomic_file(path) as temporary:
+        np.save(temporary, array)
+    return path
 
 
 def require_new(out: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from nobackfill.cli import evaluate_runs
 from nobackfill.cli.app import run
+from nobackfill.errors import ConfigError
 from nobackfill.evaluation import compare, retrieval_metrics
 from nobackfill.reports.document import read_report
 
@@ -78,6 +81,43 @@ def test_an_upgrade_of_arrays(arrays: dict[str, Any], capsys: pytest.CaptureFixt
     assert "<b>text" not in page
 
 
+def test_a_file_that_searches_itself_is_told(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    apart = [each for each in UPGRADE if each != "--exclude-self"]
+    for command, options in (
+        (apart, "--old-query and --gallery are the same file, old.npy"),
+        (["evaluate", "--query", "new.npy", "--gallery", "./new.npy", *LABELS], "--query and --gallery are the same"),
+    ):
+        assert run(command) == 0
+        printed = capsys.readouterr().err
+        assert options in printed
+        assert printed.count("each query finds itself; --exclude-self leaves it out") == 1
+    assert run(UPGRADE) == 0
+    assert "the same file" not in capsys.readouterr().err
+
+
+def test_an_out_that_cannot_be_written_is_refused_before_the_searches(
+    arrays: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError
+
+    Path("folder").mkdir()
+    monkeypatch.setattr("nobackfill.cli.evaluate_arrays.evaluate_arrays", never)
+    assert run([*UPGRADE, "--out", "folder"]) == 2
+    assert "folder: cannot be written: there is something there that is no file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("galleries", [["new"], ["newer"]])
+def test_an_upper_bound_without_an_upgrade_is_refused(monkeypatch: pytest.MonkeyPatch, galleries: list[str]) -> None:
+    def loaded(run: Path) -> Any:
+        compatible = run.name == "newer"
+        return SimpleNamespace(spec=SimpleNamespace(fingerprint=run.name, compatible_with=lambda other: compatible))
+
+    monkeypatch.setattr(evaluate_runs, "load", loaded)
+    with pytest.raises(ConfigError, match="--independent bound: the upper bound of an upgrade, but no --gallery is of"):
+        evaluate_runs.evaluate_runs(Path("new"), [*map(Path, galleries)], Path("bound"), "digits", "test", "fail", None)
+
+
 def test_by_euclidean_distance(arrays: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     expected = compare(arrays["old"], arrays["new"], arrays["labels"], exclude_self=True, distance="l2")
     assert run([*UPGRADE, "--distance", "l2", "--out", "figures.json"]) == 0
@@ -134,6 +174,8 @@ def test_an_upgrade_without_a_new_gallery(arrays: dict[str, Any], capsys: pytest
         ),
         ([*SEARCH, *LABELS, "--old-query", "pickle.npy"], "--old-query pickle.npy: cannot be read as a .npy array"),
         ([*SEARCH, "--query-labels", "short.npy", "--gallery-labels", "labels.npy"], r"expected integers [120]"),
+        ([*SEARCH, *LABELS, "--query-texts", "texts.txt"], "--query-texts: shown with the answers that an upgrade"),
+        ([*SEARCH, *LABELS, "--gallery-texts", "texts.txt"], "takes --old-query; add it, or leave --gallery-texts out"),
         ([*UPGRADE, "--query-texts", "short.txt"], "expected one line for each of the 120 items, found 1"),
         (["evaluate", "--query", "nan.npy", "--gallery", "old.npy", *LABELS], "query: row 7 holds a value"),
         (["evaluate", "--query", "zero.npy", "--gallery", "old.npy", *LABELS], "query: row 3 is zero"),
@@ -174,6 +216,7 @@ def test_run_folders_with_an_upper_bound_and_two_galleries(
     )
     report = read_report(Path("one.json"))
     assert list(report.training) == [old, bt2]
+    assert report.settings["independent"] == new
     (upgrade,) = report.upgrades
     assert set(upgrade.result.scores) == {"old/old", "new/old", "new/new", "independent"}
     assert (upgrade.examples[0].query.image or "").startswith("data:image/png;base64,")

@@ -14,6 +14,8 @@ from tests.maps.pairs import NEW, items, write
 
 import nobackfill
 from nobackfill.cli.app import run
+from nobackfill.files import publish_folder
+from nobackfill.maps import fitting
 from nobackfill.reports.document import read_report
 from nobackfill.reports.html import build_report
 
@@ -166,6 +168,32 @@ def test_queries_that_are_no_items_have_their_own_relevance(here: Path, capsys: 
     assert "no item has the id 'doc 600'" in capsys.readouterr().err
 
 
+def test_a_fit_that_is_killed_as_it_appears_has_its_report(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class KilledError(BaseException): ...
+
+    def killed(working: Path, out: Path) -> None:
+        publish_folder(working, out)
+        raise KilledError
+
+    monkeypatch.setattr(fitting, "publish_folder", killed)
+    with pytest.raises(KilledError):
+        run(["fit", *PAIRS, "--labels", "labels.npy", *QUICK, "--out", "one"])
+    fit = read_report(Path("one")).fit
+    assert fit is not None
+    assert fit.verdict.decision == "use it"
+
+
+def test_a_fit_without_labels_says_what_was_measured(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["fit", *PAIRS, *QUICK, "--out", "one"]) == 0
+    printed = capsys.readouterr().out
+    assert "nearer to the new model's answers than the status quo" in printed
+    assert "Whether the new model's answers are better is unknown" in printed
+    assert "Verdict: use it. Use " in printed
+    assert "if you want the new model's answers" in printed
+    assert "better than" not in printed
+    assert "better at once" not in printed
+
+
 @pytest.mark.train
 def test_a_sweep_is_drawn(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nobackfill.maps.budget.STEPS", 20)
@@ -197,6 +225,21 @@ BAD = {
     "labels": (
         [*PAIRS, "--labels", "test_labels.npy"],
         "test_labels.npy: expected integers [600], one for each row, found int64 [200]",
+    ),
+    "holdout beside test": ([*PAIRS, *HELD, "--holdout", "0.3"], "--holdout: --test-old names what is held out"),
+    "holdout beside queries": (
+        [*PAIRS, "--query-old", "old.npy", "--query-new", "new.npy", "--relevant", "r.json", "--holdout", "0.2"],
+        "--holdout: --query-old names what is held out; leave one of them out",
+    ),
+    "split": ([*PAIRS, "--split", "train"], "--split: goes with --data, which is missing; leave it out"),
+    "unused scale": (
+        [*PAIRS, "--scale", "2"],
+        "--scale: only for --method bt2, bt2_residual; found ridge; leave it out",
+    ),
+    "unused k": ([*PAIRS, "--extra-dim", "99"], "--extra-dim: only for --method bt2, bt2_residual; found ridge"),
+    "unused hidden": (
+        [*PAIRS, "--hidden", "512"],
+        "--hidden: only for --method mlp, bt2_residual, fct, fastfill, lambda_orthogonal; found ridge",
     ),
     "not parquet": (["--pairs", "old.npy"], "old.npy: cannot be read as parquet"),
 }

@@ -64,6 +64,8 @@ def test_the_old_form_of_evaluate_still_writes_the_file(folder: Path, capfd: pyt
     assert "--json figures.json: taken as --out figures.json" in printed.err
     assert "Verdict" in printed.out
     assert json.loads(Path("figures.json").read_text())["upgrades"]
+    assert run([*EVALUATE, "--out", "one.json", "--json", "two.json"]) == 0
+    assert Path("one.json").read_bytes() == Path("two.json").read_bytes()
 
 
 @pytest.mark.train

@@ -80,6 +80,14 @@ def test_labels_are_needed_once_where_queries_are_the_gallery() -> None:
         compare((OLD, OLD[:20]), (NEW, NEW[:20]), LABELS)
 
 
+def test_an_item_of_one_array_never_finds_itself() -> None:
+    found, apart = compare(OLD, NEW, LABELS), compare((OLD, OLD.copy()), (NEW, NEW.copy()), LABELS, LABELS)
+    assert found.scores == compare(OLD, NEW, LABELS, exclude_self=True).scores
+    assert found.scores["old/old"]["top1"].mean < 1
+    assert apart.scores["old/old"]["top1"].mean == 1  # queries of their own find their copies
+    assert compare(OLD, NEW, LABELS, exclude_self=False).scores == apart.scores
+
+
 def test_queries_and_gallery_may_come_as_a_list() -> None:
     old, new = cast("Any", [OLD[:10], OLD]), cast("Any", [NEW[:10], NEW])
     expected = compare((OLD[:10], OLD), (NEW[:10], NEW), LABELS[:10], LABELS)

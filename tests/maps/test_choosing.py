@@ -16,9 +16,12 @@ from tests.maps.pairs import NEW, OLD, items, write
 
 from nobackfill.errors import DataError, RunError
 from nobackfill.evaluation.neighbours import neighbours
+from nobackfill.evaluation.verdict import Verdict
 from nobackfill.maps import Held, Pairs, fit, fitting
 from nobackfill.maps.pairs import without_twins
 from nobackfill.models import OlderSpace
+from nobackfill.reports.document import FitSection
+from nobackfill.reports.fits import fit_table
 
 
 def made(folder: Path, count: int, labels: np.ndarray | None = None) -> Pairs:
@@ -31,6 +34,68 @@ def test_agreement_on_few_pairs_tells_maps_apart(tmp_path: Path) -> None:
     held = Held.of(old, new, None)
     found = fit(made(tmp_path, 90), tmp_path / "run", methods=("procrustes", "ridge"), held=held)  # 9 for validation
     assert all(one.validation < 1 for one in found.results if one.validation is not None)
+
+
+def test_agreement_on_few_held_out_items_tells_searches_apart(tmp_path: Path) -> None:
+    old, new, _ = items(11, seed=1)
+    found = fit(made(tmp_path, 90), tmp_path / "run", methods=("ridge",), held=Held.of(old, new, None)).results
+    assert {one.nearest for one in found} == {3}  # ten of ten others would be found by any search
+    assert found[0].overlap < 0.9
+    assert found[-1].name == "rank merge"
+    table = fit_table(FitSection(
+        results=found, verdict=Verdict("cannot tell", ()), best="ridge", dropped=0, fitted_on_gallery=False
+    ))  # fmt: skip
+    assert "overlap with full backfill, top 3 (%)" in [column.header for column in table.columns]
+
+
+@pytest.mark.parametrize(
+    ("relevant", "message"),
+    [
+        ([[0]] * 9, "relevant: expected a list for each of the 10 queries, found 9 lists"),
+        ([[0]] * 9 + [[5000]], "relevant: query 9: item 5000 is outside the gallery's range 0…199"),
+        (np.eye(9, 200, dtype=bool), r"relevant: expected bool \[10, 200\], found bool \[9, 200\]"),
+        ([[]] * 10, "relevant: no query has a relevant item in the gallery, so no search can be judged by it"),
+    ],
+)
+def test_wrong_relevance_is_refused_before_anything_is_fitted(tmp_path: Path, relevant: Any, message: str) -> None:
+    pairs, (old, new, _) = made(tmp_path / "arrays", 200), items(10, seed=1)
+    held = Held(np.load(pairs.old), np.load(pairs.new), old, new, None, relevant)
+    with pytest.raises(DataError, match=message):
+        fit(pairs, tmp_path / "run", methods=("ridge",), held=held)
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
+
+
+def test_labels_and_relevance_that_only_fitted_pairs_match_are_refused_at_once(tmp_path: Path) -> None:
+    pairs, (old, new, _) = made(tmp_path / "arrays", 200), items(40, seed=1)
+    new[::2] = np.load(pairs.new)[:20]  # of two items with one label, one is a fitted pair
+    with pytest.raises(DataError, match="shares its label with another once the 20 queries among the fitted pairs"):
+        fit(pairs, tmp_path / "run", methods=("ridge",), held=Held.of(old, new, np.arange(40) // 2))
+    relevant: list[list[int]] = [[0], []] * 20
+    held = Held(np.load(pairs.old), np.load(pairs.new), old, new, None, relevant)
+    with pytest.raises(DataError, match="no query has a relevant item in the gallery once the 20 queries among"):
+        fit(pairs, tmp_path / "run", methods=("ridge",), held=held)
+    assert [path.name for path in tmp_path.iterdir()] == ["arrays"]
+
+
+def weak(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """True pairs that share little, floats [count, 64]; six of them cannot be told from noise."""
+    random = np.random.default_rng(seed)
+    content, noise = random.standard_normal((count, 12)), random.standard_normal((2, count, 64))
+    old, new = (content @ random.standard_normal((12, 64)) + 5 * each for each in noise)
+    return old.astype(np.float32), new.astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_few_pairs_are_judged_by_all_of_them(tmp_path: Path, seed: int) -> None:
+    (old, new), held = weak(64, seed), Held.of(*weak(60, 9), None)
+    fit(Pairs(**write(tmp_path / "true", old=old, new=new)), tmp_path / "run", methods=("ridge",), held=held)
+    random = np.random.default_rng(seed)
+    for name, other in (("mixed", new[random.permutation(64)]), ("noise", random.standard_normal((64, 64)))):
+        pairs = Pairs(**write(tmp_path / name, old=old, new=other.astype(np.float32)))
+        with pytest.raises(DataError, match="unusable as pairs: a map fitted on them ranks an item's own old vector"):
+            fit(pairs, tmp_path / "no", methods=("ridge",), held=held)
+        with pytest.raises(DataError, match="ranks an item's own new vector"):
+            fit(pairs, tmp_path / "no", methods=("ridge",), held=held, directions=("to-new",))
 
 
 def test_labels_that_few_share_do_not_choose(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -104,12 +104,15 @@ def evaluate(
     from nobackfill.config import EvaluationConfig, parse_as, read_tree
     from nobackfill.errors import ConfigError
     from nobackfill.evaluation.distances import check_distance
-    from nobackfill.files import write_text
+    from nobackfill.files import require_files, write_text
     from nobackfill.progress import note
 
+    old_form = None
     if json_ and config is not None and config.suffix == ".json":  # as it was before 0.2: --json FILE
         note(f"--json {config}: taken as --out {config}; --json alone prints the report")
-        config, out, json_ = None, config, False
+        old_form, config, json_ = config, None, False
+    outs = [each for each in (out, old_form) if each is not None]
+    require_files(outs)  # now, not after the searches
     if config is not None:
         settings = parse_as(EvaluationConfig, read_tree(config), str(config))
         query, gallery = query or settings.query, gallery or [settings.gallery or settings.query]
@@ -147,7 +150,7 @@ def evaluate(
             )
         with for_people(json_):
             report = evaluate_runs(query, gallery or [query], independent, data, split, on_bad_image, workers, measure)
-    if out:
-        write_text(out, report.to_json())
+    for each in outs:
+        write_text(each, report.to_json())
     if json_:
         typer.echo(report.to_json(), nl=False)

@@ -13,6 +13,7 @@ from nobackfill.errors import ConfigError
 from nobackfill.evaluation import RetrievalMetrics, assess
 from nobackfill.evaluation.compare import Protocol, search_upgrade
 from nobackfill.evaluation.distances import Distance
+from nobackfill.progress import note
 from nobackfill.reports.document import Report, ReportSettings, Search, UpgradeSection
 from nobackfill.reports.examples import ItemSource, flip_examples
 from nobackfill.reports.tables import print_searches
@@ -46,7 +47,14 @@ def evaluate_arrays(query: Path, gallery: Path, files: Arrays, distance: Distanc
     Raises:
         ConfigError, DataError: for files that cannot be read, and arrays that do not belong together.
     """
+    if files.old_query is None and (files.query_texts or files.gallery_texts):
+        option = "--query-texts" if files.query_texts else "--gallery-texts"
+        raise ConfigError(
+            f"{option}: shown with the answers that an upgrade changes, which takes --old-query; add it, or leave "
+            f"{option} out"
+        )
     vectors = _read_vectors(query, gallery, files)
+    _note_selves(query, gallery, files)
     labels = {
         side: read_array(path, f"--{side}-labels") if path else None
         for side, path in (("query", files.query_labels), ("gallery", files.gallery_labels))
@@ -102,6 +110,20 @@ def _read_vectors(query: Path, gallery: Path, files: Arrays) -> dict[str, Array]
     if files.new_gallery and not files.old_query:
         raise ConfigError("--new-gallery: needs --old-query too; an upgrade is compared with the status quo")
     return vectors
+
+
+def _note_selves(query: Path, gallery: Path, files: Arrays) -> None:
+    """Say so where queries and gallery are one file, and every query will find itself."""
+    if files.exclude_self:
+        return
+    for asked, searched, options in (
+        (query, gallery, "--query and --gallery"),
+        (files.old_query, gallery, "--old-query and --gallery"),
+        (query, files.new_gallery, "--query and --new-gallery"),
+    ):
+        if asked is not None and searched is not None and asked.samefile(searched):
+            note(f"{options} are the same file, {asked}: each query finds itself; --exclude-self leaves it out")
+            return
 
 
 def _embedded(run: Path, rows: Array) -> Array:

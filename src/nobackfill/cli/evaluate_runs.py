@@ -18,7 +18,7 @@ from nobackfill.evaluation.distances import Distance
 from nobackfill.evaluation.scores import MAIN, PAIR_SCORES, title
 from nobackfill.experiments.search_set import SearchSet, Sides
 from nobackfill.models import load
-from nobackfill.reports.document import Report, Search, UpgradeSection
+from nobackfill.reports.document import Report, ReportSettings, Search, UpgradeSection
 from nobackfill.reports.examples import flip_examples
 from nobackfill.reports.tables import print_searches
 from nobackfill.reports.training import history
@@ -50,6 +50,12 @@ def evaluate_runs(
     specs = [encoder.spec for encoder in encoders.values()]
     if len({spec.fingerprint for spec in specs}) == 1:
         names = names[-1:]
+    newer = any(spec.compatible_with(specs[-1]) for spec in specs[:-1])  # a gallery's model than the query's
+    if independent is not None and (len(names) == 1 or newer):
+        raise ConfigError(
+            f"--independent {independent}: the upper bound of an upgrade, but no --gallery is of an older model than "
+            f"--query {query}; leave it out"
+        )
     bound = None if independent is None else load(independent)
     samples, processes = open_data(data, split, on_bad_image, workers)
     searched = SearchSet(samples)
@@ -67,7 +73,7 @@ def evaluate_runs(
     upgrades = []
     if len(names) == 1:
         print_searches(searches, ["self-test"])
-    elif any(spec.compatible_with(specs[-1]) for spec in specs[:-1]):
+    elif newer:
         print_searches(searches, _titles(cells))
         typer.echo("The gallery's model is newer than the query's: no upgrade to assess.")
     else:
@@ -85,13 +91,18 @@ def evaluate_runs(
             _print_lineage(names, cells)
     if searched.pairs:
         _print_pair_scores(searches)
+    settings: ReportSettings = {
+        "query": str(query), "galleries": [str(run) for run in galleries], "data": data, "split": split,
+    }  # fmt: skip
+    if independent is not None:
+        settings["independent"] = str(independent)
     return Report(
         generations=names,
         searches=searches,
         upgrades=upgrades,
         training={name: lines for name in names if (lines := history(Path(name)))},
         distance=distance,
-        settings={"query": str(query), "galleries": [str(run) for run in galleries], "data": data, "split": split},
+        settings=settings,
     )
 
 

@@ -16,7 +16,7 @@ from nobackfill.arrays import Array
 from nobackfill.cli.vectors import read_relevant
 from nobackfill.data.vectors import class_numbers, read_rows
 from nobackfill.errors import ConfigError, DataError, one_line
-from nobackfill.files import atomic_file, read_npy, require_regular
+from nobackfill.files import read_npy, require_regular, write_npy
 from nobackfill.maps import Held, Pairs
 from nobackfill.untrusted import check_decoded
 
@@ -157,9 +157,7 @@ def _written(arrays: Path, old: Array, new: Array, labels: Sequence[object] | No
     classes = None if labels is None else np.unique(np.asarray(labels), return_inverse=True)[1].astype(np.int64)
     for name, array in (("old", old), ("new", new), ("labels", classes)):
         if array is not None:
-            paths[name] = arrays / f"{name}.npy"
-            with atomic_file(paths[name]) as temporary:
-                np.save(temporary, array)
+            paths[name] = write_npy(arrays / f"{name}.npy", array)
     return Pairs(paths["old"], paths["new"], paths.get("labels"), names["old_name"], names["new_name"])
 
 

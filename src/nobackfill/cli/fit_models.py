@@ -10,11 +10,10 @@ import numpy as np
 from nobackfill.cli.fit_inputs import Given
 from nobackfill.cli.source import open_data
 from nobackfill.errors import ConfigError
-from nobackfill.files import atomic_file
+from nobackfill.files import write_npy
 from nobackfill.maps import Pairs
 
 if TYPE_CHECKING:
-    from nobackfill.arrays import Array
     from nobackfill.models.spec import OlderSpace
 
 
@@ -53,13 +52,13 @@ def embedded_pairs(
         spaces[side] = encoder.spec.as_prefixes()
         items = for_old_model(samples) if side == "old" else samples
         made = encode_as(encoder, items.inputs(encoder.spec.modality), "document", workers)  # as a gallery does
-        files[side] = _written(arrays / f"{side}.npy", made)
+        files[side] = write_npy(arrays / f"{side}.npy", made)
     (old_space, *old_prefixes), (new_space, *_) = spaces["old"], spaces["new"]
     if old_space.fingerprint == new_space.fingerprint:
         raise ConfigError(f"--old-model, --new-model: both are {old_space.generation}; an upgrade needs two models")
     labels = None
     if len(np.unique(samples.labels)) > 1:
-        labels = _written(arrays / "labels.npy", samples.labels)
+        labels = write_npy(arrays / "labels.npy", samples.labels)
     pairs = Pairs(
         files["old"],
         files["new"],
@@ -71,9 +70,3 @@ def embedded_pairs(
         old_prefixes=tuple(old_prefixes),
     )
     return Given(pairs)
-
-
-def _written(path: Path, array: Array) -> Path:
-    with atomic_file(path) as temporary:
-        np.save(temporary, array)
-    return path

@@ -69,7 +69,7 @@ def compare(
     *,
     relevant: Relevant | None = None,
     independent: Vectors | None = None,
-    exclude_self: bool = False,
+    exclude_self: bool | None = None,
     class_names: Sequence[str] | None = None,
     rule: Rule = "auto",
     distance: Distance = "cosine",
@@ -86,7 +86,7 @@ def compare(
         gallery_labels: integers [n_g]; may be left out where queries and gallery are the same items.
         relevant: instead of labels, see `retrieval_metrics`.
         independent: by a new model trained with no thought for the old one: the upper bound of new/new.
-        exclude_self: query i is gallery item i, which never finds itself.
+        exclude_self: query i is gallery item i, which never finds itself; None: so it is where `old` is one array.
         class_names: names by label.
         rule: how the backfilling curve compares old and new scores; see `backfilling_curve`.
         distance: `cosine` or `l2`, see `retrieval_metrics`.
@@ -99,7 +99,9 @@ def compare(
         ConfigError: for an unknown distance.
     """
     old_pair = _pair(old)
-    if gallery_labels is None and (exclude_self or old_pair[0] is old_pair[1]):
+    same = old_pair[0] is old_pair[1]
+    exclude_self = same if exclude_self is None else exclude_self
+    if gallery_labels is None and (exclude_self or same):
         gallery_labels = query_labels
     if replicates < FEWEST_REPLICATES:
         raise DataError(f"replicates: expected at least {FEWEST_REPLICATES}, found {replicates}")

@@ -8,7 +8,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 
 from nobackfill.evaluation.bootstrap import REPLICATES, Difference, Doubles, Interval, paired_bootstrap
-from nobackfill.evaluation.scores import DECISIVE, title
+from nobackfill.evaluation.scores import AGREEMENT, DECISIVE, title
 
 FEWEST = 6
 """Queries, all of them better, by which a sign test tells a difference at 95 %: 2 · ½⁶ < .05."""
@@ -74,10 +74,26 @@ def decisive(change: Change) -> list[str]:
 def sentence(change: Change, base: str) -> str:
     """A change in words, such as `top-1 +1.2 [+0.3, +2.1] points, mAP …: better than the status quo.`."""
     points = ", ".join(f"{title(score)} {change[score].points()} points" for score in decisive(change))
+    return f"{points}: {found(change, base)}."
+
+
+def found(change: Change, base: str) -> str:
+    """What a change shows, such as `better than the status quo`; agreement shows whose answers are nearer only."""
+    than = f"the new model's answers than {base}"
     words: dict[Overall, str] = {
-        "better": f"better than {base}",
-        "worse": f"worse than {base}",
+        "better": f"nearer to {than}" if _agreement(change) else f"better than {base}",
+        "worse": f"further from {than}" if _agreement(change) else f"worse than {base}",
         "mixed": "better in one and worse in the other",
         "cannot tell": f"cannot be told apart from {base}",
     }
-    return f"{points}: {words[overall(change)]}."
+    return words[overall(change)]
+
+
+def word(change: Change) -> str:
+    """`overall` as tables show it."""
+    decision = overall(change)
+    return {"better": "nearer", "worse": "further"}.get(decision, decision) if _agreement(change) else decision
+
+
+def _agreement(change: Change) -> bool:
+    return list(change) == [AGREEMENT]

@@ -57,12 +57,13 @@ def own_ranks(vectors: ArrayLike, counterparts: ArrayLike) -> Integers:
     return ranks
 
 
-def unrelated(vectors: ArrayLike, counterparts: ArrayLike) -> str | None:
+def unrelated(vectors: ArrayLike, counterparts: ArrayLike, side: str = "old") -> str | None:
     """Why rows and counterparts are no pairs, if they are not: their own is found no better than by chance.
 
     Args:
         vectors: floats [n, d].
         counterparts: floats [n, m], compared on the first min(d, m) values.
+        side: the model that they are by, in words.
 
     Returns:
         `ranks an item's own old vector at …`, or None where they are pairs.
@@ -74,5 +75,6 @@ def unrelated(vectors: ArrayLike, counterparts: ArrayLike) -> str | None:
     if expected - ranks.mean() > SURE * deviation:
         return None
     return (
-        f"ranks an item's own old vector at {ranks.mean():.0f} of {count} on average, where chance gives {expected:.0f}"
+        f"ranks an item's own {side} vector at {ranks.mean():.0f} of {count} on average, where chance gives "
+        f"{expected:.0f}"
     )

@@ -111,7 +111,9 @@ def summarise(ranks: Ranks, cutoffs: tuple[int, ...]) -> RetrievalMetrics:
     """Means over the queries that have a match; raises `DataError` if none has. `cutoffs`: the first of the ranks'."""
     counted = ranks.first > 0
     if not counted.any():
-        raise DataError("no query has a match in the gallery: they share no labels")
+        raise DataError(
+            "no query has a match in the gallery: expected a common label, or a relevant item, for at least one of them"
+        )
     number, first = ranks.matches[counted], ranks.first[counted]
     recall = ranks.hits[counted, : len(cutoffs)] / number[:, None]
     # The best ranking has its matches first: its gain is the sum of the first min(R, k) discounts.

@@ -9,11 +9,11 @@ import numpy as np
 from nobackfill.arrays import Floats, unit
 from nobackfill.evaluation.candidates import (
     FULL,
-    NEAREST,
     STATUS_QUO,
     CandidateResult,
     CandidateSearch,
     assess_candidates,
+    compared_among,
 )
 from nobackfill.evaluation.compare import Protocol
 from nobackfill.evaluation.kinds import BOTH
@@ -36,7 +36,7 @@ def assess_fits(held: Held, candidates: Sequence[Candidate]) -> list[CandidateRe
     """
     searches: list[CandidateSearch] = []
     measure: dict[int, RetrievalMetrics] = {}
-    protocol = None
+    protocol, count = None, compared_among(len(held.new_gallery))
     if held.labels is not None or held.relevant is not None:
         labels = held.labels or (None, None)
         protocol = Protocol(labels[0], labels[1], held.relevant, held.exclude_self)
@@ -46,7 +46,7 @@ def assess_fits(held: Held, candidates: Sequence[Candidate]) -> list[CandidateRe
     ) -> None:
         if protocol is not None:
             measure[len(searches)] = protocol.search(query, gallery)
-        nearest = neighbours(query, gallery, NEAREST, exclude_self=held.exclude_self)
+        nearest = neighbours(query, gallery, count, exclude_self=held.exclude_self)
         dim = min(query.shape[1], gallery.shape[1])
         searches.append(CandidateSearch(name, searched, dim, nearest, choice, score))
 
@@ -59,7 +59,7 @@ def assess_fits(held: Held, candidates: Sequence[Candidate]) -> list[CandidateRe
     if to_old:
         best = max(to_old, key=lambda one: one.score)
         both = ((held.old_query, held.old_gallery), (load(best.folder, "cpu").encode(held.new_query), held.old_gallery))
-        nearest = merged_nearest(both, NEAREST, exclude_self=held.exclude_self)
+        nearest = merged_nearest(both, count, exclude_self=held.exclude_self)
         if protocol is not None:
             measure[len(searches)] = merged_search(both, protocol)
         dim = held.old_gallery.shape[1]

@@ -25,6 +25,7 @@ Directions = tuple[Direction, ...]
 TO_OLD: Directions = ("to-old",)
 TO_NEW: Directions = ("to-new",)
 EITHER: Directions = ("to-old", "to-new")
+BASIS = ("extra_dims", "scales")
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Fit:
         make: fits it.
         directions: those it can take.
         trained: by gradients, with PyTorch.
+        takes: fields of `Settings` that it looks at; all look at the seed.
     """
 
     make: Callable[[Task], Iterator[Candidate]]
     directions: Directions
     trained: bool = False
+    takes: tuple[str, ...] = ()
 
 
 def kind_of(candidate: Candidate) -> Kind:
@@ -54,18 +57,23 @@ FITS: dict[str, Fit] = {
     "low_rank": Fit(fit_low_rank, EITHER),
     "qdc": Fit(fit_qdc, TO_OLD),
     "slerp": Fit(fit_slerp, TO_OLD),
-    "mlp": Fit(fit_mlp, EITHER, trained=True),
+    "mlp": Fit(fit_mlp, EITHER, trained=True, takes=("hidden",)),
     "infonce": Fit(fit_infonce, EITHER, trained=True),
-    "bt2": Fit(fit_bt2, TO_OLD, trained=True),
-    "bt2_residual": Fit(fit_bt2_residual, TO_OLD, trained=True),
-    "fct": Fit(fit_fct, TO_NEW, trained=True),
-    "fastfill": Fit(fit_fastfill, TO_NEW, trained=True),
-    "lambda_orthogonal": Fit(fit_lambda_orthogonal, TO_NEW, trained=True),
+    "bt2": Fit(fit_bt2, TO_OLD, trained=True, takes=BASIS),
+    "bt2_residual": Fit(fit_bt2_residual, TO_OLD, trained=True, takes=("hidden", *BASIS)),
+    "fct": Fit(fit_fct, TO_NEW, trained=True, takes=("hidden",)),
+    "fastfill": Fit(fit_fastfill, TO_NEW, trained=True, takes=("hidden",)),
+    "lambda_orthogonal": Fit(fit_lambda_orthogonal, TO_NEW, trained=True, takes=("hidden",)),
 }
 """By name."""
 CLOSED_FORMS = ("procrustes", "ridge")
 """Fitted by default also without PyTorch."""
 DEFAULT_FITS = (*CLOSED_FORMS, "mlp", "infonce", "bt2")
+
+
+def default_fits(directions: Sequence[Direction]) -> list[str]:
+    """Names of the ways that are taken where none is named: those that map in one of the directions."""
+    return [name for name in DEFAULT_FITS if {*FITS[name].directions} & {*directions}]
 
 
 def require_for(names: Sequence[str]) -> None:

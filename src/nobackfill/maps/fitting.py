@@ -5,24 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from nobackfill.arrays import Array
-from nobackfill.errors import ConfigError, DataError, RunError, nearest
+from nobackfill.errors import ConfigError, RunError, nearest
 from nobackfill.evaluation.candidates import CandidateResult, candidates_verdict
-from nobackfill.evaluation.neighbours import unrelated
 from nobackfill.evaluation.verdict import Verdict
-from nobackfill.files import atomic_file, publish_folder, require_new, write_text
+from nobackfill.files import publish_folder, require_new, write_npy, write_text
 from nobackfill.maps.assessment import assess_fits, best_candidate
-from nobackfill.maps.fits import DEFAULT_FITS, FITS, require_for
+from nobackfill.maps.checks import checked_held, refuse_no_matches, refuse_side, refuse_unusable
+from nobackfill.maps.fits import FITS, default_fits, require_for
 from nobackfill.maps.lineage import note_lineage
-from nobackfill.maps.linear import ridge
-from nobackfill.maps.moments import Moments, moments
+from nobackfill.maps.moments import moments
 from nobackfill.maps.pairs import Held, Integers, Pairs, Split, split_rows, unit_rows_of, without_twins
 from nobackfill.maps.qdc import refuse_sizes
 from nobackfill.maps.task import Candidate, Direction, Settings, Task
@@ -34,7 +32,6 @@ ROWS_FILE = "rows.npy"
 ARRAYS = "arrays"  # folder for arrays that come out of other files, in that of the unfinished fit
 TRAINED_ON = 200_000  # pairs at most; closed forms use all of them
 FEWEST_MATCHED = 20  # validation rows with a match to choose settings by; of few rows half of them
-ALIKE = 1e-4  # variance of unit vectors below which they all point the same way
 
 
 @dataclass(frozen=True)
@@ -68,6 +65,7 @@ def fit(
     held_fraction: float = 0.2,
     held: Held | None = None,
     seen: bool = False,
+    finish: Callable[[Fitted, Path], None] | None = None,
 ) -> Fitted:
     """Fit every method, assess all of them on held-out items, and write the best one as a run folder.
 
@@ -76,12 +74,13 @@ def fit(
     Args:
         pairs: the same items by the old and the new model.
         out: run folder to write; the other candidates lie in its folder `methods`.
-        methods: names in `FITS`; None: those of `DEFAULT_FITS` that map in one of the directions.
+        methods: names in `FITS`; None: see `default_fits`.
         directions: `to-old` (new queries into the old space; the gallery stays) and `to-new` (the gallery is mapped).
         settings: see `Settings`.
         held_fraction: fraction of the pairs to assess by, where `held` is not given.
         held: items and queries to assess by.
         seen: whether the gallery of `held` is the pairs themselves.
+        finish: writes more files, into the folder that becomes `out` then; after a kill there is no `out` without them.
 
     Raises:
         DataError: for arrays that do not belong together, pairs that are unusable, or too few.
@@ -90,7 +89,7 @@ def fit(
     """
     settings = settings or Settings()
     if methods is None:
-        methods = [name for name in DEFAULT_FITS if {*FITS[name].directions} & {*directions}]
+        methods = default_fits(directions)
     for name in methods:
         if name not in FITS:
             raise ConfigError(f"--method {name!r}: unknown; {nearest(name, FITS)}")
@@ -100,18 +99,20 @@ def fit(
     require_new(out)
     old, new, labels = pairs.read()
     side, apart = pairs.read_side(len(old)), held is not None
-    extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
+    if any("extra_dims" in FITS[name].takes for name in methods):
+        extra_dims(settings, new.shape[1], old.shape[1])  # refused now, not after an hour
     if "qdc" in methods:
         refuse_sizes(old.shape[1], new.shape[1])
-    _refuse_side(pairs, held, methods)
+    refuse_side(pairs, held, methods)
     split = split_rows(len(old), held_fraction, settings.seed, assessed_apart=apart)
-    held = _held(pairs, held, split, labels)
-    _refuse_no_matches(held)
+    held = checked_held(pairs, held, split, labels)
+    refuse_no_matches(held)
     working = Path(f"{out}.unfinished")
     chosen_by = _chosen_by(labels, split, pairs)
     tasks = [_task(pairs, direction, old, new, chosen_by, split, settings, working) for direction in directions]
-    _refuse_unusable(tasks[0], pairs)
+    refuse_unusable(tasks[0], pairs, *((new, old) if tasks[0].direction == "to-old" else (old, new)), split)
     held, dropped = without_twins(held, new, np.sort(np.concatenate([split.fit, split.validation])))
+    refuse_no_matches(held, dropped)
     contents = {"old": old, "new": new, "labels": labels, "side": side}
     described = {
         "pairs": {name: str(value) for name, value in pairs.__dict__.items()},
@@ -122,8 +123,7 @@ def fit(
         "held_fraction": None if apart else held_fraction,
     }
     _take(working, described)
-    with atomic_file(working / ROWS_FILE) as temporary:
-        np.save(temporary, _trained_rows(split, settings))
+    write_npy(working / ROWS_FILE, _trained_rows(split, settings))
     candidates: list[Candidate] = []
     for task in tasks:
         for name in methods:
@@ -132,49 +132,12 @@ def fit(
     note_lineage(pairs, candidates)
     results = assess_fits(held, candidates)
     best = best_candidate([one for one in candidates if one.direction in directions])
-    _publish(working, out, best)
-    return Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
-
-
-def _refuse_side(pairs: Pairs, held: Held | None, methods: Sequence[str]) -> None:
-    """Raise `ConfigError` for side vectors that nothing uses, or that are missing where the maps are assessed."""
-    if pairs.side is None:
-        return
-    if "fct" not in methods:
-        raise ConfigError("--side: only fct takes side vectors; add --method fct, or leave --side out")
-    if held is not None and held.side is None:
-        raise ConfigError("--side: the held-out items need their side vectors too; give --test-side")
-
-
-def _held(pairs: Pairs, held: Held | None, split: Split, labels: Integers | None) -> Held:
-    """What to assess by, whatever is wrong with it found before minutes pass."""
-    if held is None:
-        old, new, _ = pairs.read()
-        side, rows = pairs.read_side(len(old)), split.held
-        for array, path in ((old, pairs.old), (new, pairs.new), (side, pairs.side)):
-            if array is not None:
-                unit_rows_of(array, rows, str(path))
-        beside = None if side is None else np.asarray(side[rows])
-        return Held.of(np.asarray(old[rows]), np.asarray(new[rows]), None if labels is None else labels[rows], beside)
-    for array, name in (
-        (held.old_gallery, "old gallery"), (held.new_gallery, "new gallery"),
-        (held.old_query, "old queries"), (held.new_query, "new queries"), (held.side, "side"),
-    ):  # fmt: skip
-        if array is not None:
-            unit_rows_of(array, slice(None), f"held-out {name}")
-    return held
-
-
-def _refuse_no_matches(held: Held) -> None:
-    """Raise `DataError` where the labels give no query a match, before minutes pass."""
-    if held.labels is None:
-        return
-    queries, items = held.labels
-    if len(np.unique(items)) == len(items) if held.exclude_self else not np.isin(queries, items).any():
-        raise DataError(
-            "labels: no held-out item shares its label with another, so no search can be judged by them; hold more "
-            "out, or leave the labels out"
-        )
+    fitted = Fitted(out, results, candidates_verdict(results), best.name, dropped, seen)
+    _prepare(working, best)
+    if finish is not None:
+        finish(fitted, working)
+    publish_folder(working, out)
+    return fitted
 
 
 def _chosen_by(labels: Integers | None, split: Split, pairs: Pairs) -> Integers | None:
@@ -240,27 +203,6 @@ def _trained_rows(split: Split, settings: Settings) -> Integers:
     return np.sort(np.random.default_rng([settings.seed, 3]).permutation(split.fit)[:TRAINED_ON])
 
 
-def _refuse_unusable(task: Task, pairs: Pairs) -> None:
-    files = f"{pairs.old} and {pairs.new}"
-    for path, variance in ((task.x_file, _variance_x(task.moments)), (task.y_file, _variance_y(task.y))):
-        if variance < ALIKE:
-            raise DataError(f"{path}: unusable: all rows have the same direction")
-    trial = ridge(task.moments, [0.1])[0]
-    reason = unrelated((task.x @ trial.weight.T + trial.bias).astype(np.float32), task.y)
-    if reason:
-        raise DataError(
-            f"{files}: unusable as pairs: a map fitted on them {reason}: not the same items in the same order, or noise"
-        )
-
-
-def _variance_x(pairs: Moments) -> float:
-    return float(np.trace(pairs.centred()[0]))
-
-
-def _variance_y(rows: NDArray[np.float32]) -> float:
-    return float(rows.astype(np.float64).var(axis=0).sum())
-
-
 def _digest(array: Array) -> str:
     """SHA-256 of an array's type and values, block by block: 2 µs a row of 768, where moments take tens."""
     digest = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
@@ -280,11 +222,10 @@ def _take(working: Path, described: Mapping[str, object]) -> None:
     write_text(working / "fit.json", text)
 
 
-def _publish(working: Path, out: Path, best: Candidate) -> None:
+def _prepare(working: Path, best: Candidate) -> None:
     """The best way's run folder becomes the whole one's."""
     for file in best.folder.iterdir():
         if file.is_file():
             shutil.copy2(file, working / file.name)
     (working / ROWS_FILE).unlink()
     shutil.rmtree(working / ARRAYS, ignore_errors=True)
-    publish_folder(working, out)

@@ -13,7 +13,7 @@ import numpy as np
 from nobackfill.arrays import Floats
 from nobackfill.data.vectors import read_rows
 from nobackfill.evaluation import retrieval_metrics
-from nobackfill.evaluation.candidates import NEAREST
+from nobackfill.evaluation.candidates import compared_among
 from nobackfill.evaluation.kinds import Queries
 from nobackfill.evaluation.neighbours import neighbours, overlap
 from nobackfill.files import read_npy
@@ -114,8 +114,7 @@ class Task:
 
     @property
     def _compared(self) -> int:
-        """How many neighbours agreement compares; ten of eleven rows would be the same ones for every map."""
-        return max(1, min(NEAREST, (len(self.y) - 1) // 3))
+        return compared_among(len(self.y))
 
     @cached_property
     def _full_backfill(self) -> Integers:

@@ -70,7 +70,7 @@ def chart(
     xs = [x for points in finite.values() for x, _ in points]
     ys = [y for points in finite.values() for _, y in points] + ([] if level is None else [level])
     x_marks, y_marks = axis_ticks(min(xs), max(xs)), axis_ticks(min(ys), max(ys))
-    low_x, high_x = min(xs[0], *xs, x_marks[0]), max(*xs, x_marks[-1])
+    low_x, high_x = min(*xs, x_marks[0]), max(*xs, x_marks[-1])
     low_y, high_y = min(*ys, y_marks[0]), max(*ys, y_marks[-1])
 
     def across(x: float) -> float:

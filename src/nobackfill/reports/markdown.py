@@ -138,14 +138,14 @@ def _fit(fit: FitSection) -> str:
         shown = [*(each.scores[score] for score in scores), each.overlap]
         change = each.change[decisive(each.change)[-1]].points() if each.change else ""
         cells = [f"{100 * value:.1f}" for value in shown]
-        lines.append([each.name, each.searched, str(each.dim), *cells, change, each.decision or ""])
+        lines.append([each.name, each.searched, str(each.dim), *cells, change, each.word])
     compared = title(DECISIVE[-1]) if fit.labelled else "overlap"
     titles = [
         "",
         "query/gallery",
         "values",
         *map(title, scores),
-        "overlap at 10",
+        f"overlap at {fit.results[0].nearest}",
         f"{compared} against the status quo",
         "",
     ]

@@ -10,8 +10,8 @@ import numpy as np
 
 from nobackfill.evaluation import Upgrade
 from nobackfill.evaluation.backfilling import BackfillingCurve
-from nobackfill.evaluation.candidates import FULL, CandidateResult
-from nobackfill.evaluation.comparison import Change, decisive, overall, sentence
+from nobackfill.evaluation.candidates import FULL, UNMEASURED, CandidateResult, deciding, keep_old, published
+from nobackfill.evaluation.comparison import decisive, overall, sentence
 from nobackfill.evaluation.scores import MAIN, RANKING, title
 from nobackfill.evaluation.verdict import STATUS_QUO, UPGRADE_DECISIONS, Decision
 from nobackfill.reports.document import FitSection, Report, UpgradeSection
@@ -95,26 +95,31 @@ def upgrade_summary(section: UpgradeSection, others: tuple[str, ...] = ()) -> Su
 
 
 def fit_summary(fit: FitSection) -> Summary:
-    """Of fitted maps: of the one that the run folder holds."""
-    own = [each for each in fit.results if each.name == fit.best and each.kind is not None]
-    now = [f"{each.searched} ({each.kind.words}): {_against(each.change)}" for each in own if each.kind]
-    full = [each for each in fit.results if each.name == FULL]
+    """Of fitted maps: of the one to use, else of the one that the run folder holds."""
+    own = recommended(fit)
     words: dict[Decision, str] = {
-        "use it": _use_it([*own, *fit.results]),
-        "cannot tell": "No map between the two models differs measurably from keeping the old model: none is worth it.",
-        "do nothing": "Do nothing: keep searching with the old model until the gallery is backfilled.",
+        "use it": _use_it(fit, own),
+        "cannot tell": f"No map between the two models {_gains(fit)} keeping the old model: none is worth it.",
+        "do nothing": f"Do nothing: {keep_old(fit.results)}",
     }
-    others = [each for each in fit.results if each.name not in (fit.best, FULL) and each.kind and each.change]
+    others = [each for each in fit.results if each is not own and each.name != FULL and each.kind and each.change]
     return Summary(
-        name=fit.best,
+        name=own.name if own else fit.best,
         verdict=fit.verdict.decision,
         decision=words.get(fit.verdict.decision, fit.verdict.decision),
-        now=tuple(now),
+        now=(f"{own.searched} ({own.kind.words}): {own.sentence}",) if own and own.kind else (),
         quarters=(),
-        backfill=tuple(f"All backfilled: {_against(each.change)}" for each in full),
+        backfill=(f"All backfilled: {fit.results[1].sentence}" if fit.labelled else UNMEASURED,),
         losses=_fit_losses(own, fit.labelled),
-        others=tuple(f"{each.name}, {each.searched}: {_against(each.change)}" for each in others),
+        others=tuple(f"{each.name}, {each.searched}: {each.sentence}" for each in others),
     )
+
+
+def recommended(fit: FitSection) -> CandidateResult | None:
+    """Of the searches that decide a better one, that of the run folder first; else that of the run folder."""
+    held = published(fit.results, fit.best)
+    better = [each for each in deciding(fit.results) if each.decision == "better"]
+    return held if held in better or not better else better[0]
 
 
 def quarters(curve: BackfillingCurve | None) -> tuple[Quarter, ...]:
@@ -126,11 +131,18 @@ def quarters(curve: BackfillingCurve | None) -> tuple[Quarter, ...]:
     return tuple(map(Quarter, QUARTERS, scores, added))
 
 
-def _use_it(results: Sequence[CandidateResult]) -> str:
-    for each in results:
-        if each.kind is not None and each.decision == "better":
-            return f"Use {each.name}: searches get better at once; {each.kind.words}."
-    return "Use it: searches get better at once."
+def _use_it(fit: FitSection, own: CandidateResult | None) -> str:
+    if own is None or own.kind is None:
+        return "Use it."
+    where = "" if own is published(fit.results, fit.best) else " (in the folder methods)"
+    if fit.labelled:
+        return f"Use {own.name}{where}: searches get better at once; {own.kind.words}."
+    aim = f"Use {own.name}{where} if you want the new model's answers: searches get nearer to them at once"
+    return f"{aim}; {own.kind.words}."
+
+
+def _gains(fit: FitSection) -> str:
+    return "is measurably better than" if fit.labelled else "gets measurably nearer to the new model's answers than"
 
 
 def _decision(result: Upgrade) -> str:
@@ -176,20 +188,15 @@ def _losses(result: Upgrade) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _fit_losses(own: Sequence[CandidateResult], labelled: bool) -> tuple[str, ...]:
-    lines = [
-        f"{each.searched}: {each.lost:,} of {each.queries:,} held-out queries lose a right first answer; "
-        f"{each.won:,} gain one."
-        for each in own
-        if each.lost is not None and each.won is not None and each.queries is not None
-    ]
-    if labelled and not lines:
+def _fit_losses(own: CandidateResult | None, labelled: bool) -> tuple[str, ...]:
+    if not labelled:
+        return ("Unknown: without labels nobody can say which answers were right.",)
+    if own is None or own.lost is None or own.won is None or own.queries is None:
         return ("Unknown: this report was written before changed answers were counted; fit again.",)
-    return tuple(lines) or ("Unknown: without labels nobody can say which answers were right.",)
-
-
-def _against(change: Change | None) -> str:
-    return sentence(change or {}, STATUS_QUO)
+    return (
+        f"{own.searched}: {own.lost:,} of {own.queries:,} held-out queries lose a right first answer; "
+        f"{own.won:,} gain one.",
+    )
 
 
 def _name(section: UpgradeSection) -> str:

@@ -24,11 +24,16 @@ def history(run: Path) -> list[Epoch]:
     except (OSError, ValueError, RecursionError):
         return []
     epochs = [
-        {str(name): value for name, value in line.items() if isinstance(value, int | float) and math.isfinite(value)}
-        for line in lines
-        if isinstance(line, dict)
+        {str(name): value for name, value in line.items() if _finite(value)} for line in lines if isinstance(line, dict)
     ]
     return epochs if all({"epoch", "loss"} <= set(epoch) for epoch in epochs) else []
+
+
+def _finite(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def draw_learning(training: Mapping[str, Sequence[Epoch]], generation: str, path: Path) -> bool:

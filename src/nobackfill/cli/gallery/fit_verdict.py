@@ -6,8 +6,10 @@ from pathlib import Path
 
 
 def fit_warning(run: Path | None) -> str | None:
-    """One line if the run folder holds a fit whose verdict was to do nothing; None if not, or nothing is known."""
+    """One line if the run folder is of a fit that lost to doing nothing; None if not, or nothing is known."""
     from nobackfill.errors import NobackfillError
+    from nobackfill.evaluation.candidates import keep_old, published
+    from nobackfill.evaluation.comparison import found
     from nobackfill.reports.document import read_report
 
     if run is None or not (run / "report.json").is_file():
@@ -16,9 +18,11 @@ def fit_warning(run: Path | None) -> str | None:
         section = read_report(run / "report.json").fit
     except NobackfillError:  # of another kind, or damaged: what the gallery measures itself counts
         return None
-    if section is None or section.verdict.decision != "do nothing":
+    # The verdict may be for another way than the one that this folder is for.
+    own = None if section is None else published(section.results, section.best)
+    if section is None or own is None or own.change is None or own.decision not in ("worse", "mixed"):
         return None
     return (
-        f"warning: fit found for {run} that doing nothing is better: keep searching with the old model until the "
-        f"backfill is complete, then switch ({run / 'report.json'})"
+        f"warning: fit found for {run} that {own.name}, {own.searched}, is {found(own.change, 'the status quo')}; "
+        f"{keep_old(section.results)} See {run / 'report.json'}"
     )

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
-from nobackfill.files import atomic_file
+from nobackfill.files import atomic_file, write_npy
 from nobackfill.gallery.stores.base import Floats
 
 if TYPE_CHECKING:
@@ -78,8 +78,7 @@ def write_index(path: Path, vectors: Floats, numbers: NDArray[np.int64], kind: K
         index.do_polysemous_training = False  # minutes spent on an order of codes that no search here makes use of
         index.train(vectors[np.random.default_rng(0).permutation(count)[: 256 * lists]])
     index.add(vectors)
-    with atomic_file(path.with_suffix(".npy")) as temporary:
-        np.save(temporary, numbers)
+    write_npy(path.with_suffix(".npy"), numbers)
     with atomic_file(path.with_suffix(".faiss")) as temporary:
         faiss.write_index(index, str(temporary))
 
