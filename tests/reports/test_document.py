@@ -41,8 +41,8 @@ def test_files_of_format_1_open(name: str) -> None:
     for upgrade in written["upgrades"]:
         if curve := upgrade["result"]["curve"]:  # known since: the rule of a curve; before, scores were plain
             assert (curve.pop("rule"), curve.pop("may_fall")) == ("plain", False)
-    for result in written["fit"]["results"] if written["fit"] else ():  # known since: changed first answers
-        assert [result.pop(key) for key in ("queries", "lost", "won")] == [None] * 3
+    for result in written["fit"]["results"] if written["fit"] else ():  # known since: flips, neighbours
+        assert [result.pop(key) for key in ("queries", "lost", "won", "nearest")] == [None, None, None, 10]
     assert written == json.loads((FIXTURES / name).read_text())
     if name == "report_upgrade.json":
         (upgrade,) = report.upgrades

@@ -58,8 +58,8 @@ def refuse_no_matches(held: Held, dropped: int = 0) -> None:
     """
     if held.labels is None and held.relevant is None:
         return
-    labels = held.labels or (None, None)
-    relevance = matches(*labels, held.relevant, len(held.new_query), len(held.new_gallery))
+    queries, items = held.labels or (None, None)
+    relevance = matches(queries, items, held.relevant, len(held.new_query), len(held.new_gallery))
     if relevance.any(exclude_self=held.exclude_self).any():
         return
     rest = f" once the {dropped} queries among the fitted pairs are left out" if dropped else ""
