@@ -22,15 +22,16 @@ from nobackfill.gallery.stores.adopted_layout import (
 )
 from nobackfill.gallery.stores.adopted_partitions import build_indexes, partitions
 from nobackfill.gallery.stores.adopted_sql import plain, quoted, table_of
+from nobackfill.gallery.stores.adopted_table import COLUMNS
+from nobackfill.gallery.stores.postgres_connection import MAX_DIM
 
 if TYPE_CHECKING:
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
     from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 
 LOCK_MILLISECONDS = 50  # that a change waits for its lock: readers and writers that come later wait behind it
 PATIENCE = 60.0  # seconds to go on trying
-MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
 FOUND_COLUMNS = (
     "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of|_by)?$')::integer AS number "
     "FROM pg_attribute "
@@ -116,6 +117,16 @@ def drop_columns(adoption: Adoption, numbers: Sequence[int], leave: int | None =
     """Takes columns of later generations away; `leave` keeps its vectors, but not what it was made for."""
     names = [name for number in numbers for name in columns(number) if (number, name) != (leave, column(leave or 0))]
     return f"ALTER TABLE {table_of(adoption)} " + ", ".join(f"DROP COLUMN IF EXISTS {name}" for name in names)
+
+
+def newest_held(cursor: Cursor, adoption: Adoption) -> int | None:
+    """The newest generation that has vectors in the table: one just begun, or forgotten, has a column without."""
+    there = {name for name, _ in cursor.execute(COLUMNS, (adoption.namespace, adoption.table)).fetchall()}
+    for number in reversed(adoption.newer):
+        held = f"SELECT 1 FROM {table_of(adoption)} WHERE {column(number)} IS NOT NULL LIMIT 1"
+        if column(number) in there and cursor.execute(held, ()).fetchone():
+            return number
+    return None
 
 
 def undo_statements(adoption: Adoption, numbers: Sequence[int], leave: int | None = None) -> list[str]:

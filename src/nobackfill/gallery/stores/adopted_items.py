@@ -28,7 +28,7 @@ class AdoptedItems(Store):
         raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
 
     def drop(self, *, leave_new: bool = False) -> None:
-        """Take away what the gallery made; with `leave_new` the newest generation's vectors stay."""
+        """Take away what the gallery made; with `leave_new` the vectors of the newest generation that has any stay."""
         raise NotImplementedError
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:

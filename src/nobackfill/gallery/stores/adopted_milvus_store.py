@@ -56,7 +56,7 @@ class AdoptedMilvusStore(AdoptedItems):
         self.documents.write(name, data)
 
     def drop(self, *, leave_new: bool = False) -> None:
-        """Takes away what the gallery made; with `leave_new` the collection of the newest generation stays."""
+        """Takes away what the gallery made; with `leave_new` that of the newest generation with rows stays."""
         for suffix in self._going(leave_new=leave_new):
             self.connection.remove(suffix)
         if self.connection.folder:
@@ -235,7 +235,10 @@ class AdoptedMilvusStore(AdoptedItems):
 
     def _going(self, *, leave_new: bool) -> list[str]:
         later = later_generations(self.connection)
-        return [*(f"g{number}" for number in (later[:-1] if leave_new else later)), "hits", "documents"]
+        # One that was just begun, or forgotten, has a collection without rows.
+        held = (number for number in reversed(later) if self.connection.count(f"g{number}", ""))
+        stays = next(held, None) if leave_new else None
+        return [*(f"g{number}" for number in later if number != stays), "hits", "documents"]
 
     def _lock_file(self, name: str) -> str:
         folder = self.connection.folder

@@ -26,12 +26,11 @@ from nobackfill.gallery.stores.adopted_sql import (
     version,
 )
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
-from nobackfill.gallery.stores.postgres_connection import Row, as_vector, by_generation
+from nobackfill.gallery.stores.postgres_connection import EF_SEARCH, Row, as_vector, by_generation
 
 if TYPE_CHECKING:
     from psycopg import Cursor
 
-EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 UTC = "SET LOCAL TimeZone = 'UTC';"  # payloads and filters see times alike, whatever the role's settings
 # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
 ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
