@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.gallery.filters import Filter
-from nobackfill.gallery.stores.adopted_milvus_layout import Key, unit
+from nobackfill.gallery.stores.adopted_items import unit
+from nobackfill.gallery.stores.adopted_milvus_layout import Key
 from nobackfill.gallery.stores.adopted_milvus_rows import STRONG, AdoptedRows
 from nobackfill.gallery.stores.base import Floats, Nearest
 from nobackfill.gallery.stores.milvus_search import LIMIT
