@@ -12,8 +12,6 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-import numpy as np
-
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.formats import parse_document
@@ -128,8 +126,7 @@ class AdoptedMilvusStore(AdoptedItems):
         else:
             found = {number: nearest(rows, number, known[number], k) for number in sorted(known)}
         for number in queries.keys() - known:
-            none = [np.empty(0, np.float32) for _ in queries[number]]
-            found[number] = Nearest([[] for _ in none], none)
+            found[number] = Nearest.none(len(queries[number]))
         return found
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:
