@@ -48,7 +48,7 @@ class Part:
 
 
 def partitions(connection: Connection, oid: int) -> list[Part]:
-    """The table and its partitions, each after the one it belongs to; no more than itself if it has none."""
+    """The table and its partitions, each after the one it belongs to; nothing of a table that has none."""
     return [Part(*row) for row in connection.execute(TREE, (oid,)).fetchall()]
 
 
