@@ -66,7 +66,7 @@ def test_an_index_build_that_was_interrupted_is_finished(
 ) -> None:
     before = application.dump()
     gallery = application.adopt()
-    real = adopted_partitions.build_indexes
+    real: Any = adopted_partitions.build_indexes
 
     def interrupted(*arguments: Any) -> None:
         *rest, briefly = arguments
@@ -112,7 +112,7 @@ def test_each_model_has_its_index_whatever_an_earlier_gallery_left(server: str) 
                 for number in (2, 3):
                     found = connection.execute(OVER, (table, table, f"nobackfill_{number}")).fetchall()
                     assert [valid for (valid,) in found] == [True] * (1 + parted)
-                gallery.store.drop(leave_new=True)  # type: ignore[attr-defined]
+                gallery.store.drop(leave_new=True)  # type: ignore[call-arg]
                 gallery.store.close()
                 connection.execute(f"ALTER TABLE {table} RENAME COLUMN nobackfill_2 TO {left}")
             connection.execute(f"DROP TABLE {table}")

@@ -29,7 +29,6 @@ from nobackfill.gallery.stores.sampling import sampled
 if TYPE_CHECKING:
     from qdrant_client.models import Filter, Record
 
-
 OWN = re.compile(r"g[0-9]+")  # named vectors
 
 
