@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pgvector.psycopg import register_vector
 
 from nobackfill.gallery import Embedded, Gallery, Generation, ItemBatch
-from nobackfill.gallery.stores.adopted_reading import EF_SEARCH
+from nobackfill.gallery.stores.postgres_connection import EF_SEARCH
 
 BATCH, K, WARM = 1024, 10, 6
 WHERE = {"lang": "l3"}

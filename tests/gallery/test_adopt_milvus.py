@@ -273,6 +273,7 @@ def test_the_verbs_show_then_do(application: Application, capsys: pytest.Capture
     assert f"a gallery of {COUNT} items" in capsys.readouterr().out
     gallery = Gallery.open(application.url)
     gallery.upgrade(NEWER, application.embed, sample=20)
+    backfilled(gallery, application, 20)
     assert gallery.store.payloads(["10"]) == {"10": {"year": 2001}}
     assert run(["gallery", "abandon", application.url, "--dry-run"]) == 0
     assert "collections/drop" in capsys.readouterr().out

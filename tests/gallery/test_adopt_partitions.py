@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,18 @@ from tests.gallery.galleries import COUNT, NEW_VECTORS
 from tests.gallery.test_adopt_changes import LAYOUTS, STEPS, Model
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Gallery
+from nobackfill.gallery import Gallery, ItemBatch
 from nobackfill.gallery.adopting import abandon, plan_adoption
 from nobackfill.gallery.stores import adopted_partitions
 
 INDEXES = (
     "SELECT c.relname, i.indisvalid, c.relkind::text FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
     "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname LIKE 'nobackfill%%' ORDER BY 1"
+)
+
+OVER = (
+    "SELECT i.indisvalid FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] "
+    "WHERE (i.indrelid = %s::regclass OR i.indrelid IN (SELECT relid FROM pg_partition_tree(%s))) AND a.attname = %s"
 )
 
 
@@ -61,15 +66,17 @@ def test_an_index_build_that_was_interrupted_is_finished(
 ) -> None:
     before = application.dump()
     gallery = application.adopt()
-    real = adopted_partitions.build_indexes
+    real: Any = adopted_partitions.build_indexes
 
-    def interrupted(connection: Any, parts: Any, top: str, method: str, briefly: Callable[[str], None]) -> None:
+    def interrupted(*arguments: Any) -> None:
+        *rest, briefly = arguments
+
         def once(statement: str) -> None:
             if "ATTACH" in statement:
                 raise KeyboardInterrupt
             briefly(statement)
 
-        real(connection, parts, top, method, once)
+        real(*rest, once)
 
     monkeypatch.setattr("nobackfill.gallery.stores.adopted_ddl.build_indexes", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -81,6 +88,34 @@ def test_an_index_build_that_was_interrupted_is_finished(
     abandon(gallery.store)
     assert indexes(application) == []
     assert application.dump() == before
+
+
+def test_each_model_has_its_index_whatever_an_earlier_gallery_left(server: str) -> None:
+    """An index left over a renamed column keeps its name; of a long table's partitions all models' are cut alike."""
+    name = f"{uuid.uuid4().hex}{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
+        for parted in (False, True):
+            table, by = f"{'t' if parted else 's'}{name}", " PARTITION BY RANGE (id)" if parted else ""
+            connection.execute(f"CREATE TABLE {table} (id integer PRIMARY KEY, v vector(4)){by}")
+            if parted:
+                connection.execute(f"CREATE TABLE {table}_1 PARTITION OF {table} FOR VALUES FROM (0) TO (9)")
+            connection.execute(f"CREATE INDEX ON {table} USING hnsw (v vector_cosine_ops)")
+            connection.execute(f"INSERT INTO {table} VALUES (1, '[1,2,3,4]')")
+            for left in ("first", "second"):
+                gallery = Gallery.adopt(f"{server}#{table}", "old", vector_column="v")
+                gallery.store.add_generation(2, 6)
+                gallery.store.add_generation(3, 8)
+                gallery.store.add_generation(3, 8)
+                row = ItemBatch(["1"], 2, np.eye(1, 6, dtype=np.float32), [])
+                assert gallery.store.replace(row, keep_old=True) == []
+                for number in (2, 3):
+                    found = connection.execute(OVER, (table, table, f"nobackfill_{number}")).fetchall()
+                    assert [valid for (valid,) in found] == [True] * (1 + parted)
+                gallery.store.drop(leave_new=True)  # type: ignore[call-arg]
+                gallery.store.close()
+                connection.execute(f"ALTER TABLE {table} RENAME COLUMN nobackfill_2 TO {left}")
+            connection.execute(f"DROP TABLE {table}")
 
 
 def test_a_partition_that_comes_later_takes_part(application: Application) -> None:

@@ -23,10 +23,12 @@ from tests.gallery.galleries import (
     embed,
     fresh,
     upgraded,
+    vectors,
 )
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, ItemBatch, open_store
+from nobackfill.gallery.stores.faiss_index import read_index, write_index
 
 
 def test_a_folder_of_format_1_is_refused_in_one_sentence(tmp_path: Path) -> None:
@@ -200,3 +202,23 @@ def test_no_model_takes_the_place_of_a_forgotten_one_that_still_has_items(tmp_pa
     store.delete(IDS[:1])
     gallery.upgrade(SECOND, embed)
     assert gallery.count() == COUNT - 1
+
+
+@pytest.mark.parametrize(("compared", "done"), [(20, 0.5), (20, 0.99), (0, 0.99)])
+def test_the_last_old_items_are_found_as_well_as_all_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared: int, done: float
+) -> None:
+    """All that are left are compared, or (0) more candidates looked at; it was .93 at 99 %."""
+    monkeypatch.setattr("nobackfill.gallery.stores.faiss_index.COMPARED", compared)
+    rng = np.random.default_rng(0)
+    rows, queries = vectors(32, 0, 6000), vectors(32, 1, 50)
+    write_index(tmp_path / "g1", rows, np.arange(len(rows)), "hnsw")
+    index = read_index(tmp_path / "g1")
+    for number in rng.permutation(len(rows))[: int(done * len(rows))].tolist():
+        index.forget(number)
+    left = np.flatnonzero(index.live)
+    wanted = left[np.argsort(-(queries @ rows[left].T), axis=1)[:, :10]]
+    scores, found = index.search(queries, 10)
+    np.testing.assert_allclose(scores, np.take_along_axis(queries @ rows.T, found, 1), atol=1e-5)
+    both = zip(found.tolist(), wanted.tolist(), strict=True)
+    assert np.mean([len({*one} & {*best}) / 10 for one, best in both]) > 0.99

@@ -172,7 +172,7 @@ def abandon(store: Store, *, leave_new: bool = False) -> None:
 
     Args:
         store: of an adopted table or collection.
-        leave_new: leave the newest model's vectors where they are, for the application to go on with.
+        leave_new: leave the vectors of the newest model that has any where they are, for the application to go on with.
 
     Raises:
         GalleryError: if the store was not adopted; if a backfill is running; or if there are rows that only have new

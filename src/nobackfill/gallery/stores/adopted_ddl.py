@@ -20,17 +20,18 @@ from nobackfill.gallery.stores.adopted_layout import (
     stamp_column,
     writer_column,
 )
-from nobackfill.gallery.stores.adopted_partitions import build_indexes, partitions
+from nobackfill.gallery.stores.adopted_partitions import build_indexes, index_of, partitions
 from nobackfill.gallery.stores.adopted_sql import plain, quoted, table_of
+from nobackfill.gallery.stores.adopted_table import COLUMNS
+from nobackfill.gallery.stores.postgres_connection import MAX_DIM
 
 if TYPE_CHECKING:
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
     from nobackfill.gallery.stores.postgres_connection import PostgresConnection
 
 LOCK_MILLISECONDS = 50  # that a change waits for its lock: readers and writers that come later wait behind it
 PATIENCE = 60.0  # seconds to go on trying
-MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
 FOUND_COLUMNS = (
     "SELECT DISTINCT substring(attname from '^nobackfill_([0-9]+)(?:_of|_by)?$')::integer AS number "
     "FROM pg_attribute "
@@ -88,12 +89,12 @@ def column_change(table: Table, number: int, dim: int) -> list[Change]:
     return [Change(statement, there, (plain(table_of(adoption)), column(number), f"{table.kind}({int(dim)})"))]
 
 
-def index_statement(table: Table, number: int, dim: int) -> str | None:
+def index_statement(table: Table, number: int, dim: int, name: str | None = None) -> str | None:
     """An index over the new column, where the application's own column has one that searches can use."""
     method = index_method(table, number, dim)
     if method is None:
         return None
-    name = quoted(index_name(table.adoption, number))
+    name = quoted(name or index_name(table.adoption, number))
     how = f"INDEX {name} ON ONLY" if table.partitioned else f"INDEX CONCURRENTLY {name} ON"
     return f"CREATE {how} {table_of(table.adoption)} {method}"
 
@@ -108,7 +109,7 @@ def index_method(table: Table, number: int, dim: int) -> str | None:
 
 
 def index_name(adoption: Adoption, number: int) -> str:
-    """Unique in the table's schema."""
+    """Unique in the table's schema, unless an earlier gallery left one."""
     return f"{adoption.side}_{number}"
 
 
@@ -116,6 +117,16 @@ def drop_columns(adoption: Adoption, numbers: Sequence[int], leave: int | None =
     """Takes columns of later generations away; `leave` keeps its vectors, but not what it was made for."""
     names = [name for number in numbers for name in columns(number) if (number, name) != (leave, column(leave or 0))]
     return f"ALTER TABLE {table_of(adoption)} " + ", ".join(f"DROP COLUMN IF EXISTS {name}" for name in names)
+
+
+def newest_held(cursor: Cursor, adoption: Adoption) -> int | None:
+    """The newest generation that has vectors in the table: one just begun, or forgotten, has a column without."""
+    there = {name for name, _ in cursor.execute(COLUMNS, (adoption.namespace, adoption.table)).fetchall()}
+    for number in reversed(adoption.newer):
+        held = f"SELECT 1 FROM {table_of(adoption)} WHERE {column(number)} IS NOT NULL LIMIT 1"
+        if column(number) in there and cursor.execute(held, ()).fetchone():
+            return number
+    return None
 
 
 def undo_statements(adoption: Adoption, numbers: Sequence[int], leave: int | None = None) -> list[str]:
@@ -180,21 +191,20 @@ def build_index(db: PostgresConnection, table: Table, number: int, dim: int) -> 
     method, top = index_method(table, number, dim), index_name(adoption, number)
     if statement is None or method is None:
         return
-    name = plain(quoted(adoption.namespace, top))
     with contextlib.closing(db.connect(autocommit=True)) as connection:
         try:
-            oid = connection.execute("SELECT to_regclass(%s)::oid::bigint", (plain(table_of(adoption)),)).fetchone()
-            parts = partitions(connection, int(oid[0]) if oid else 0)
+            there = connection.execute("SELECT to_regclass(%s)::oid::bigint", (plain(table_of(adoption)),)).fetchone()
+            oid = int(there[0] or 0) if there else 0
+            parts = partitions(connection, oid)
             if parts and not parts[0].leaf:
-                build_indexes(connection, parts, top, method, lambda each: change(db, [each]))
+                build_indexes(connection, parts, top, column(number), method, lambda each: change(db, [each]))
                 return
-            found = connection.execute(
-                "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (name,)
-            ).fetchone()
-            if found and found[0]:
+            name, valid = index_of(connection, oid, column(number), adoption.namespace, top)
+            if valid:
                 return
-            if found:
-                connection.execute(f"DROP INDEX CONCURRENTLY {name}")
+            if valid is not None:
+                connection.execute(f"DROP INDEX CONCURRENTLY {quoted(adoption.namespace, name)}", ())
+            statement = index_statement(table, number, dim, name) or statement
             connection.execute(statement, ())
         except db.psycopg.errors.InsufficientPrivilege:
             raise _not_allowed(db.url, connection, [statement], None) from None

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.errors import GalleryError
+from nobackfill.gallery.stores.adopted_items import NORM_TOLERANCE
 from nobackfill.gallery.stores.adopted_layout import Adoption, Layout, Table
 from nobackfill.gallery.stores.adopted_partitions import partitions
 from nobackfill.gallery.stores.adopted_sql import TEXT, WHOLE, quoted
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from nobackfill.gallery.stores.postgres_connection import Row
 
 SAMPLE = 1000  # vectors looked at
-UNIT = 1e-3  # how far a norm may be from 1
 PGVECTOR = (0, 8)
 KINDS = {"r": "a table", "v": "a view", "m": "a materialized view", "f": "a foreign table"}
+OWN = {"id", "seq", "generation", "version", "payload", "embedding"}  # columns of a gallery's own table
+TABLES = "SELECT 1 FROM pg_tables WHERE schemaname = %s AND tablename = %s"
 INDEXES = (
     "SELECT i.indexrelid::regclass::text, am.amname, o.opcname, c.reloptions FROM pg_index i "
     "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am am ON am.oid = c.relam "
@@ -64,6 +66,9 @@ def inspected(
         raise GalleryError(f"{url}: its partition {foreign[0].name!r} is {KINDS.get(foreign[0].kind, 'no table')}, to "
                            "which PostgreSQL adds no column on the other server; adopt the table there")  # fmt: skip
     types = {str(name): str(of) for name, of in connection.execute(COLUMNS, place)}
+    beside = (place[0], f"{place[1]}_documents")
+    if set(types) >= OWN and connection.execute(TABLES, beside).fetchone():
+        raise GalleryError(f"{url}: is a table that a gallery made; open it as it is, it needs no adopting")
     for column in (id_column, vector_column, *(payload_columns or ())):
         if column not in types:
             raise GalleryError(f"{url}: no column {column!r}; there are {', '.join(types)[:300]}")
@@ -85,7 +90,7 @@ def inspected(
         raise GalleryError(f"{url}: {vector_column!r} is of type {types[vector_column]}; expected vector or halfvec")
     norms, dim = _norms(connection, url, place, vector_column, vectors)
     found = connection.execute(INDEXES, (oid, vector_column)).fetchall()
-    unit = bool(np.all(np.abs(norms - 1) < UNIT))
+    unit = bool(np.all(np.abs(norms - 1) < NORM_TOLERANCE))
     if unit and any(_metric(row[2]) != "cosine" for row in found):
         unit = not _has_other_norms(connection, place, vector_column, vectors)
     adoption = Adoption(
@@ -159,7 +164,7 @@ def _norms(
 def _has_other_norms(connection: Connection, place: tuple[str, str], column: str, kind: str) -> bool:
     """Whether a vector has another norm than 1: reads the table up to the first one, whole if there is none."""
     norm = f"{'l2_norm' if kind == 'halfvec' else 'vector_norm'}({quoted(column)})"
-    found = connection.execute(f"SELECT 1 FROM {quoted(*place)} WHERE abs({norm} - 1) >= %s LIMIT 1", (UNIT,))
+    found = connection.execute(f"SELECT 1 FROM {quoted(*place)} WHERE abs({norm} - 1) >= %s LIMIT 1", (NORM_TOLERANCE,))
     return found.fetchone() is not None
 
 

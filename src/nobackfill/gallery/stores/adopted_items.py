@@ -8,9 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.stores.base import ItemBatch, Payload, Store
+from nobackfill.gallery.stores.base import Floats, ItemBatch, Payload, Store
 
-LOOKED_AT = 100  # items whose vectors `check_norms` is to see
 NORM_TOLERANCE = 1e-3
 
 
@@ -28,7 +27,7 @@ class AdoptedItems(Store):
         raise GalleryError(f"{self.url}: is adopted already; `gallery abandon` ends that")
 
     def drop(self, *, leave_new: bool = False) -> None:
-        """Take away what the gallery made; with `leave_new` the newest generation's vectors stay."""
+        """Take away what the gallery made; with `leave_new` the vectors of the newest generation that has any stay."""
         raise NotImplementedError
 
     def undo_statements(self, *, leave_new: bool = False) -> list[str]:
@@ -56,6 +55,22 @@ class AdoptedItems(Store):
             f"{self.url}: {self.whose} belong to the application; add, change and remove them with its own client: "
             "what it does counts here at once"
         )
+
+
+def unit(vectors: Sequence[Sequence[float]] | Floats, *, all_norms: bool = True) -> Floats:
+    """At unit norm, float32 [n, dim]; zero vectors stay zero.
+
+    Args:
+        vectors: floats [n, dim].
+        all_norms: False where the application's are not compared by their cosine: one of another norm than about 1
+            stays as it is, so that verify names it.
+    """
+    rows = np.array(vectors, np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not all_norms:
+        norms[np.abs(norms - 1) > NORM_TOLERANCE] = 1
+    rows /= np.where(norms == 0, 1, norms)
+    return rows
 
 
 def check_norms(url: str, vector: str, metric: str, rows: Sequence[Sequence[float]]) -> None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, cast
 
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.adopted_items import LOOKED_AT, check_norms
+from nobackfill.gallery.stores.adopted_items import check_norms
 from nobackfill.gallery.stores.adopted_milvus_layout import ADOPTION, STAMP, Adoption
-from nobackfill.gallery.stores.adopted_milvus_rows import later_generations
+from nobackfill.gallery.stores.adopted_milvus_rows import AdoptedRows, later_generations
 from nobackfill.gallery.stores.adopted_milvus_store import AdoptedMilvusStore, request
 from nobackfill.gallery.stores.base import Store
-from nobackfill.gallery.stores.milvus_connection import NAME, Row
+from nobackfill.gallery.stores.milvus_connection import NAME, SUFFIX, Row
 from nobackfill.gallery.stores.milvus_store import MilvusStore
 
+OWN = re.compile(rf"(.+)__(?:{SUFFIX.pattern})")  # a gallery's own collections
 METRICS = ("COSINE", "IP", "L2")
 PARAMS = ("M", "efConstruction", "nlist", "m", "nbits")  # of an index, that later generations get too
 
@@ -51,6 +53,10 @@ def inspected(store: AdoptedMilvusStore, column: str | None, payload_keys: tuple
         found = connection.client.describe_collection(store.name)
     if found["collection_name"] != store.name:
         raise GalleryError(f"{url}: {store.name!r} is an alias; name the collection itself: {found['collection_name']}")
+    made = OWN.fullmatch(store.name)
+    with connection.translated():
+        if made and connection.client.has_collection(f"{made[1]}__documents"):
+            raise GalleryError(f"{url}: {store.name!r} was made by a gallery; open {made[1]!r}, it needs no adopting")
     later = later_generations(connection)
     if later:  # a new gallery would take it for its own
         left = connection.collection(f"g{later[-1]}")
@@ -137,8 +143,5 @@ def _check_norms(store: AdoptedMilvusStore, adoption: Adoption) -> None:
     """Refuse inner products and distances of vectors of any norm: the gallery compares directions."""
     if adoption.metric == "COSINE":
         return
-    with store.connection.translated():
-        rows = store.connection.client.query(
-            store.connection.readable(store.name), filter="", limit=LOOKED_AT, output_fields=[adoption.vector]
-        )
-    check_norms(store.url, adoption.vector, adoption.metric, [row[adoption.vector] for row in rows])
+    for rows in AdoptedRows(store.connection, store.name, adoption, ()).pages([adoption.vector]):
+        check_norms(store.url, adoption.vector, adoption.metric, [row[adoption.vector] for row in rows])

@@ -106,14 +106,6 @@ def version(own: Sequence[float]) -> int:
     return int(stamp(own)[:14], 16)
 
 
-def unit(vectors: Sequence[Sequence[float]] | Floats) -> Floats:
-    """At unit norm, float32 [n, dim]; zero vectors stay zero."""
-    rows = np.array(vectors, np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(norms == 0, 1, norms)
-    return rows
-
-
 def literal(value: Key) -> str:
     """As Milvus reads it; milvus-lite does not know the escapes of JSON."""
     if isinstance(value, int):

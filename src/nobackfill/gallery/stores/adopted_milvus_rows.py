@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from nobackfill.gallery.filters import Filter, matches
+from nobackfill.gallery.stores.adopted_items import unit
 from nobackfill.gallery.stores.adopted_milvus_layout import (
     STAMP,
     Adoption,
@@ -15,7 +16,6 @@ from nobackfill.gallery.stores.adopted_milvus_layout import (
     narrowed,
     one_of,
     stamp,
-    unit,
     version,
 )
 from nobackfill.gallery.stores.base import ItemBatch
@@ -90,11 +90,12 @@ class AdoptedRows:
             groups.setdefault(number, []).append(key)
         for number, keys in sorted(groups.items()):
             rows = own if number == 1 else self.side(number, keys, [adoption.vector])
+            all_norms = number > 1 or adoption.metric == "COSINE"
             there = [key for key in keys if key in rows]  # one may have been removed meanwhile
             yield ItemBatch(
                 [str(key) for key in there],
                 number,
-                unit([rows[key][adoption.vector] for key in there]),
+                unit([rows[key][adoption.vector] for key in there], all_norms=all_norms),
                 [adoption.payload(own[key]) for key in there] if payloads else [],
                 [version(own[key][adoption.vector]) for key in there],
             )

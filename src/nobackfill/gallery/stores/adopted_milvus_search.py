@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.gallery.filters import Filter
-from nobackfill.gallery.stores.adopted_milvus_layout import Key, unit
+from nobackfill.gallery.stores.adopted_items import unit
+from nobackfill.gallery.stores.adopted_milvus_layout import Key
 from nobackfill.gallery.stores.adopted_milvus_rows import STRONG, AdoptedRows
 from nobackfill.gallery.stores.base import Floats, Nearest
 from nobackfill.gallery.stores.milvus_search import LIMIT
@@ -50,20 +51,13 @@ def nearest(rows: AdoptedRows, number: int, queries: Floats, k: int) -> Nearest:
 
 def compared(rows: AdoptedRows, queries: Mapping[int, Floats], k: int, where: Filter) -> dict[int, Nearest]:
     """The same for several generations, of items that fulfil a filter: exactly, for all of these are read."""
-    ids: dict[int, list[list[str]]] = {number: [[] for _ in asked] for number, asked in queries.items()}
-    scores = {number: [np.empty(0, np.float32) for _ in asked] for number, asked in queries.items()}
+    found = {number: Nearest.none(len(asked)) for number, asked in queries.items()}
     for page in rows.matching(where, LIMIT):
         for items in rows.batches(rows.by_key(page), payloads=False):
-            if items.generation not in queries or not items.ids:
-                continue
-            every = queries[items.generation] @ items.vectors.T
-            for query, one in enumerate(every):
-                names = ids[items.generation][query] + items.ids
-                together = np.concatenate([scores[items.generation][query], one])
-                best = np.argsort(-together, kind="stable")[:k]
-                ids[items.generation][query] = [names[place] for place in best.tolist()]
-                scores[items.generation][query] = together[best]
-    return {number: Nearest(ids[number], scores[number]) for number in queries}
+            number = items.generation
+            if number in queries and items.ids:
+                found[number] = found[number].with_more(items.ids, queries[number] @ items.vectors.T, k)
+    return found
 
 
 def _asked(rows: AdoptedRows, number: int, queries: Floats, limit: int) -> list[Found]:

@@ -12,8 +12,6 @@ import heapq
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
-import numpy as np
-
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.formats import parse_document
@@ -56,7 +54,7 @@ class AdoptedMilvusStore(AdoptedItems):
         self.documents.write(name, data)
 
     def drop(self, *, leave_new: bool = False) -> None:
-        """Takes away what the gallery made; with `leave_new` the collection of the newest generation stays."""
+        """Takes away what the gallery made; with `leave_new` that of the newest generation with rows stays."""
         for suffix in self._going(leave_new=leave_new):
             self.connection.remove(suffix)
         if self.connection.folder:
@@ -128,8 +126,7 @@ class AdoptedMilvusStore(AdoptedItems):
         else:
             found = {number: nearest(rows, number, known[number], k) for number in sorted(known)}
         for number in queries.keys() - known:
-            none = [np.empty(0, np.float32) for _ in queries[number]]
-            found[number] = Nearest([[] for _ in none], none)
+            found[number] = Nearest.none(len(queries[number]))
         return found
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:
@@ -235,7 +232,10 @@ class AdoptedMilvusStore(AdoptedItems):
 
     def _going(self, *, leave_new: bool) -> list[str]:
         later = later_generations(self.connection)
-        return [*(f"g{number}" for number in (later[:-1] if leave_new else later)), "hits", "documents"]
+        # One that was just begun, or forgotten, has a collection without rows.
+        held = (number for number in reversed(later) if self.connection.count(f"g{number}", ""))
+        stays = next(held, None) if leave_new else None
+        return [*(f"g{number}" for number in later if number != stays), "hits", "documents"]
 
     def _lock_file(self, name: str) -> str:
         folder = self.connection.folder

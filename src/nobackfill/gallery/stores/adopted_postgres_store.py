@@ -25,6 +25,7 @@ from nobackfill.gallery.stores.adopted_ddl import (
     column_change,
     drop_columns,
     missing,
+    newest_held,
     refused,
     undo_statements,
 )
@@ -34,13 +35,12 @@ from nobackfill.gallery.stores.adopted_sql import canonical, plain, quoted, tabl
 from nobackfill.gallery.stores.adopted_table import load_adoption, load_table, save
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
 from nobackfill.gallery.stores.base import Best, Floats, ItemBatch, Nearest, Payload, Scales
-from nobackfill.gallery.stores.postgres_connection import PostgresConnection, Row
+from nobackfill.gallery.stores.postgres_connection import HITS_PAGE, PostgresConnection, Row
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
 Value = TypeVar("Value")
-HITS_PAGE = 8192
 
 
 class AdoptedPostgresStore(AdoptedItems):
@@ -85,8 +85,8 @@ class AdoptedPostgresStore(AdoptedItems):
         """Takes away what the gallery made; rows and the application's columns stay.
 
         Args:
-            leave_new: leave the vector column of the newest generation (new column), or the new vectors where they are
-                (same column); else they go, and old vectors are put back.
+            leave_new: leave the vector column of the newest generation that has vectors (new column), or the new
+                vectors where they are (same column); else they go, and old vectors are put back.
 
         Raises:
             GalleryError: if there are rows whose only vector is a new one, and not `leave_new`.
@@ -114,7 +114,7 @@ class AdoptedPostgresStore(AdoptedItems):
 
     def _undo_statements(self, *, leave_new: bool) -> list[str]:
         adoption = self._agreed()
-        leave = max(adoption.newer, default=None) if leave_new else None
+        leave = self.db.transaction(lambda cursor: newest_held(cursor, adoption)) if leave_new else None
         return undo_statements(adoption, self._found_columns(adoption), leave)
 
     def _agreed(self) -> Adoption:

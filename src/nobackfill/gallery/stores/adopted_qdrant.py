@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from nobackfill.errors import GalleryError
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
-from nobackfill.gallery.stores.adopted_items import LOOKED_AT, check_norms
+from nobackfill.gallery.stores.adopted_items import check_norms
 from nobackfill.gallery.stores.adopted_qdrant_layout import ADOPTION, NUMBERS, Adoption, sketch_name, vector_name
 from nobackfill.gallery.stores.adopted_qdrant_store import AdoptedQdrantStore
 from nobackfill.gallery.stores.base import Store
 from nobackfill.gallery.stores.qdrant_connection import translated
 from nobackfill.gallery.stores.qdrant_store import QdrantStore
+from nobackfill.gallery.stores.qdrant_writes import BATCH
 
 if TYPE_CHECKING:
     from qdrant_client.models import VectorParams
@@ -47,6 +48,11 @@ def inspected(store: AdoptedQdrantStore, column: str | None, payload_keys: tuple
         raise GalleryError(f"{url}: no collection {name!r}; name the application's collection after the #")
     if _exists(store, store.documents) and store.read(MANIFEST) is not None:
         raise GalleryError(f"{url}: is a gallery already; see `gallery status`, or `gallery abandon` it first")
+    if _exists(store, beside := name + QdrantStore.SUFFIX):
+        raise GalleryError(
+            f"{url}: {name!r} was made by a gallery, whose documents are in {beside!r}: open it as it is; if that "
+            f"gallery is gone and {name!r} is the application's, delete {beside!r} first"
+        )
     vectors = store.client.get_collection(name).config.params.vectors
     if not isinstance(vectors, dict) or "" in vectors:
         raise GalleryError(
@@ -103,6 +109,6 @@ def _check_norms(store: AdoptedQdrantStore, adoption: Adoption) -> None:
     """Refuse inner products of vectors of any norm: the gallery compares directions."""
     if adoption.cosine:
         return
-    points, _ = store.client.scroll(store.name, limit=LOOKED_AT, with_payload=False, with_vectors=[adoption.vector])
-    rows = [point.vector[adoption.vector] for point in points if adoption.vector in (point.vector or {})]
-    check_norms(store.url, adoption.vector, "Dot", rows)
+    for points in store.connection.scroll(store.name, BATCH, None, with_vectors=[adoption.vector]):
+        rows = [point.vector[adoption.vector] for point in points if adoption.vector in (point.vector or {})]
+        check_norms(store.url, adoption.vector, "Dot", rows)

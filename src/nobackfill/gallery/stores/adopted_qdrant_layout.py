@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from nobackfill.gallery.stores.base import Floats, ItemBatch
+from nobackfill.gallery.stores.adopted_items import unit
+from nobackfill.gallery.stores.base import ItemBatch
 
 if TYPE_CHECKING:
     from qdrant_client.models import Record
@@ -71,14 +72,6 @@ def later_generations(names: Collection[str]) -> list[int]:
 def begun(names: Iterable[str]) -> list[int]:
     """The same, and those of which a killed process has made, or left, one of the two named vectors only."""
     return sorted({int(match[1]) for name in names if (match := OURS.fullmatch(name))})
-
-
-def unit(vectors: Sequence[Sequence[float]]) -> Floats:
-    """At unit norm, float32 [n, dim]; zero vectors stay zero."""
-    rows = np.array(vectors, np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(norms == 0, 1, norms)
-    return rows
 
 
 def sketches(vectors: Sequence[Sequence[float]]) -> NDArray[np.float64]:
@@ -141,7 +134,10 @@ def grouped(
         ItemBatch(
             [str(point.id) for point in group],
             number,
-            unit([point.vector[adoption.vector if number == 1 else vector_name(number)] for point in group]),
+            unit(
+                [point.vector[adoption.vector if number == 1 else vector_name(number)] for point in group],
+                all_norms=number > 1 or adoption.cosine,
+            ),
             [shown(adoption, point.payload) for point in group] if payloads else [],
             [version(point.vector[adoption.vector]) for point in group],
         )

@@ -52,7 +52,7 @@ class Searcher:
     def nearest(self, number: int, queries: Floats, k: int, where: Where | None) -> Nearest:
         """The best items of one generation for each query; see `Store.search`."""
         if number not in (1, *self.later):  # its named vectors are being made
-            return Nearest([[] for _ in queries], [np.empty(0, np.float32) for _ in queries])
+            return Nearest.none(len(queries))
         newer = [other for other in self.later if other > number]
         found = self._look(number, queries, k, where, self._filter(number, newer, where, changed=False))
         if newer:

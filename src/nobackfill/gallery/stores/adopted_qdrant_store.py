@@ -58,7 +58,7 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
 
     @translated
     def drop(self, *, leave_new: bool = False) -> None:
-        """Takes away what the gallery made; with `leave_new` the vectors of the newest generation stay."""
+        """Takes away what the gallery made; with `leave_new` the vectors of the newest generation that has any stay."""
         for name in self._going(leave_new=leave_new):
             self.client.delete_vector_name(self.name, name)
         self.client.delete_collection(self.documents)
@@ -230,9 +230,16 @@ class AdoptedQdrantStore(QdrantDocuments, AdoptedItems):
         if not leave_new:
             return names
         whole = later_generations(params) or [number for number in numbers if vector_name(number) in params]
-        stays = vector_name(whole[-1]) if whole else ""
+        # One that was just begun, or forgotten, has room and no vectors.
+        stays = next((vector_name(number) for number in reversed(whole) if self._has_vectors(number)), "")
         # The sketch of what stays goes last: whatever is killed before, it is seen to be whole.
         return sorted((name for name in names if name != stays), key=lambda name: name.startswith(f"{stays}_"))
+
+    def _has_vectors(self, number: int) -> bool:
+        """Whether any point has a vector of this generation."""
+        has = self.models.HasVectorCondition(has_vector=vector_name(number))
+        points, _ = self.client.scroll(self.name, self.models.Filter(must=[has]), limit=1, with_payload=False)
+        return bool(points)
 
     def _with_own(
         self, adoption: Adoption, *, where: Where | None = None, also: Sequence[object] = (), **more: object

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.gallery.filters import Filter
-from nobackfill.gallery.stores.adopted_items import NORM_TOLERANCE
+from nobackfill.gallery.stores.adopted_items import unit
 from nobackfill.gallery.stores.adopted_layout import Table
 from nobackfill.gallery.stores.adopted_sql import (
     OPERATORS,
@@ -26,12 +26,11 @@ from nobackfill.gallery.stores.adopted_sql import (
     version,
 )
 from nobackfill.gallery.stores.base import Floats, ItemBatch, Nearest, Payload
-from nobackfill.gallery.stores.postgres_connection import Row, as_vector, by_generation
+from nobackfill.gallery.stores.postgres_connection import EF_SEARCH, Row, as_vector, by_generation
 
 if TYPE_CHECKING:
     from psycopg import Cursor
 
-EF_SEARCH = 200  # HNSW: candidates looked at for an answer
 UTC = "SET LOCAL TimeZone = 'UTC';"  # payloads and filters see times alike, whatever the role's settings
 # One snapshot for all generations: an item that moves meanwhile is seen once, where it was.
 ONE_STATE = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
@@ -182,17 +181,11 @@ def _grouped(table: Table, rows: Sequence[Row]) -> list[ItemBatch]:
 
 
 def _vectors(table: Table, number: int, sent: list[bytes]) -> Floats:
-    """What pgvector sent as unit vectors; a compatible part gets zeros for the rest.
-
-    A vector of another norm stays as it is where the application's index does not compare by cosine: verify names it.
-    """
+    """What pgvector sent as unit vectors (see `unit`); a compatible part gets zeros for the rest."""
     kind = ">f2" if table.kind == "halfvec" else ">f4"
     rows = np.stack([np.frombuffer(each, kind, offset=4) for each in sent]).astype(np.float32)
     if number == 1 or table.adoption.layout == "same-column":
-        norms = np.linalg.norm(rows, axis=1, keepdims=True)
-        if table.adoption.metric in ("ip", "l2"):
-            norms[np.abs(norms - 1) > NORM_TOLERANCE] = 1
-        rows /= np.where(norms == 0, 1, norms)
+        rows = unit(rows, all_norms=table.adoption.metric not in ("ip", "l2"))
     if number > 1 and table.adoption.layout == "same-column":
         rows = np.pad(rows, ((0, 0), (0, table.adoption.dims[number] - rows.shape[1])))
     return rows

@@ -59,6 +59,21 @@ class Nearest:
     ids: list[list[str]]
     scores: list[NDArray[np.float32]]
 
+    @classmethod
+    def none(cls, queries: int) -> Nearest:
+        """What is found among no items."""
+        return cls([[] for _ in range(queries)], [np.empty(0, np.float32) for _ in range(queries)])
+
+    def with_more(self, names: list[str], scores: Floats, k: int) -> Nearest:
+        """The best k of these and of further items, whose scores are float32 [n, len(names)]."""
+        every = [np.concatenate(both) for both in zip(self.scores, scores, strict=True)]
+        best = [np.argsort(-row, kind="stable")[:k] for row in every]
+        known = [ids + names for ids in self.ids]
+        return Nearest(
+            [[ids[place] for place in places.tolist()] for ids, places in zip(known, best, strict=True)],
+            [row[places] for row, places in zip(every, best, strict=True)],
+        )
+
 
 @dataclass(frozen=True)
 class Best:

@@ -25,6 +25,8 @@ Kind = Literal["flat", "hnsw", "ivfpq"]
 INDEX_FILE = re.compile(r"\.?(g\d+-[0-9a-f]{12})\.(?:\w+\.)?(?:faiss|npy)")  # or what `atomic_file` had of it
 INDEXED = 1000  # items of a generation from which an approximate index is worth building
 
+COMPARED = 20  # vectors that HNSW compares with a query for each candidate it looks at, roughly
+
 
 @dataclass
 class ApproximateIndex:
@@ -52,13 +54,17 @@ class ApproximateIndex:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         faiss = faiss_module()
         selector = faiss.IDSelectorBitmap(np.packbits(self.live, bitorder="little"))
-        # Parameters replace the index's own settings; and of few live rows more lists have to be looked at.
-        if hasattr(self.index, "hnsw"):
-            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=max(self.index.hnsw.efSearch, k))
+        index, share = self.index, self.live.mean()
+        # Parameters replace the index's own settings; and of few live rows more of all has to be looked at.
+        if hasattr(index, "hnsw"):
+            candidates = math.ceil(max(index.hnsw.efSearch, k) / share)
+            parameters = faiss.SearchParametersHNSW(sel=selector, efSearch=candidates)
+            if COMPARED * candidates >= self.live.sum():  # then it is quicker to compare all of them
+                index, parameters = faiss.downcast_index(index.storage), faiss.SearchParameters(sel=selector)
         else:
-            lists = min(self.index.nlist, math.ceil(self.index.nprobe / self.live.mean()))
+            lists = min(index.nlist, math.ceil(index.nprobe / share))
             parameters = faiss.SearchParametersIVF(sel=selector, nprobe=lists)
-        scores, rows = self.index.search(queries, min(k, len(self.numbers)), params=parameters)
+        scores, rows = index.search(queries, min(k, len(self.numbers)), params=parameters)
         return np.where(rows < 0, -np.inf, scores), np.where(rows < 0, -1, self.numbers[rows])
 
 

@@ -23,7 +23,7 @@ PAGE = 8192
 def nearest(table: Table, number: int, queries: Floats, k: int) -> Nearest:
     """The best k of a generation for each query, by LanceDB."""
     if number not in generations(table) or not len(queries):
-        return _none(len(queries))
+        return Nearest.none(len(queries))
     search = table.search(list(queries), vector_column_name=f"g{number}").distance_type("dot").bypass_vector_index()
     rows = search.where(f"generation = {number}").select(["id", "_distance"]).limit(k).to_arrow()
     of_query = rows.column("query_index").to_numpy() if "query_index" in rows.column_names else np.zeros(rows.num_rows)
@@ -35,16 +35,15 @@ def nearest(table: Table, number: int, queries: Floats, k: int) -> Nearest:
 
 def nearest_matching(table: Table, number: int, queries: Floats, k: int, where: Filter) -> Nearest:
     """The best k of a generation's items that fulfil the filter, compared here, a page of them in memory at a time."""
-    best = _none(len(queries))
+    best = Nearest.none(len(queries))
     if number not in generations(table):
         return best
     for rows in pages(table, ["id", "payload", f"g{number}"], f"generation = {number}", PAGE):
         some = matching(rows, where)
         if some.num_rows:
-            names, scores = some.column("id").to_pylist(), queries @ vectors_of(some, f"g{number}").T
-            better = [_better(best, query, names, row, k) for query, row in enumerate(scores)]
-            best = Nearest([ids for ids, _ in better], [own for _, own in better])
-    return Nearest(list(best.ids), list(best.scores))
+            scores = queries @ vectors_of(some, f"g{number}").T
+            best = best.with_more(some.column("id").to_pylist(), scores, k)
+    return best
 
 
 def ids_in_order(table: Table, number: int, where: Filter | None) -> list[str]:
@@ -69,13 +68,3 @@ def _ids_and_numbers(table: Table, number: int, where: Filter | None) -> Iterato
     columns = ["id", "seq"] if where is None else ["id", "seq", "payload"]
     for rows in pages(table, columns, f"generation = {number}", PAGE):
         yield (rows if where is None else matching(rows, where)).select(["id", "seq"])
-
-
-def _better(best: Nearest, query: int, names: list[str], scores: Floats, k: int) -> tuple[list[str], Floats]:
-    together, every = best.ids[query] + names, np.concatenate([best.scores[query], scores])
-    order = np.argsort(-every, kind="stable")[:k]
-    return [together[place] for place in order.tolist()], every[order]
-
-
-def _none(queries: int) -> Nearest:
-    return Nearest([[] for _ in range(queries)], [np.empty(0, np.float32) for _ in range(queries)])

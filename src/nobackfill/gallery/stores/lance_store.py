@@ -67,6 +67,8 @@ class LanceStore(Store):
         self._beside.write(name, data)
 
     def create(self) -> None:
+        if self._beside.is_blank():
+            self._beside.remove()
         if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise GalleryError(f"{self.url}: exists and is not empty; choose another folder or remove it")
         self.folder.mkdir(parents=True, exist_ok=True)

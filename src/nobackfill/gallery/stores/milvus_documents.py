@@ -28,6 +28,15 @@ class MilvusDocuments:
             self.write(mark, b"{}")
         self.connection.make("hits", [("item", "VARCHAR"), ("id", "VARCHAR"), ("hits", "INT64")], 2)
 
+    def are_blank(self) -> bool:
+        """Whether the collection is one that `make` made, and holds no document yet."""
+        with self.connection.translated():
+            found = self.connection.client.describe_collection(self.connection.collection("documents"))
+        if {field["name"] for field in found["fields"]} != {"pk", "data", "vector"}:  # somebody else's
+            return False
+        pages = self.connection.pages("documents", 'pk != ""', ["pk"], 1000)
+        return all("-" in row["pk"] for page in pages for row in page)  # pieces that no row names
+
     def read(self, name: str) -> bytes | None:
         """A document, None if there is none."""
         if not self.connection.there("documents"):

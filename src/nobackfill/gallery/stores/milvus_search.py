@@ -74,15 +74,9 @@ def _expression(condition: Condition) -> str:
 
 
 def _compared(connection: MilvusConnection, number: int, queries: Floats, k: int, where: Filter) -> Nearest:
-    ids: list[list[str]] = [[] for _ in queries]
-    scores = [np.empty(0, np.float32) for _ in queries]
+    best = Nearest.none(len(queries))
     for rows in matching(connection, number, where, ["id", "vector"], LIMIT):
-        if not rows:
-            continue
-        every = queries @ np.array([row["vector"] for row in rows], np.float32).T
-        for query, found in enumerate(every):
-            names = ids[query] + [row["id"] for row in rows]
-            together = np.concatenate([scores[query], found])
-            best = np.argsort(-together, kind="stable")[:k]
-            ids[query], scores[query] = [names[place] for place in best.tolist()], together[best]
-    return Nearest(ids, scores)
+        if rows:
+            every = queries @ np.array([row["vector"] for row in rows], np.float32).T
+            best = best.with_more([row["id"] for row in rows], every, k)
+    return best

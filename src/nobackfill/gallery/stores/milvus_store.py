@@ -122,8 +122,7 @@ class MilvusStore(Store):
             if number in known and len(queries[number]):
                 found[number] = nearest(self._connection, number, queries[number], k, where)
             else:
-                none = [np.empty(0, np.float32) for _ in queries[number]]
-                found[number] = Nearest([[] for _ in none], none)
+                found[number] = Nearest.none(len(queries[number]))
         return found
 
     def counts(self, where: Filter | None = None) -> dict[int, int]:

@@ -43,6 +43,9 @@ class MilvusRows:
     def check_free(self) -> None:
         """Raises `GalleryError` if a collection has the name of one that a gallery to be created will have."""
         there = self.connection.beside()
+        if there == ["documents"] and self.documents.are_blank():  # of a creation that was killed at its first write
+            self.connection.remove("documents")
+            return
         if "documents" in there:
             url = self.connection.url
             raise GalleryError(f"{url}: a gallery of this name exists; choose another name or drop it")

@@ -23,6 +23,9 @@ Row = tuple[Any, ...]
 Value = TypeVar("Value")
 PARTS = ("kept", "gone", "hits", "documents")
 """Tables of a gallery besides that of its items; named `<table>_<part>`."""
+EF_SEARCH = 200  # HNSW: candidates looked at for an answer
+MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
+HITS_PAGE = 8192  # counts read at a time
 NAME_BYTES = 50  # PostgreSQL cuts names at 63 bytes, and what is added to this one takes up to 13
 
 

@@ -24,17 +24,21 @@ from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.advisory_lock import advisory_lock
 from nobackfill.gallery.stores.base import CREATING, Floats, ItemBatch, Nearest, Payload, Store
-from nobackfill.gallery.stores.postgres_connection import PARTS, PostgresConnection, Row, by_generation
+from nobackfill.gallery.stores.postgres_connection import (
+    EF_SEARCH,
+    HITS_PAGE,
+    MAX_DIM,
+    PARTS,
+    PostgresConnection,
+    Row,
+    by_generation,
+)
 from nobackfill.gallery.stores.postgres_filters import filter_sql
 from nobackfill.gallery.stores.postgres_writes import PostgresWriter
 from nobackfill.gallery.stores.sampling import sampled
 
 if TYPE_CHECKING:
     from psycopg import Cursor
-
-EF_SEARCH = 200  # HNSW: candidates looked at for an answer
-MAX_DIM = {"vector": 2000, "halfvec": 4000}  # that pgvector indexes
-HITS_PAGE = 8192
 
 
 class PostgresStore(Store):

@@ -10,6 +10,7 @@ collection `<name>__nobackfill`; so are the hits, one point a count, since Qdran
 from __future__ import annotations
 
 import contextlib
+import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ from nobackfill.gallery.stores.sampling import sampled
 if TYPE_CHECKING:
     from qdrant_client.models import Filter, Record
 
+OWN = re.compile(r"g[0-9]+")  # named vectors
+
 
 class QdrantStore(QdrantDocuments, Store):
     """See the module; `qdrant:DIR[#collection]` is Qdrant's local mode, `qdrant+http://…#collection` a server."""
@@ -44,6 +47,9 @@ class QdrantStore(QdrantDocuments, Store):
             collections = (folder / "collection").is_dir()
             if not collections or (folder / "collection" / self.name).exists():
                 raise GalleryError(f"{self.url}: exists and is not empty; choose another folder or remove it")
+        unfinished = self.client.collection_exists(self.documents) and not self.client.count(self.documents).count
+        if unfinished and not self.client.collection_exists(self.name):  # a creation that was killed at its first write
+            self.client.delete_collection(self.documents)
         for name in (self.name, self.documents):
             if self.client.collection_exists(name):
                 raise GalleryError(f"{self.url}: the collection {name!r} exists; choose another name or delete it")
@@ -59,8 +65,9 @@ class QdrantStore(QdrantDocuments, Store):
     def drop(self) -> None:
         if not self.client.collection_exists(self.documents):  # then the other collection is somebody else's
             raise GalleryError(f"{self.url}: no gallery there; nothing was removed")
-        for name in (self.name, self.documents):
-            self.client.delete_collection(name)
+        if self._is_own():
+            self.client.delete_collection(self.name)
+        self.client.delete_collection(self.documents)
         folder = self.connection.folder
         if folder and not self.client.get_collections().collections:
             self.connection.close()
@@ -214,6 +221,15 @@ class QdrantStore(QdrantDocuments, Store):
             others = [f"g{other}" for other in numbers - {number}]
             if others:
                 self.client.delete_vectors(self.name, others, self._of(number), wait=True)
+
+    def _is_own(self) -> bool:
+        """Whether a gallery made the collection: an application may have made one in the place of a deleted one."""
+        if not self.client.collection_exists(self.name):
+            return False
+        vectors = self.client.get_collection(self.name).config.params.vectors or {}
+        if not vectors:
+            return not self.client.count(self.name).count
+        return isinstance(vectors, dict) and all(OWN.fullmatch(name) for name in vectors)
 
     def _last(self) -> int:
         """The highest sequence number in use; −1 if there is none."""

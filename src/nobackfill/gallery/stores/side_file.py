@@ -35,7 +35,8 @@ class SideFile:
         if not self.path.is_file():
             return None
         with self._open() as connection:
-            row = connection.execute("SELECT data FROM documents WHERE name = ?", (name,)).fetchone()
+            asked = "SELECT data FROM documents WHERE name = ?"
+            row = connection.execute(asked, (name,)).fetchone() if _begun(connection) else None
         return bytes(row[0]) if row else None
 
     def write(self, name: str, data: bytes | None) -> None:
@@ -62,7 +63,15 @@ class SideFile:
         if not self.path.is_file():
             return
         with self._open() as connection:
-            yield from connection.execute("SELECT id, hits FROM hits ORDER BY hits DESC, id")
+            if _begun(connection):
+                yield from connection.execute("SELECT id, hits FROM hits ORDER BY hits DESC, id")
+
+    def is_blank(self) -> bool:
+        """Whether a process was killed in the first change: what is there is an empty file."""
+        if not self.path.is_file():
+            return False
+        self.read("")  # SQLite takes back what was begun
+        return self.path.stat().st_size == 0
 
     def remove(self) -> None:
         """The file and what SQLite keeps beside it."""
@@ -86,6 +95,11 @@ class SideFile:
                 yield connection
         except sqlite3.Error as error:
             raise GalleryError(f"{self.url}: {self.path.name} cannot be used: {one_line(error, 120)}") from error
+
+
+def _begun(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are there: a process that is killed in the first change leaves a file without."""
+    return connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'documents'").fetchone() is not None
 
 
 @contextlib.contextmanager
