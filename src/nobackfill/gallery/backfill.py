@@ -35,11 +35,15 @@ def run_backfill(
     on_batch: OnBatch | None,
 ) -> Job:
     """See `Gallery.backfill`."""
-    manifest = load_manifest(store)
-    newest = manifest.generations[-1]
-    if manifest.number(embedder.fingerprint) != manifest.newest:
-        raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
+    if wanted.batch_size < 1:
+        raise GalleryError(f"batch_size: expected at least 1, found {wanted.batch_size}")
+    if max_rate is not None and not max_rate > 0:
+        raise GalleryError(f"max_rate: expected more than 0 items a second, or None, found {max_rate}")
     with _waiting_lock(store):
+        manifest = load_manifest(store)  # not before: a rollback may have forgotten the newest generation meanwhile
+        newest = manifest.generations[-1]
+        if manifest.number(embedder.fingerprint) != manifest.newest:
+            raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
         plan = _resumed(store, manifest.newest, wanted.scope) or plan_job(store, manifest.newest, wanted)
     if announce is not None:
         announce(plan)
