@@ -57,9 +57,7 @@ def test_a_backfill_that_waits_for_a_rollback_does_not_go_to_what_that_forgets(
         ({"max_rate": 0}, "max_rate: expected more than 0 items a second, or None, found 0"),
     ],
 )
-def test_a_backfill_that_could_not_work_makes_no_plan(
-    folder: Store, options: dict[str, int], message: str
-) -> None:
+def test_a_backfill_that_could_not_work_makes_no_plan(folder: Store, options: dict[str, int], message: str) -> None:
     gallery = upgraded(folder)
     with pytest.raises(GalleryError, match=message):
         gallery.backfill(embed, fingerprint=SECOND.fingerprint, **options)  # type: ignore[arg-type]
