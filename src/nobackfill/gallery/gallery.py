@@ -259,8 +259,8 @@ class Gallery(GalleryItems):
         Args:
             name: of the generation.
             forget: newer generations leave the lineage; their queries are refused from then on.
-            leave_new: items without a kept vector (they came later) keep their newer one, instead of a refusal; not with
-                `forget`.
+            leave_new: items without a kept vector (they came later) keep their newer one, instead of a refusal; not
+                together with `forget`.
 
         Raises:
             GalleryError: if there is no such generation, vectors were not kept, or a backfill is running. Nothing has
