@@ -160,8 +160,9 @@ def test_options_that_would_be_ignored_are_refused(
     Path("twice.txt").write_text("a\nb\na\n")
     Path("ids.txt").write_bytes("\ufeffa\r\nb\u2028c\r\nd\r\n".encode())  # as an editor of Windows saves it
     Path("deep.jsonl").write_text('{"id": "a", "payload": ' + "[" * 100_000)
-    for number, line in enumerate(('{"id": "a", "payload": []}', '{"id": "a", "payload": ""}', '{"id": null, "payload": {}}',
-                                   '{"id": true, "payload": {}}', '{"id": ["a"], "payload": {}}', "[1]")):  # fmt: skip
+    wrong = [f'{{"id": {each}, "payload": {{}}}}' for each in ("null", "true", '["a"]')]
+    wrong += [f'{{"id": "a", "payload": {each}}}' for each in ("[]", '""', '[["a", 1]]')]
+    for number, line in enumerate([*wrong, "[1]"]):
         Path(f"wrong{number}.jsonl").write_text(line)
     Path("payloads.jsonl").write_text('{"id": "b\u2028c", "payload": {"x": 1}}\n{"id": "z", "payload": {}}\n')
     model = ["--name", "v1"]
@@ -182,7 +183,7 @@ def test_options_that_would_be_ignored_are_refused(
     assert run(["gallery", *upsert, "payloads.jsonl"]) == 0
     assert "--payloads: of 1 id there is no item, such as 'z'" in capsys.readouterr().err
     assert "deep.jsonl: line 1: expected" in refused(*upsert, "deep.jsonl")
-    for number in range(6):
+    for number in range(7):
         assert "line 1: expected {" in refused("set-payloads", "faiss:g", "--payloads", f"wrong{number}.jsonl")
     search = ["search", "faiss:g", *model, "--vectors"]
     assert "give queries or --vectors, not both" in refused(*search, "v.npy", "text")

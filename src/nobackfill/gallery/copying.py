@@ -49,8 +49,8 @@ def plan_copy(
     notes = [f"the {count} vectors are copied: what is added to {index.name} later is not in the gallery"]
     if (spread := _norms(opened, count)) is not None:
         notes.append(
-            f"its vectors have norms from {spread[0]:.3g} to {spread[1]:.3g}; a gallery compares directions (cosine), so "
-            f"its results differ from those of {index.name}, which compares by {_metric(opened)}"
+            f"its vectors have norms from {spread[0]:.3g} to {spread[1]:.3g}; a gallery compares directions "
+            f"(cosine), so its results differ from those of {index.name}, which compares by {_metric(opened)}"
         )
     if not _exact(opened):
         notes.append(f"{index.name} is compressed: its vectors come back as approximations, and stay so until replaced")
@@ -119,7 +119,7 @@ def _metric(opened: Index) -> str:
 
 
 def _norms(opened: Index, count: int) -> tuple[float, float] | None:
-    """The least and the largest norm of some of the vectors; None if they are the same, so that only directions count."""
+    """The least and the largest norm of some of the vectors; None if only their directions differ."""
     places = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)).tolist()
     inner = _inner(opened)
     norms = [float(np.linalg.norm(inner.reconstruct_n(place, 1))) for place in places]
