@@ -247,9 +247,9 @@ class Gallery(GalleryItems):
             The job, or None if there was none to give up.
 
         Raises:
-            GalleryError: if a process is at work on it.
+            GalleryError: if a process is at work on it, or this gallery is held to items and the job to others.
         """
-        return drop_job(self.store)
+        return drop_job(self.store, self.scope)
 
     def rollback(self, name: str, *, forget: bool = False, leave_new: bool = False) -> None:
         """Put back the vectors of an older generation, as far as they were kept.

@@ -9,6 +9,7 @@ from nobackfill.errors import GalleryError
 from nobackfill.gallery.job import JOB, Job, read_job, remove_pieces, stop_job, write_job
 from nobackfill.gallery.lineage import MANIFEST, Manifest, load_manifest, save_manifest
 from nobackfill.gallery.pair_rules import forget_documents
+from nobackfill.gallery.scope import Scope, same_scope
 from nobackfill.gallery.stores.adopted_items import AdoptedItems
 from nobackfill.gallery.stores.base import Store
 
@@ -74,9 +75,17 @@ def switch_over(store: Store, *, leave_old: bool) -> Manifest:
         return save_manifest(store, manifest.model_copy(update={"serves_from": manifest.newest}))
 
 
-def drop_job(store: Store) -> Job | None:
+def drop_job(store: Store, scope: Scope) -> Job | None:
     """See `Gallery.drop_job`."""
     with store.lock():
+        job = read_job(store)
+        if scope and job is not None and not same_scope(job.scope, scope):
+            if job.finished:
+                return None  # nor is another's report removed
+            raise GalleryError(
+                f"{store.url}: the unfinished backfill is held to {job.scope or 'all items'}, not to {dict(scope)}; "
+                "give it up without a scope"
+            )
         stopped = stop_job(store)
         _remove_job(store)
         return stopped
