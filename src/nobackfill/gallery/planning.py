@@ -132,7 +132,7 @@ def plan_job(store: Store, generation: int, wanted: Wanted) -> Plan:
 
 
 def sweep(store: Store, job: Job) -> Job:
-    """Add pieces with the items that came, became old again, or failed and were changed since; under the gallery's lock."""
+    """Add pieces with items that came, became old again, or failed and were changed since; under the gallery's lock."""
     _settle(store, job, again=True)
     failed = {name for number in range(job.pieces) for name in read_progress(store, number).errors}
 
