@@ -56,7 +56,8 @@ def paired_samples(
             items.generation, items.vectors, np.stack([new[name] for name in items.ids]), _labels(items.payloads)
         )
         for items in store.fetch(list(embedded.ids))
-        if manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
+        if items.generation <= manifest.newest  # else another process upgraded meanwhile
+        and manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
     ]
 
 

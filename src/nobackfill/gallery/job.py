@@ -23,7 +23,7 @@ from nobackfill.gallery.stores.base import LockTakenError, Store
 
 JOB, PIECE, PROGRESS = "job", "piece-{:06d}", "progress-{:06d}"
 PIECE_ITEMS = 16_384
-OVERDUE = 60.0  # seconds after which a process that says nothing is taken for dead; clocks may differ by less
+OVERDUE = 30.0  # seconds after which a process that says nothing is taken for dead; clocks may differ by less
 ERRORS = 1000  # that the journal names; the others are counted
 
 
