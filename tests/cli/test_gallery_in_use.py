@@ -160,6 +160,10 @@ def test_options_that_would_be_ignored_are_refused(
     Path("twice.txt").write_text("a\nb\na\n")
     Path("ids.txt").write_bytes("\ufeffa\r\nb\u2028c\r\nd\r\n".encode())  # as an editor of Windows saves it
     Path("deep.jsonl").write_text('{"id": "a", "payload": ' + "[" * 100_000)
+    wrong = [f'{{"id": {each}, "payload": {{}}}}' for each in ("null", "true", '["a"]')]
+    wrong += [f'{{"id": "a", "payload": {each}}}' for each in ("[]", '""', '[["a", 1]]')]
+    for number, line in enumerate([*wrong, "[1]"]):
+        Path(f"wrong{number}.jsonl").write_text(line)
     Path("payloads.jsonl").write_text('{"id": "b\u2028c", "payload": {"x": 1}}\n{"id": "z", "payload": {}}\n')
     model = ["--name", "v1"]
 
@@ -179,6 +183,8 @@ def test_options_that_would_be_ignored_are_refused(
     assert run(["gallery", *upsert, "payloads.jsonl"]) == 0
     assert "--payloads: of 1 id there is no item, such as 'z'" in capsys.readouterr().err
     assert "deep.jsonl: line 1: expected" in refused(*upsert, "deep.jsonl")
+    for number in range(7):
+        assert "line 1: expected {" in refused("set-payloads", "faiss:g", "--payloads", f"wrong{number}.jsonl")
     search = ["search", "faiss:g", *model, "--vectors"]
     assert "give queries or --vectors, not both" in refused(*search, "v.npy", "text")
     assert "one.npy: expected floats [n, dim], found float64 []" in refused(*search, "one.npy")
@@ -186,3 +192,20 @@ def test_options_that_would_be_ignored_are_refused(
     assert run(["gallery", "count", "faiss:g", "--where", '{"x": 1}']) == 0
     assert capsys.readouterr().out == "faiss:g: 1 item\n"
     assert "none of the ids 0, … is in the gallery" in refused("uncertainty", "faiss:g", "--values", "none.npy")
+
+
+def test_ids_are_looked_for_beyond_the_first_thousands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(items, "BATCH", 100)  # 4,096
+    rows = np.random.default_rng(0).standard_normal((1200, 4))
+    np.save("all.npy", rows)
+    np.save("last.npy", rows[1150:])
+    np.save("unsure.npy", rows[:, 0])
+    Path("ids.txt").write_text("\n".join(str(number) for number in range(1150, 1200)))
+    model = ["--vectors", "last.npy", "--ids", "ids.txt"]
+    assert run(["gallery", "create", "faiss:g", "--name", "v1", *model]) == 0
+    assert run(["gallery", "upgrade", "faiss:g", "--name", "v2", "--vectors", "all.npy"]) == 0
+    assert run(["gallery", "uncertainty", "faiss:g", "--values", "unsure.npy"]) == 0
+    assert "uncertainties recorded: 1200" in capsys.readouterr().out

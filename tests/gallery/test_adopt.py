@@ -157,6 +157,28 @@ def test_a_damaged_journal_does_not_keep_a_table_from_being_abandoned(plain: App
     plain.adopt()
 
 
+def test_a_refused_abandon_leaves_a_backfill_that_can_go_on(
+    plain: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = plain.adopt()
+    gallery.upgrade(SECOND, plain.embed, sample=20)
+
+    def stop(_: int, __: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        gallery.backfill(
+            plain.embed, fingerprint=SECOND.fingerprint, target=20, order="oldest", batch_size=10, on_batch=stop
+        )
+    monkeypatch.setattr(gallery.store, "_without_older", lambda _: 1)
+    before = gallery.status().job
+    assert before is not None
+    with pytest.raises(GalleryError, match="rows that have no vector but a new one: 1"):
+        abandon(gallery.store)
+    assert gallery.status().job == before
+    assert not before.finished
+
+
 def test_a_table_is_adopted_once_and_keeps_its_rows_to_itself(plain: Application) -> None:
     gallery = plain.adopt()
     with pytest.raises(GalleryError, match="is a gallery already"):

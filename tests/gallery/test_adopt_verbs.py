@@ -83,6 +83,19 @@ def test_an_index_file_becomes_a_gallery_beside_it(tmp_path: Path, kind: str) ->
     gallery.store.close()
 
 
+@pytest.mark.parametrize("metric", [faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L2])
+def test_an_index_of_vectors_of_different_norms_is_copied_with_a_note(tmp_path: Path, metric: int) -> None:
+    path, norms = tmp_path / "old.index", np.linspace(0.5, 2, COUNT, dtype=np.float32)[:, None]
+    for factor, noted in ((norms, True), (7, False)):  # of one norm, whatever it is, only directions differ
+        index: Any = faiss.index_factory(OLD, "Flat", metric)
+        index.add(factor * OLD_VECTORS)
+        faiss.write_index(index, str(path))
+        notes = plan_copy(f"faiss:{tmp_path / 'gallery'}", "old", path).notes
+        named = "inner product" if metric == faiss.METRIC_INNER_PRODUCT else "Euclidean distance"
+        assert any("norms from 0.5 to 2;" in note and named in note for note in notes) == noted
+        assert len(notes) == 1 + noted
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -10,7 +10,7 @@ import pytest
 from tests.gallery.galleries import COUNT, IDS, NEW, NEW_VECTORS, OLD, SECOND, embed, fresh, unit, upgraded, vectors
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery import Embedded, Generation, open_store, parse_filter
+from nobackfill.gallery import Embedded, Gallery, Generation, open_store, parse_filter
 
 
 def test_vectors_that_have_nothing_to_do_with_the_stored_ones_are_refused(tmp_path: Path) -> None:
@@ -26,6 +26,21 @@ def test_vectors_that_have_nothing_to_do_with_the_stored_ones_are_refused(tmp_pa
     assert "--unchecked" in str(caught.value)
     assert gallery.manifest.generations[-1].name == "first"
     gallery.upgrade(SECOND, stranger, unchecked=True)
+    store.close()
+
+
+def test_an_upgrade_beside_another_one_and_its_backfill_is_refused_in_one_line(tmp_path: Path) -> None:
+    store = open_store(f"faiss:{tmp_path / 'store'}")
+    gallery, rival = fresh(store), SECOND.model_copy(update={"name": "rival", "fingerprint": "r" * 64})
+
+    def late(ids: list[str]) -> Embedded:
+        other = Gallery.open(store)
+        other.upgrade(SECOND, embed)
+        other.backfill(embed, fingerprint=SECOND.fingerprint)
+        return embed(ids)
+
+    with pytest.raises(GalleryError, match="rival was not trained to be compatible with second, of which the gallery"):
+        gallery.upgrade(rival, late)
     store.close()
 
 

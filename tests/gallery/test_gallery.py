@@ -186,6 +186,8 @@ def test_a_newer_generation_holds_the_older_spaces(store: Store) -> None:
     small = SECOND.model_copy(update={"dim": OLD - 1})
     with pytest.raises(GalleryError, match=f"second has {OLD - 1} values, fewer than the {OLD} of first"):
         gallery.add_generation(small, vectors(OLD - 1, 1))
+    with pytest.raises(GalleryError, match=f"second has {OLD - 1} values, fewer than the {OLD} of first"):
+        gallery.upgrade(small, lambda ids: vectors(OLD - 1, 1)[[IDS.index(name) for name in ids]])
     empty = NEW_VECTORS.copy()
     empty[:, :OLD] = 0
     with pytest.raises(GalleryError, match=f"its first {OLD} values, which should compare with first, are all zero"):

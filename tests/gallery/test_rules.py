@@ -69,6 +69,30 @@ def test_an_upgrade_chooses_without_labels_and_a_half_backfilled_gallery_uses_it
     assert agreement == {"overlap": pytest.approx(choice.agreement.values[5])}
 
 
+@pytest.mark.parametrize(
+    ("labels", "score", "queries"),
+    [
+        ([None] * COUNT, "deep_overlap", 150),
+        ([7] * 12 + [None] * (COUNT - 12), "deep_overlap", 150),  # a dozen queries decide nothing
+        ([place % 3 for place in range(200)] + [None] * 100, "mean_ap", None),
+    ],
+)
+def test_an_item_without_a_label_is_of_no_class_and_few_labels_decide_nothing(
+    tmp_path: Path, labels: list[int | None], score: str, queries: int | None
+) -> None:
+    payloads: list[dict[str, object]] = [{"label": label} for label in labels]
+    if labels[0] == 0:
+        payloads[250:] = [{}] * 50
+    gallery = Gallery.create(f"faiss:{tmp_path / 'store'}", FIRST, [(IDS, OLD_VECTORS, payloads)])
+    added = gallery.upgrade(SECOND, EMBEDDER)
+    (kept,) = gallery.manifest.rules
+    assert kept.curve is not None
+    assert kept.curve.score == score
+    assert queries == kept.curve.queries or (queries is None and 50 <= kept.curve.queries < 150)
+    labelled = sum(label is not None for label in labels)
+    assert (added.curve.queries if added.curve else 0) == labelled
+
+
 def test_a_rule_can_be_asked_for(tmp_path: Path) -> None:
     gallery = unlabelled(f"faiss:{tmp_path / 'store'}")
     gallery.upgrade(SECOND, EMBEDDER, rule="plain")
@@ -179,6 +203,7 @@ def test_the_command_line_tells_rule_quality_and_warning(tmp_path: Path) -> None
     for output in (upgraded.output, shown.output):
         assert "scores of first and m2 compared by" in output
         assert "agreement with a full backfill, nearest 10 and 30: " in output
+        assert "(on 150 queries)" in output
         assert "warning" not in output
     assert "expected agreement with a full backfill, nearest ten of m2: now " in shown.output
     falling = RuleChoice(PLAIN, {"plain": RuleCurve("overlap", (0.0, 0.5, 1.0), (0.5, 0.2, 1.0), 9)}, None)

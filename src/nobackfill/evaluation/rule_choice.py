@@ -1,8 +1,8 @@
 """Which scoring rule a pair of generations gets: fitted on half of a sample, judged on the other half.
 
-Judged by what a search returns while more and more of the items are backfilled: by mean average precision where the
-items have labels, otherwise by agreement with the new model. Agreement is the fraction of the new model's nearest items
-that are found, for the nearest ten and the nearest thirty.
+Judged by what a search returns while more and more of the items are backfilled: by mean average precision where enough
+items share a label, otherwise by agreement with the new model. Agreement is the fraction of the new model's nearest
+items that are found, for the nearest ten and the nearest thirty.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ TENTHS = tuple(step / 10 for step in range(11))
 SAMPLE = 2000  # items are enough to choose a rule on
 LEAST = 100  # items, below which a choice would be chance
 JUDGED = 500  # queries at most
+LEAST_JUDGED = 50  # queries with a match, below which labels say nothing
 DEPTHS = (10, 30)  # nearest items that are compared; ten alone misjudge queries that look for a whole class
 ORDERS = 3  # random orders of backfilling that a curve is the mean of
 FALL = 0.005  # from one tenth to the next, more of which a rule should not lose
@@ -98,7 +99,8 @@ def choose_rule(
     Args:
         old: unit vectors [n, d_o] of a sample of items. With fewer than 100 the rule is `plain`, or the only name.
         new: unit vectors [n, d] of the same items; their first d_o values meet the old ones.
-        labels: integers [n], if the items have labels.
+        labels: integers [n], if the items have labels; they decide if 50 queries or more share theirs with another
+            item. One without a label has a number of its own.
         names: of `RULES`, the simplest first.
         seed: of the halves and the orders.
     """
@@ -168,13 +170,14 @@ def label_curves(
 ) -> dict[str, RuleCurve]:
     """Mean average precision under each rule, the items [n] being queries of each other; labels integers [n].
 
-    Where no two items share a label there is nothing to measure: then agreement with the new model.
+    A query whose label no other item has is not counted. Where fewer than 50 are left, labels say nothing: then
+    agreement with the new model.
     """
     queries, orders = _draws(len(new), seed)
     relevance = by_label(labels, labels, len(new), len(new))
     some = Relevance(relevance.starts[queries], relevance.stops[queries], relevance.items)
     counted = int((some.stops - some.starts > 1).sum())
-    if not counted:
+    if counted < LEAST_JUDGED:
         return rule_curves(rules, old, new, fractions=fractions, seed=seed)
     found: dict[str, list[float]] = {}
     for name, rule in rules.items():

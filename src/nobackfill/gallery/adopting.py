@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nobackfill.errors import GalleryError
-from nobackfill.gallery.job import stop_any_job
+from nobackfill.gallery.job import JOB, stop_any_job
 from nobackfill.gallery.lineage import MANIFEST, Generation, Manifest
 from nobackfill.gallery.stores.address import Address
 from nobackfill.gallery.stores.base import Floats, Store
+from nobackfill.gallery.undoing import unless_refused
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -179,7 +180,7 @@ def abandon(store: Store, *, leave_new: bool = False) -> None:
             vectors, and `leave_new` is not given.
     """
     adopted = _adopted(store)
-    with adopted.lock():
+    with adopted.lock(), unless_refused(adopted, JOB):
         stop_any_job(adopted)  # its workers hold the locks of their pieces, not this one
         adopted.drop(leave_new=leave_new)
 

@@ -16,7 +16,7 @@ from nobackfill.gallery.filters import Scalar
 from nobackfill.gallery.job import Job, lock_of, progress_of, read_job, stop_job, tallied
 from nobackfill.gallery.lineage import load_manifest
 from nobackfill.gallery.planning import SWEEPS, Plan, Wanted, end_job, plan_job, sweep, wants_all
-from nobackfill.gallery.scope import scope_filter
+from nobackfill.gallery.scope import same_scope, scope_filter
 from nobackfill.gallery.stores.base import LockTakenError, Store, UnreachableError
 from nobackfill.gallery.worker import OnBatch, Pace, Worker
 from nobackfill.progress import bar
@@ -35,11 +35,15 @@ def run_backfill(
     on_batch: OnBatch | None,
 ) -> Job:
     """See `Gallery.backfill`."""
-    manifest = load_manifest(store)
-    newest = manifest.generations[-1]
-    if manifest.number(embedder.fingerprint) != manifest.newest:
-        raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
+    if wanted.batch_size < 1:
+        raise GalleryError(f"batch_size: expected at least 1, found {wanted.batch_size}")
+    if max_rate is not None and not max_rate > 0:
+        raise GalleryError(f"max_rate: expected more than 0 items a second, or None, found {max_rate}")
     with _waiting_lock(store):
+        manifest = load_manifest(store)  # not before: a rollback may have forgotten the newest generation meanwhile
+        newest = manifest.generations[-1]
+        if manifest.number(embedder.fingerprint) != manifest.newest:
+            raise GalleryError(f"{store.url}: a backfill needs the newest generation, {newest.name}; give its run")
         plan = _resumed(store, manifest.newest, wanted.scope) or plan_job(store, manifest.newest, wanted)
     if announce is not None:
         announce(plan)
@@ -63,10 +67,10 @@ def _resumed(store: Store, generation: int, scope: Mapping[str, Scalar]) -> Plan
     if job.generation != generation:
         stop_job(store)
         return None
-    if dict(job.scope) != dict(scope):
+    if not same_scope(job.scope, scope):
         raise GalleryError(
-            f"{store.url}: an unfinished backfill is held to {job.scope or 'all items'}; finish it, or abandon it "
-            "(`gallery backfill --abandon-job`)"
+            f"{store.url}: an unfinished backfill is held to {job.scope or 'all items'}; finish it with that scope, or "
+            "abandon it without one (`gallery backfill --abandon-job`)"
         )
     counts = store.counts(scope_filter(scope))
     return Plan(tallied(store, job), sum(counts.values()), counts.get(generation, 0), resumed=True)

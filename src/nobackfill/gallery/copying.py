@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from faiss import Index
 
 BATCH = 8192
+LOOKED_AT = 1000  # vectors whose norms are compared
+SAME_NORM, NEARLY_SAME_NORM = 1e-3, 0.1  # relative differences; compressing changes norms, too
 
 
 def plan_copy(
@@ -45,6 +47,11 @@ def plan_copy(
     if fingerprint is not None:
         generation = generation.model_copy(update={"fingerprint": fingerprint})
     notes = [f"the {count} vectors are copied: what is added to {index.name} later is not in the gallery"]
+    if (spread := _norms(opened, count)) is not None:
+        notes.append(
+            f"its vectors have norms from {spread[0]:.3g} to {spread[1]:.3g}; a gallery compares directions "
+            f"(cosine), so its results differ from those of {index.name}, which compares by {_metric(opened)}"
+        )
     if not _exact(opened):
         notes.append(f"{index.name} is compressed: its vectors come back as approximations, and stay so until replaced")
 
@@ -102,6 +109,22 @@ def _exact(opened: Index) -> bool:
 
     inner = _inner(opened)
     return isinstance(inner, faiss.IndexFlat | faiss.IndexIVFFlat | faiss.IndexHNSWFlat)
+
+
+def _metric(opened: Index) -> str:
+    import faiss
+
+    names = {faiss.METRIC_INNER_PRODUCT: "inner product", faiss.METRIC_L2: "Euclidean distance"}
+    return names.get(opened.metric_type, "another metric")
+
+
+def _norms(opened: Index, count: int) -> tuple[float, float] | None:
+    """The least and the largest norm of some of the vectors; None if only their directions differ."""
+    places = np.unique(np.linspace(0, count - 1, min(count, LOOKED_AT)).astype(int)).tolist()
+    inner = _inner(opened)
+    norms = [float(np.linalg.norm(inner.reconstruct_n(place, 1))) for place in places]
+    low, high = min(norms, default=0.0), max(norms, default=0.0)
+    return (low, high) if high - low > high * (SAME_NORM if _exact(opened) else NEARLY_SAME_NORM) else None
 
 
 def _batches(opened: Index, names: list[str]) -> Iterator[tuple[list[str], Floats, list[Payload]]]:

@@ -29,7 +29,7 @@ class PairedSample:
         generation: its number.
         old: stored unit vectors [n, d_o].
         new: the new model's unit vectors [n, d] of the same items.
-        labels: int64 [n], if every item has one and two have the same.
+        labels: int64 [n], if two items have the same; that of an item without a label is no other's.
     """
 
     generation: int
@@ -56,7 +56,8 @@ def paired_samples(
             items.generation, items.vectors, np.stack([new[name] for name in items.ids]), _labels(items.payloads)
         )
         for items in store.fetch(list(embedded.ids))
-        if manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
+        if items.generation <= manifest.newest  # else another process upgraded meanwhile
+        and manifest.generations[items.generation - 1].fingerprint in generation.compatible_with
     ]
 
 
@@ -77,9 +78,10 @@ def check_rule(name: str) -> Rule:
 
 
 def expected_curve(samples: list[PairedSample], choices: Mapping[int, RuleChoice]) -> ExpectedCurve | None:
-    """The backfilling curve of the sampled items among themselves; None unless all are of one generation and labelled.
+    """The backfilling curve of the sampled items among themselves; None unless all are of one generation, with labels.
 
-    Each item is a query of the others. A sample is easier to search than the whole: what counts is the change.
+    Each item that shares its label with another is a query of the others. A sample is easier to search than the whole:
+    what counts is the change.
     """
     if len(samples) != 1 or samples[0].labels is None:
         return None
@@ -94,8 +96,8 @@ def expected_curve(samples: list[PairedSample], choices: Mapping[int, RuleChoice
 
 
 def _labels(payloads: Sequence[Payload]) -> NDArray[np.int64] | None:
-    """Numbers for the labels, which may be any text or number."""
-    if not all("label" in payload for payload in payloads):
-        return None
-    _, numbers = np.unique([repr(payload["label"]) for payload in payloads], return_inverse=True)
+    """Numbers for the labels, which may be any text or number; a label that is missing or null is none."""
+    names = [payload.get("label") for payload in payloads]
+    texts = [f"item {place}" if name is None else f"label {name!r}" for place, name in enumerate(names)]
+    _, numbers = np.unique(texts, return_inverse=True)
     return numbers.astype(np.int64) if len(np.unique(numbers)) < len(numbers) else None

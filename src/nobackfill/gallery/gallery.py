@@ -247,9 +247,9 @@ class Gallery(GalleryItems):
             The job, or None if there was none to give up.
 
         Raises:
-            GalleryError: if a process is at work on it.
+            GalleryError: if a process is at work on it, or this gallery is held to items and the job to others.
         """
-        return drop_job(self.store)
+        return drop_job(self.store, self.scope)
 
     def rollback(self, name: str, *, forget: bool = False, leave_new: bool = False) -> None:
         """Put back the vectors of an older generation, as far as they were kept.
@@ -259,10 +259,12 @@ class Gallery(GalleryItems):
         Args:
             name: of the generation.
             forget: newer generations leave the lineage; their queries are refused from then on.
-            leave_new: items without a kept vector (they came later) keep their newer one, instead of a refusal.
+            leave_new: items without a kept vector (they came later) keep their newer one, instead of a refusal; not
+                together with `forget`.
 
         Raises:
-            GalleryError: if there is no such generation, vectors were not kept, or a backfill is running.
+            GalleryError: if there is no such generation, vectors were not kept, or a backfill is running. Nothing has
+                changed then, and an unfinished backfill can go on.
         """
         self._whole("rollback")
         self.manifest = roll_back(self.store, name, forget=forget, leave_new=leave_new)

@@ -113,8 +113,8 @@ class GalleryItems:
         )
 
     def status(self) -> GalleryStatus:
-        """Items by generation, a backfill's progress, the expected quality."""
-        return status_of(self.store, scope_filter(self.scope))
+        """Items by generation, a backfill's progress (errors of items in the scope only), the expected quality."""
+        return status_of(self.store, self.scope)
 
     def _still_there(self, number: int, manifest: Manifest, ids: list[str]) -> None:
         """Removes items just written and raises `GalleryError` if their generation was forgotten meanwhile."""

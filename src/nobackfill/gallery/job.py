@@ -7,6 +7,7 @@ has a document of its own for its progress, so several processes can work at onc
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -22,6 +23,7 @@ from nobackfill.gallery.stores.base import LockTakenError, Store
 
 JOB, PIECE, PROGRESS = "job", "piece-{:06d}", "progress-{:06d}"
 PIECE_ITEMS = 16_384
+OVERDUE = 30.0  # seconds after which a process that says nothing is taken for dead; clocks may differ by less
 ERRORS = 1000  # that the journal names; the others are counted
 
 
@@ -35,8 +37,10 @@ class Progress(BaseModel):
         already: items that had one when their turn came.
         missing: items that were removed since the plan was made.
         errors: item → why it kept its old vector; all of the piece.
+        error_versions: item → its version when it failed, to see whether it was changed since.
         seconds: spent on it.
         rate: items a second, lately.
+        at: when that was, in seconds since 1970.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
@@ -47,8 +51,10 @@ class Progress(BaseModel):
     already: int = 0
     missing: int = 0
     errors: dict[str, str] = {}
+    error_versions: dict[str, int] = {}
     seconds: float = 0.0
     rate: float = 0.0
+    at: float = 0.0
 
     @property
     def finished(self) -> bool:
@@ -72,7 +78,7 @@ class Job(BaseModel):
         done: items that had their turn; `replaced`, `already`, `missing`: see `Progress`.
         failed: items that kept their old vector; `errors` says why, for the first 1,000 of them.
         seconds: spent, of all processes together.
-        rate: items a second, lately, of all processes together.
+        rate: items a second, lately, of all processes that are at work together.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", frozen=True)
@@ -178,11 +184,19 @@ def tallied(store: Store, job: Job) -> Job:
         for name in ("done", "replaced", "already", "missing", "seconds"):
             counted[name].append(getattr(progress, name))
         counted["failed"].append(len(progress.errors))
-        counted["rate"].append(0.0 if progress.finished else progress.rate)
+        counted["rate"].append(_rate_now(progress, job.batch_size))
         for name, reason in progress.errors.items():
             if len(errors) < ERRORS:
                 errors[name] = reason
     return job.model_copy(update={**{name: sum(values) for name, values in counted.items()}, "errors": errors})
+
+
+def _rate_now(progress: Progress, batch_size: int) -> float:
+    """Items a second of the process that is at a piece: none, if its next batch is long overdue."""
+    if progress.finished or not progress.rate:
+        return 0.0
+    silent = time.time() - progress.at
+    return progress.rate if silent < OVERDUE + 3 * batch_size / progress.rate else 0.0
 
 
 def stop_job(store: Store) -> Job | None:

@@ -176,8 +176,8 @@ class Manifest(BaseModel):
             url: of the store, for messages.
 
         Raises:
-            GalleryError: if it is in the lineage already, or not compatible with a generation in use; or if there are
-                items of a generation that was forgotten, whose number it would take.
+            GalleryError: if it is in the lineage already, not compatible with a generation in use, or too small to hold
+                the space of one; or if there are items of a generation that was forgotten, whose number it would take.
         """
         if any(known.fingerprint == generation.fingerprint for known in self.generations):
             raise GalleryError(f"{url}: {generation.name} is already a generation of this gallery")
@@ -194,7 +194,7 @@ class Manifest(BaseModel):
         """The manifest with a new generation, whose scales are measured on a sample of its unit vectors [n, dim].
 
         Raises:
-            GalleryError: as `compatible_generations`; or if it cannot hold the spaces of the older ones.
+            GalleryError: as `compatible_generations`; or if the sample's first values are all zero.
         """
         older = self.compatible_generations(generation, counts, url)
         scales = {each.fingerprint: _scale(generation, each, sample) for each in older}
@@ -228,8 +228,13 @@ def save_manifest(store: Store, manifest: Manifest) -> Manifest:
 
 
 def _compatible(generation: Generation, older: Generation, items: int) -> bool:
-    """Whether it compares with an older one; raises `GalleryError` if not, though there are items of that."""
+    """Whether it compares with an older one; raises `GalleryError` if not, though it should or has to."""
     if older.fingerprint in generation.compatible_with:
+        if older.dim > generation.dim:
+            raise GalleryError(
+                f"{generation.name} has {generation.dim} values, fewer than the {older.dim} of {older.name}, whose "
+                "vectors its first ones should compare with"
+            )
         return True
     if items:
         known = ", ".join(each.removeprefix("name:")[:40] for each in generation.compatible_with) or "no other model"
@@ -241,11 +246,6 @@ def _compatible(generation: Generation, older: Generation, items: int) -> bool:
 
 
 def _scale(generation: Generation, older: Generation, sample: Floats) -> float:
-    if older.dim > generation.dim:
-        raise GalleryError(
-            f"{generation.name} has {generation.dim} values, fewer than the {older.dim} of {older.name}, whose vectors "
-            "its first ones should compare with"
-        )
     scale = float(np.linalg.norm(sample[:, : older.dim], axis=1).mean())
     if scale == 0:
         raise GalleryError(

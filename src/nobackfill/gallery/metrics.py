@@ -253,12 +253,11 @@ class _Backfill:
 
     def begin(self, plan: Plan) -> None:
         """What is done already was not done by this process."""
-        if plan.resumed and not plan.job.ended:
-            for piece in range(plan.job.pieces):
-                progress = progress_of(self.store, plan.job, piece)
-                if progress is None:
-                    break  # another process has ended the job since
-                self.seen[piece] = progress.replaced, len(progress.errors)
+        for piece in range(plan.job.pieces):
+            progress = progress_of(self.store, plan.job, piece)
+            if progress is None:
+                break  # the job has ended
+            self.seen[piece] = progress.replaced, len(progress.errors)
         self.left(plan.job)
 
     def count(self, piece: int, progress: Progress) -> None:

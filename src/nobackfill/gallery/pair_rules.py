@@ -117,7 +117,7 @@ def rule_line(pair: PairRule, name: Callable[[int], str]) -> str:
         return f"{line} (the sample is too small to choose a rule)"
     values = pair.curve.values
     tenths = f"{values[0]:.1%} before the backfill, {values[len(values) // 2]:.1%} halfway, {values[-1]:.1%} after it"
-    return f"{line}; {title(pair.curve.score)}: {tenths}"
+    return f"{line}; {title(pair.curve.score)}: {tenths} (on {pair.curve.queries} queries)"
 
 
 def _encoded(moments: Moments) -> bytes:

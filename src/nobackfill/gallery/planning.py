@@ -19,6 +19,7 @@ from nobackfill.gallery.job import (
     tallied,
     write_job,
     write_pieces,
+    write_progress,
 )
 from nobackfill.gallery.orders import ORDERS, Order
 from nobackfill.gallery.scope import scope_filter
@@ -131,7 +132,8 @@ def plan_job(store: Store, generation: int, wanted: Wanted) -> Plan:
 
 
 def sweep(store: Store, job: Job) -> Job:
-    """Add pieces with the items that came, or became old again, since the plan was made; under the gallery's lock."""
+    """Add pieces with items that came, became old again, or failed and were changed since; under the gallery's lock."""
+    _settle(store, job, again=True)
     failed = {name for number in range(job.pieces) for name in read_progress(store, number).errors}
 
     def left() -> Iterator[str]:
@@ -149,7 +151,38 @@ def sweep(store: Store, job: Job) -> Job:
 
 def end_job(store: Store, job: Job) -> Job:
     """Count together what the pieces say, and remove them; under the gallery's lock."""
+    _settle(store, job, again=False)
     ended = tallied(store, job).model_copy(update={"ended": True, "rate": 0.0})
     write_job(store, ended)
     remove_pieces(store, ended)
     return ended
+
+
+def _settle(store: Store, job: Job, *, again: bool) -> None:
+    """Take off the failures what is none any more: items that are gone, or have new vectors by now.
+
+    Args:
+        store: of the gallery, locked.
+        job: of which nobody works on a piece.
+        again: take off also those that are still old, but were changed since, for they get another turn.
+    """
+    for number in range(job.pieces):
+        progress = read_progress(store, number)
+        if not progress.errors:
+            continue
+        now = store.versions(list(progress.errors))
+        changed = [name for name, version in now.items() if progress.error_versions.get(name, version) != version]
+        items = [each for each in store.fetch(changed) if each.generation >= job.generation] if changed else []
+        new = {name for each in items for name in each.ids}
+        gone = progress.errors.keys() - now.keys()
+        off = gone | new | (set(changed) if again else set())
+        if off:
+            update = {
+                "missing": progress.missing + len(gone),
+                "already": progress.already + len(new),
+                "errors": {name: reason for name, reason in progress.errors.items() if name not in off},
+                "error_versions": {
+                    name: version for name, version in progress.error_versions.items() if name not in off
+                },
+            }
+            write_progress(store, number, progress.model_copy(update=update))

@@ -19,6 +19,11 @@ def checked_scope(scope: Mapping[str, object] | None) -> dict[str, Scalar]:
     return {condition.key: condition.value for condition in conditions if isinstance(condition, Equals)}
 
 
+def same_scope(one: Scope, other: Scope) -> bool:
+    """Whether two scopes hold to the same items: `true` is not 1."""
+    return one.keys() == other.keys() and all(same(value, other[key]) for key, value in one.items())
+
+
 def scope_filter(scope: Scope, where: str | Mapping[str, object] | None = None) -> Filter | None:
     """The filter that holds to a scope and, if given, to a filter besides; None: all items."""
     conditions = tuple(Equals(key, value) for key, value in scope.items())

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nobackfill.evaluation.scores import AGREEMENT, title
-from nobackfill.gallery.filters import Filter
 from nobackfill.gallery.job import Job, read_job, tallied
 from nobackfill.gallery.lineage import Generation, Manifest, load_manifest
 from nobackfill.gallery.pair_rules import PairRule
+from nobackfill.gallery.scope import Scope, inside, scope_filter
 from nobackfill.gallery.stores.base import Store
 
 
@@ -81,25 +81,28 @@ class GalleryStatus:
         return (self.job.items - self.job.done) / rate if rate else float("nan")
 
 
-def status_of(store: Store, where: Filter | None = None) -> GalleryStatus:
+def status_of(store: Store, scope: Scope) -> GalleryStatus:
     """See `Gallery.status`."""
-    manifest, counts, job = load_manifest(store), store.counts(where), read_job(store)
+    manifest, counts, job = load_manifest(store), store.counts(scope_filter(scope)), read_job(store)
+    job = job and tallied(store, job)
+    if scope and job and job.errors:  # which name items, and what was wrong with their content
+        own = inside(scope, store.payloads(list(job.errors)))
+        job = job.model_copy(update={"errors": {name: job.errors[name] for name in own}})
     items = tuple(counts.get(number, 0) for number in range(1, manifest.newest + 1))
     rules = tuple(rule for rule in manifest.rules if rule.query == manifest.newest)
-    return GalleryStatus(manifest.generations, items, job and tallied(store, job), manifest.serves_from, rules)
+    return GalleryStatus(manifest.generations, items, job, manifest.serves_from, rules)
 
 
 def rule_warning(manifest: Manifest) -> str | None:
     """One line if searches by the newest generation may get worse during a backfill to it; None if not."""
-    falling = [pair for pair in manifest.rules if pair.query == manifest.newest and pair.may_fall and pair.curve]
+    pairs = (pair for pair in manifest.rules if pair.query == manifest.newest and pair.may_fall)
+    falling = [(pair.curve, pair) for pair in pairs if pair.curve]
     if not falling:
         return None
-    worst = max(falling, key=lambda pair: pair.curve.largest_fall if pair.curve else 0.0)
-    new, old = (manifest.generations[number - 1].name for number in (worst.query, worst.stored))
-    points = 100 * worst.curve.largest_fall if worst.curve else 0.0
-    score = title(worst.curve.score) if worst.curve else ""
+    curve, worst = max(falling, key=lambda each: each[0].largest_fall)
+    new, old = manifest.name(worst.query), manifest.name(worst.stored)
     return (
-        f"warning: searches by {new} may get worse during the backfill (on the sample, {score} falls by {points:.1f} "
-        f"points from one tenth to the next under the rule {worst.rule}); search with {old} until the backfill is "
-        "complete, then switch"
+        f"warning: searches by {new} may get worse during the backfill (on the sample, {title(curve.score)} falls by "
+        f"{100 * curve.largest_fall:.1f} points from one tenth to the next under the rule {worst.rule}); search with "
+        f"{old} until the backfill is complete, then switch"
     )

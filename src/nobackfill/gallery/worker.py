@@ -98,7 +98,8 @@ class Worker:
             after = self._replaced(progress, batch, embedded)
             self.pace.wait(len(batch.ids))
             seconds = round(before + time.perf_counter() - started, 3)
-            after = after.model_copy(update={"seconds": seconds, "rate": round(self.pace.rate, 3)})
+            now = {"seconds": seconds, "rate": round(self.pace.rate, 3), "at": round(time.time(), 3)}
+            after = after.model_copy(update=now)
             write_progress(self.store, number, after)
             for _ in batch.ids:
                 self.advance(f"{len(after.errors)} failed" if after.errors else "")
@@ -131,7 +132,7 @@ class Worker:
         """Replace the items of a batch; those that were changed meanwhile are embedded again."""
         replaced = already = 0
         missing = len(batch.ids) - len(batch.versions)
-        errors = dict(progress.errors)
+        errors, error_versions = dict(progress.errors), dict(progress.error_versions)
         versions = batch.versions
         for _ in range(ATTEMPTS):
             if not versions:
@@ -140,19 +141,24 @@ class Worker:
                 embedded = next(self.embedder.embed([list(versions)]), None)
             made, reasons, left = self._exchanged(embedded, versions)
             replaced += made
-            errors.update(reasons)
-            now = with_retries(partial(self.store.versions, left)) if left else {}
-            missing += len(left) - len(now)
-            already += sum(versions[name] == version for name, version in now.items())
-            versions = {name: version for name, version in now.items() if versions[name] != version}
+            looked = [*left, *reasons]
+            now = with_retries(partial(self.store.versions, looked)) if looked else {}
+            missing += len(looked) - len(now)
+            same = {name: version for name, version in now.items() if versions[name] == version}
+            errors.update({name: reasons[name] for name in same if name in reasons})
+            error_versions.update({name: version for name, version in same.items() if name in reasons})
+            already += sum(name not in reasons for name in same)
+            versions = {name: version for name, version in now.items() if name not in same}
             embedded = None
         errors.update(dict.fromkeys(versions, "was changed again and again while it was embedded"))
+        error_versions.update(versions)
         update = {
             "done": progress.done + len(batch.ids),
             "replaced": progress.replaced + replaced,
             "already": progress.already + already,
             "missing": progress.missing + missing,
             "errors": errors,
+            "error_versions": error_versions,
         }
         return progress.model_copy(update=update)
 

@@ -180,5 +180,5 @@ def _announce(log_json: bool, json_: bool, asked: tuple[str, str, bool], plan: P
 
 
 def _log_batch(piece: int, progress: Progress) -> None:
-    counts = progress.model_dump(exclude={"format", "errors"})
+    counts = progress.model_dump(exclude={"format", "errors", "error_versions", "at"})
     typer.echo(json.dumps({"event": "batch", "piece": piece, **counts, "failed": len(progress.errors)}))

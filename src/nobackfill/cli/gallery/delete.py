@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nobackfill.cli.gallery.options import (
-    IdsOption,
     JsonOption,
     ScopeOption,
     StoreArgument,
@@ -22,7 +22,7 @@ from nobackfill.errors import ConfigError
 def delete(
     store: StoreArgument,
     item: Annotated[list[str] | None, typer.Argument(help="Ids.", show_default=False)] = None,
-    ids: IdsOption = None,
+    ids: Annotated[Path | None, typer.Option("--ids", help="Text file, one id per line.")] = None,
     scope: ScopeOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -125,6 +125,11 @@ def array_batches(path: Path, ids: list[str], array: Array, encoder: Encoder | N
     return ((ids[some], as_stored(encoder, array[some]), [{} for _ in ids[some]]) for some in parts)
 
 
+def any_there(gallery: Gallery, names: list[str]) -> bool:
+    """Whether one of these ids is in the gallery; only where none is, all are looked up."""
+    return any(gallery.store.versions(names[start : start + BATCH]) for start in range(0, len(names), BATCH))
+
+
 def new_embedder(
     gallery: Gallery,
     run: Path | None,
@@ -141,7 +146,7 @@ def new_embedder(
     encoder = load_encoder(run)
     if vectors is not None:
         names, rows = read_vectors(vectors, ids)
-        if ids is None and gallery.count() and not gallery.store.versions(names[:1000]):
+        if ids is None and gallery.count() and not any_there(gallery, names):
             raise ConfigError(f"{gallery.store.url}: none of the ids 0, 1, … is in the gallery; give --ids")
         older = gallery.manifest.generations
         generation = Generation.of(encoder.spec) if encoder else Generation.named(name or "", rows.shape[1], older)

@@ -10,7 +10,7 @@ import typer
 
 from nobackfill.cli import output
 from nobackfill.cli.source import MODEL_HELP
-from nobackfill.errors import ConfigError, visible
+from nobackfill.errors import ConfigError, shortened, visible
 from nobackfill.gallery.stores.registry import FORMS
 
 StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help=f"{FORMS}.", show_default=False)]
@@ -90,13 +90,18 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 def read_payloads(path: Path) -> dict[str, dict[str, object]]:
     """A file of JSON lines, `{"id": …, "payload": {…}}` each; raises `ConfigError` naming the first wrong line."""
-    payloads = {}
+    payloads: dict[str, dict[str, object]] = {}
     for number, line in enumerate(read_lines(path, "--payloads"), start=1):
         try:
             row = json.loads(line)
-            payloads[str(row["id"])] = dict(row["payload"])
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise ConfigError(f'--payloads {path}: line {number}: expected {{"id": "…", "payload": {{…}}}}') from None
+        except (ValueError, RecursionError):
+            row = None
+        name, payload = (row.get("id"), row.get("payload")) if isinstance(row, dict) else (None, None)
+        if not isinstance(name, str | int) or isinstance(name, bool) or not isinstance(payload, dict):
+            raise ConfigError(
+                f'--payloads {path}: line {number}: expected {{"id": "…", "payload": {{…}}}}, found {shortened(line)}'
+            )
+        payloads[str(name)] = payload
     return payloads
 
 

@@ -30,6 +30,8 @@ def rollback(
     """
     from nobackfill.gallery import Gallery
 
+    if forget and leave_new:
+        raise ConfigError("give --forget or --leave-new, not both: vectors that stay would be of a forgotten model")
     gallery = Gallery.open(store)
     names = [one.name for one in gallery.manifest.generations]
     newer = names[names.index(to) + 1 :] if to in names else []

@@ -30,6 +30,7 @@ def uncertainty(
     from collections.abc import Iterator
 
     from nobackfill.arrays import Floats
+    from nobackfill.cli.gallery.items import any_there
     from nobackfill.cli.vectors import read_texts
     from nobackfill.errors import ConfigError, DataError
     from nobackfill.files import read_npy
@@ -55,7 +56,7 @@ def uncertainty(
         if array.dtype.kind != "f" or array.ndim != 1:
             raise DataError(f"{values}: expected floats [n], found {array.dtype} {list(array.shape)}")
         names = read_texts(ids, len(array), "--ids") if ids else [str(row) for row in range(len(array))]
-        if names and not gallery.store.versions(names[:1000]):
+        if names and not any_there(gallery, names):
             raise ConfigError(f"{gallery.store.url}: none of the ids {names[0]}, … is in the gallery; give --ids")
         count = record(gallery.store, [(names, array)])
     if not count:
