@@ -177,7 +177,7 @@ def test_settings_that_exceed_the_image_are_refused() -> None:
         tiny_config("independent", data__augment={"crop": "padded", "padding": 8, "padding_mode": "reflect"})
     with pytest.raises(ConfigError, match=r"data.augment.cutout': 9 exceeds the image size of 8"):
         tiny_config("independent", data__augment={"cutout": 9})
-    with pytest.raises(ConfigError, match=r"data.resize': 7 is less than the image size of 8"):
+    with pytest.raises(ConfigError, match=r"data.resize': expected at least the image size of 8, found 7"):
         tiny_config("independent", data__resize=7)
 
 

@@ -119,10 +119,7 @@ class ImageData(DataSection):
     def _check(self) -> ImageData:
         augment, size = self.augment, self.image_size
         if self.resize is not None and self.resize < size:
-            raise ValueError(
-                f"key 'data.resize': {self.resize} is less than the image size of {size} that is cropped from it; "
-                f"expected at least {size}, or null"
-            )
+            raise ValueError(f"key 'data.resize': expected at least the image size of {size}, found {self.resize}")
         if augment.crop == "padded" and augment.padding_mode == "reflect" and augment.padding >= size:
             raise ValueError(
                 f"key 'data.augment.padding': {augment.padding} pixels of reflection do not fit images of {size}; "
