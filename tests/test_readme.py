@@ -45,7 +45,7 @@ def play(page: str, folder: Path) -> str:
 @pytest.mark.slow
 def test_the_readme_runs_from_top_to_bottom(tmp_path: Path) -> None:
     printed = play(README, tmp_path)
-    assert "fits/upgrade: procrustes; use it" in printed
+    assert "fits/upgrade: procrustes, new/old, better than the status quo\n" in printed
     assert "\nship Difference(mean=0." in printed
     assert "of 599 now embedded by bt2-" in printed
 

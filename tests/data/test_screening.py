@@ -86,7 +86,10 @@ def test_the_verbs_fail_or_skip(tmp_path: Path, runs: dict[str, Path], capsys: p
 
 
 def test_a_run_lists_what_it_skipped(tmp_path: Path) -> None:
-    awkward(tmp_path / "data")
+    files = awkward(tmp_path / "data")
+    other = tmp_path / "data" / "training" / "b"
+    other.mkdir()
+    files["01_grey.png"].rename(other / "01_grey.png")
     settings = tiny_config(
         "independent", data__name="folder", data__root=str(tmp_path / "data"), data__on_bad_image="skip", batch_size=4
     )
