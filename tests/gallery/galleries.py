@@ -50,6 +50,23 @@ def upgraded(store: Store) -> Gallery:
     return gallery
 
 
+class PowerError(Exception):
+    """A process ends here, as if the power had failed."""
+
+
+def kill_rollback(gallery: Gallery, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roll back to `first`, and end as soon as the items are back."""
+    real = gallery.store.restore
+
+    def restore(generation: int) -> int:
+        real(generation)
+        raise PowerError
+
+    with monkeypatch.context() as patch, pytest.raises(PowerError):
+        patch.setattr(gallery.store, "restore", restore)
+        gallery.rollback("first")
+
+
 def all_ids(store: Store, generation: int) -> list[str]:
     return [name for ids in store.ids(generation, 7) for name in ids]
 

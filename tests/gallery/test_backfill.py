@@ -15,9 +15,11 @@ from tests.gallery.galleries import (
     OLD,
     OLD_VECTORS,
     SECOND,
+    PowerError,
     all_ids,
     answers,
     embed,
+    kill_rollback,
     upgraded,
     vectors,
 )
@@ -47,8 +49,6 @@ def test_backfill_exchanges_each_item_once(store: Store) -> None:
 
 def test_a_killed_backfill_goes_on_as_it_was_planned(store: Store) -> None:
     gallery, asked = upgraded(store), []
-
-    class PowerError(Exception): ...
 
     def fail(ids: list[str]) -> Embedded:
         asked.append(ids)
@@ -150,8 +150,6 @@ def test_rollback_brings_kept_vectors_back(store: Store) -> None:
 def test_a_rollback_killed_half_way_leaves_no_batch_counted_as_done(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class PowerError(Exception): ...
-
     gallery, asked = upgraded(store), []
 
     def fail(ids: list[str]) -> Embedded:
@@ -162,15 +160,7 @@ def test_a_rollback_killed_half_way_leaves_no_batch_counted_as_done(
 
     with pytest.raises(PowerError):
         gallery.backfill(fail, fingerprint=SECOND.fingerprint, batch_size=10, keep_old=True)
-    real = store.restore
-
-    def restore(generation: int) -> int:
-        real(generation)
-        raise PowerError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerError):
-        patch.setattr(store, "restore", restore)
-        gallery.rollback("first")
+    kill_rollback(gallery, monkeypatch)
     assert store.counts() == {1: COUNT}
     assert gallery.backfill(embed, fingerprint=SECOND.fingerprint).replaced == COUNT
     assert store.counts() == {2: COUNT}

@@ -13,16 +13,15 @@ from tests.gallery.galleries import (
     NEW_VECTORS,
     OLD_VECTORS,
     SECOND,
+    PowerError,
     embed,
+    kill_rollback,
     upgraded,
 )
 
 from nobackfill.cli.app import run
 from nobackfill.errors import GalleryError
 from nobackfill.gallery import Embedded, Gallery, Store, backfill, open_store
-
-
-class PowerError(Exception): ...
 
 
 @pytest.fixture
@@ -67,17 +66,10 @@ def test_a_backfill_that_could_not_work_makes_no_plan(folder: Store, options: di
 def test_a_rollback_after_a_switch_finds_every_item_though_it_is_killed(
     folder: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gallery, restore = upgraded(folder), folder.restore
+    gallery = upgraded(folder)
     gallery.backfill(embed, fingerprint=SECOND.fingerprint)
     gallery.switch()
-
-    def killed(generation: int) -> int:
-        restore(generation)
-        raise PowerError
-
-    with monkeypatch.context() as patch, pytest.raises(PowerError):
-        patch.setattr(folder, "restore", killed)
-        gallery.rollback("first")
+    kill_rollback(gallery, monkeypatch)
     gallery = Gallery.open(folder)
     for queries, generation in ((OLD_VECTORS, FIRST), (NEW_VECTORS, SECOND)):
         assert len(gallery.search(queries[:1], COUNT, generation.fingerprint)[0]) == COUNT

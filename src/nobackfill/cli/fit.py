@@ -218,8 +218,6 @@ def _section(fitted: Fitted) -> FitSection:
 def _print(section: FitSection, out: Path) -> None:
     """The table, and what it does not say."""
     from nobackfill.evaluation.candidates import published
-    from nobackfill.evaluation.comparison import found
-    from nobackfill.evaluation.verdict import STATUS_QUO
     from nobackfill.reports.fits import fit_table
     from nobackfill.reports.summary import fit_summary
     from nobackfill.reports.tables import print_table
@@ -236,6 +234,6 @@ def _print(section: FitSection, out: Path) -> None:
     for reason in section.verdict.reasons:
         typer.echo(reason)
     if (own := published(section.results, section.best)) and own.change:
-        typer.echo(f"{out}: {own.name}, {own.searched}, {found(own.change, STATUS_QUO)}")
+        typer.echo(f"{out}: {own.name}, {own.searched}, {own.finding}")
     decision = section.verdict.decision
     typer.echo(f"Verdict: {decision}. {fit_summary(section).decision if decision == 'use it' else ''}".rstrip())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nobackfill.evaluation.bootstrap import Difference, Doubles
-from nobackfill.evaluation.comparison import Comparison, Overall, overall, sentence, word
+from nobackfill.evaluation.comparison import Comparison, Overall, found, overall, sentence, word
 from nobackfill.evaluation.kinds import KINDS, Kind
 from nobackfill.evaluation.neighbours import overlap
 from nobackfill.evaluation.retrieval import RetrievalMetrics
@@ -89,6 +89,11 @@ class CandidateResult:
     def word(self) -> str:
         """`decision` as tables show it; empty for None."""
         return word(self.change) if self.change else ""
+
+    @property
+    def finding(self) -> str:
+        """What the change shows, such as `better than the status quo`; only where there is one."""
+        return found(self.change or {}, f"the {STATUS_QUO}")
 
     @property
     def sentence(self) -> str:

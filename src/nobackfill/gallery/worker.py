@@ -145,9 +145,10 @@ class Worker:
             now = with_retries(partial(self.store.versions, looked)) if looked else {}
             missing += len(looked) - len(now)
             same = {name: version for name, version in now.items() if versions[name] == version}
-            errors.update({name: reasons[name] for name in same if name in reasons})
-            error_versions.update({name: version for name, version in same.items() if name in reasons})
-            already += sum(name not in reasons for name in same)
+            failed = {name: version for name, version in same.items() if name in reasons}
+            errors.update({name: reasons[name] for name in failed})
+            error_versions.update(failed)
+            already += len(same) - len(failed)
             versions = {name: version for name, version in now.items() if name not in same}
             embedded = None
         errors.update(dict.fromkeys(versions, "was changed again and again while it was embedded"))

@@ -9,7 +9,6 @@ def fit_warning(run: Path | None) -> str | None:
     """One line if the run folder is of a fit that lost to doing nothing; None if not, or nothing is known."""
     from nobackfill.errors import NobackfillError
     from nobackfill.evaluation.candidates import keep_old, published
-    from nobackfill.evaluation.comparison import found
     from nobackfill.reports.document import read_report
 
     if run is None or not (run / "report.json").is_file():
@@ -20,9 +19,9 @@ def fit_warning(run: Path | None) -> str | None:
         return None
     # The verdict may be for another way than the one that this folder is for.
     own = None if section is None else published(section.results, section.best)
-    if section is None or own is None or own.change is None or own.decision not in ("worse", "mixed"):
+    if section is None or own is None or own.decision not in ("worse", "mixed"):
         return None
     return (
-        f"warning: fit found for {run} that {own.name}, {own.searched}, is {found(own.change, 'the status quo')}; "
+        f"warning: fit found for {run} that {own.name}, {own.searched}, is {own.finding}; "
         f"{keep_old(section.results)} See {run / 'report.json'}"
     )

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 Kind = Literal["flat", "hnsw", "ivfpq"]
 INDEX_FILE = re.compile(r"\.?(g\d+-[0-9a-f]{12})\.(?:\w+\.)?(?:faiss|npy)")  # or what `atomic_file` had of it
 INDEXED = 1000  # items of a generation from which an approximate index is worth building
-
 COMPARED = 20  # vectors that HNSW compares with a query for each candidate it looks at, roughly
 
 
